@@ -1,0 +1,50 @@
+// The one exception type of the library.
+//
+// Thrown at stage boundaries only; kernels are noexcept. `what()` reads
+// "<path>: tensor '<name>': <message>" and, on the following lines, the hint: the probable cause or
+// the next step. The Python layer maps each code to one exception class, the command line to one
+// exit code.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace arrow_quant {
+
+enum class ErrorCode {
+  kConfiguration,   ///< A setting is invalid or contradicts another.
+  kModelNotFound,   ///< A model, a shard or an artefact is absent or unreadable.
+  kMetadata,        ///< A file is malformed.
+  kShapeMismatch,   ///< Sizes that must agree do not.
+  kQuantization,    ///< A weight cannot be quantized (NaN, Inf, out of range).
+  kValidation,      ///< An artefact is damaged, tampered with, or misses its threshold.
+  kOutput,          ///< The output cannot be written.
+  kMemory,          ///< An allocation failed.
+  kCancelled,       ///< The caller asked to stop.
+};
+
+/// Exit code of the command line for `code` (2 to 8; 130 for a cancelled run).
+int exit_code(ErrorCode code) noexcept;
+
+/// Where an error happened and what to do about it. Empty fields are left out of the text.
+struct ErrorContext {
+  std::string path;
+  std::string tensor;
+  std::string hint;
+};
+
+class Error : public std::runtime_error {
+ public:
+  explicit Error(ErrorCode code, const std::string& message, ErrorContext context = {});
+
+  ErrorCode code() const noexcept { return code_; }
+  const std::string& path() const noexcept { return context_.path; }
+  const std::string& tensor() const noexcept { return context_.tensor; }
+  const std::string& hint() const noexcept { return context_.hint; }
+
+ private:
+  ErrorCode code_;
+  ErrorContext context_;
+};
+
+}  // namespace arrow_quant

@@ -1,0 +1,68 @@
+// What the read stage hands on: every tensor of one component and where its bytes lie.
+//
+// Nothing here owns weight data. Offsets are absolute and already checked against the file size.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "arrow_quant/dtype.h"
+
+namespace arrow_quant {
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<uint64_t> shape;
+  uint32_t file = 0;    ///< index into ModelIndex::files
+  uint64_t offset = 0;  ///< absolute byte offset of the first element in that file
+  uint64_t nbytes = 0;
+
+  /// Number of elements; the read stage has checked that it fits.
+  uint64_t elements() const noexcept {
+    uint64_t n = 1;
+    for (uint64_t dim : shape) n *= dim;
+    return n;
+  }
+};
+
+/// A weight file as it was when its header was validated; reading fails if it changes later.
+struct SourceFile {
+  std::string path;
+  uint64_t size = 0;
+  int64_t mtime_ns = 0;
+  uint64_t inode = 0;
+  std::string header_hash;  ///< XXH3-128 of the header bytes
+};
+
+/// One component (a directory with config.json and weights, or a single weight file).
+struct ModelIndex {
+  std::string component;    ///< "unet"; empty when the model is itself one component
+  std::string path;         ///< directory of the component, or the weight file
+  std::string config_json;  ///< text of config.json; empty when there is none
+  std::vector<SourceFile> files;
+  std::vector<TensorInfo> tensors;              ///< in source order: by file, then by offset
+  std::map<std::string, std::string> metadata;  ///< safetensors __metadata__, merged over files
+
+  uint64_t total_bytes() const noexcept {
+    uint64_t n = 0;
+    for (const SourceFile& file : files) n += file.size;
+    return n;
+  }
+};
+
+/// A model as a user names it: a pipeline directory, one component, or one file.
+struct ModelDirectory {
+  enum class Kind { kFile, kComponent, kPipeline };
+  Kind kind = Kind::kComponent;
+  std::string path;
+  std::string model_index_json;       ///< text of model_index.json for a pipeline
+  std::vector<ModelIndex> components; ///< those that have weights, in the order of model_index.json
+  /// Every other regular file to carry over, relative to `path` (configs, scheduler, tokenizer,
+  /// README); the weight files and shard indexes of `components` are not in it.
+  std::vector<std::string> other_files;
+};
+
+}  // namespace arrow_quant

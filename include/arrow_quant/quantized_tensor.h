@@ -1,0 +1,111 @@
+// The packed form of one weight, as quantized, written and read back.
+//
+// A weight of any rank is a matrix [rows, cols]: rows = shape[0], cols = the product of the rest,
+// which is the input dimension. Groups of `group_size` run along a row; the last may be short.
+// How a code becomes a weight is described in docs/format.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arrow_quant/dtype.h"
+
+namespace arrow_quant {
+
+/// How a tensor is stored.
+enum class Encoding : uint8_t { kCopy, kAffine, kResidualBinary };
+
+/// How the parameters of a group are stored.
+enum class ParamEncoding : uint8_t { kTwoLevel, kFp16, kRow };
+
+/// How the parameters of a group are found.
+enum class Method : uint8_t {
+  kRtn,     ///< min-max range, round to nearest
+  kSearch,  ///< weighted least-squares search of scale and offset with re-rounding
+};
+
+std::string_view to_string(Encoding encoding) noexcept;
+std::string_view to_string(ParamEncoding encoding) noexcept;
+std::string_view to_string(Method method) noexcept;
+
+/// What one weight is quantized to. Valid: bit_width 2, 4 or 8; group_size a multiple of 8, at least
+/// 8; two_level only with 2 and 4 bits and group_size a multiple of 32; row only with 8 bits.
+struct AffineSpec {
+  int bit_width = 4;
+  int group_size = 128;
+  ParamEncoding param_encoding = ParamEncoding::kTwoLevel;
+  Method method = Method::kSearch;
+};
+
+/// Bytes of one packed row of `cols` codes (padded to a whole byte).
+constexpr uint64_t packed_row_bytes(uint64_t cols, int bit_width) noexcept {
+  return (cols * static_cast<uint64_t>(bit_width) + 7) / 8;
+}
+
+/// Bytes of the parameters of one row: one per sub-group of group_size / 4 weights (two_level), a
+/// pair of fp16 per group (fp16), none (row).
+constexpr uint64_t param_row_bytes(uint64_t cols, const AffineSpec& spec) noexcept {
+  const uint64_t group = static_cast<uint64_t>(spec.group_size);
+  switch (spec.param_encoding) {
+    case ParamEncoding::kTwoLevel:
+      return (cols + group / 4 - 1) / (group / 4);
+    case ParamEncoding::kFp16:
+      return (cols + group - 1) / group * 4;
+    case ParamEncoding::kRow:
+      return 0;
+  }
+  return 0;
+}
+
+/// Sums over weights w and their reconstruction v, from which every weight metric follows.
+struct ErrorSums {
+  double ww = 0;    ///< sum w^2
+  double vv = 0;    ///< sum v^2
+  double wv = 0;    ///< sum w*v
+  double err = 0;   ///< sum (w - v)^2
+  uint64_t count = 0;
+
+  void add(const ErrorSums& o) noexcept {
+    ww += o.ww, vv += o.vv, wv += o.wv, err += o.err, count += o.count;
+  }
+  double nmse() const noexcept;    ///< err / ww; 0 when both are 0
+  double cosine() const noexcept;  ///< 1 when w and v are both all zero
+};
+
+/// Rows [row_begin, row_begin + rows) of a tensor: one row of the Parquet table.
+/// For a copy, `codes` holds the raw source bytes and everything after it is empty.
+struct QuantizedChunk {
+  int32_t chunk = 0;
+  uint64_t row_begin = 0;
+  uint64_t rows = 0;
+  std::vector<uint8_t> codes;        ///< rows * packed_row_bytes
+  std::vector<uint8_t> params;       ///< rows * param_row_bytes
+  std::vector<uint16_t> row_scales;  ///< fp16 bits, one per row; empty for fp16 parameters
+  float tensor_scale = 1.0F;         ///< a power of two
+  int8_t offset_unit = 0;            ///< m of two_level
+  ErrorSums error;
+};
+
+/// Everything about a stored tensor but its data.
+struct QuantizedTensorInfo {
+  std::string name;
+  std::vector<uint64_t> shape;
+  DType source_dtype = DType::kF32;
+  Encoding encoding = Encoding::kCopy;
+  AffineSpec spec;  ///< bit_width, group_size and param_encoding; meaningless for copies
+  double cosine = 1.0;
+  double nmse = 0.0;
+
+  uint64_t elements() const noexcept;
+  uint64_t rows() const noexcept;  ///< shape[0]; 1 for rank 0
+  uint64_t cols() const noexcept;  ///< product of shape[1..]; 1 for rank 0 and 1
+};
+
+struct QuantizedTensor {
+  QuantizedTensorInfo info;
+  std::vector<QuantizedChunk> chunks;  ///< in row order, together all rows
+};
+
+}  // namespace arrow_quant

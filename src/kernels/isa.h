@@ -1,0 +1,29 @@
+// Which instruction set the kernels use.
+//
+// By default the best one that the CPU has, chosen at the first kernel call. The environment
+// variable ARROW_QUANT_FORCE_ISA overrides the choice and never falls back silently. Thread-safe,
+// but a change of the instruction set must not race with running kernels.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace arrow_quant {
+
+/// Apply ARROW_QUANT_FORCE_ISA (scalar, sse4, avx2, avx512, neon, ...; case does not matter), once
+/// per process. Call at every entry point before the first kernel.
+/// Throws Error(kConfiguration) when the value is unknown or this CPU lacks it.
+void apply_isa_override();
+
+/// Use the instruction set `name` from now on; an empty name returns to the best one.
+/// Throws Error(kConfiguration) as above.
+void force_isa(std::string_view name);
+
+/// Name of the instruction set in use.
+std::string active_isa();
+
+/// Names that force_isa accepts on this CPU, best first.
+std::vector<std::string> supported_isas();
+
+}  // namespace arrow_quant

@@ -1,0 +1,10 @@
+// The instruction sets every kernel is compiled for. Include before any Highway header.
+//
+// Every kernel file must see the same set, or tests that iterate over the set would miss some. The
+// scalar target stays in as the fallback and as the reference of the others. Left out: SSSE3 (a CPU
+// that has it but not SSE4.2 is too old to be worth the code size) and SVE (its vectors have no
+// size at compile time, which the kernels rely on; NEON serves those CPUs).
+#pragma once
+
+#define HWY_COMPILE_ALL_ATTAINABLE
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE_256 | HWY_SVE2 | HWY_SVE2_128)

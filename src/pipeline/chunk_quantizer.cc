@@ -1,0 +1,182 @@
+#include "pipeline/chunk_quantizer.h"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <utility>
+
+#include "arrow_quant/error.h"
+#include "arrow_quant/format.h"
+#include "kernels/convert.h"
+
+namespace arrow_quant {
+namespace {
+
+constexpr uint64_t kBlockElements = 128 * 1024;  // 512 KiB of f32: half of a usual L2 cache
+constexpr uint64_t kSampleRows = 32;
+constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
+
+uint64_t rows_per_block(uint64_t cols) noexcept {
+  return std::max<uint64_t>(1, kBlockElements / std::max<uint64_t>(1, cols));
+}
+
+// Keep the smallest of the values offered by all threads.
+void keep_least(std::atomic<uint64_t>& least, uint64_t value) noexcept {
+  uint64_t seen = least.load();
+  while (value < seen && !least.compare_exchange_weak(seen, value)) {
+  }
+}
+
+}  // namespace
+
+struct ChunkQuantizer::Job {
+  const QuantizedTensorInfo& info;
+  const RowSource& source;
+  uint64_t row_begin;
+  uint64_t rows;
+  uint64_t cols;
+  std::span<const float> importance;
+  const std::string& path;
+
+  uint64_t blocks() const noexcept { return (rows + block_rows() - 1) / block_rows(); }
+  uint64_t block_rows() const noexcept { return rows_per_block(cols); }
+};
+
+ChunkQuantizer::ChunkQuantizer(ThreadPool& pool, std::function<void()> poll)
+    : pool_(pool), poll_(std::move(poll)), scratch_(static_cast<size_t>(pool.size())) {}
+
+uint64_t ChunkQuantizer::scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept {
+  const uint64_t elements = std::max(kBlockElements, cols);
+  const uint64_t per_element = sizeof(float) + dtype_info(dtype).bits / 8;
+  return elements * per_element * static_cast<uint64_t>(threads);
+}
+
+// f32 rows [row, row + count) of the chunk: the source itself when it is f32 in memory.
+const float* ChunkQuantizer::load(const Job& job, uint64_t row, uint64_t count,
+                                  Scratch& scratch) const {
+  const std::span<const std::byte> bytes =
+      job.source.rows(job.row_begin + row, count, scratch.source);
+  const bool aligned = reinterpret_cast<uintptr_t>(bytes.data()) % alignof(float) == 0;
+  if (job.info.source_dtype == DType::kF32 && aligned) {
+    return reinterpret_cast<const float*>(bytes.data());
+  }
+  const size_t n = count * job.cols;
+  if (scratch.weights.size() < n) scratch.weights.resize(n);
+  convert_to_f32(job.info.source_dtype, bytes.data(), n, scratch.weights.data());
+  return scratch.weights.data();
+}
+
+ChunkSettings ChunkQuantizer::settings_from_sample(const Job& job) {
+  const uint64_t count = std::min(job.rows, kSampleRows);
+  std::vector<float> sample(count * job.cols);
+  for (uint64_t i = 0; i < count; ++i) {
+    const float* row = load(job, i * job.rows / count, 1, scratch_[0]);
+    // A row with NaN or Inf cannot guide anything; the main pass names it.
+    if (find_non_finite(row, job.cols) != job.cols) continue;
+    std::copy_n(row, job.cols, sample.data() + i * job.cols);
+  }
+  return choose_chunk_settings(job.info.spec, {.weights = sample.data(),
+                                               .rows = count,
+                                               .cols = job.cols,
+                                               .importance = job.importance.data()});
+}
+
+float ChunkQuantizer::absmax(const Job& job) {
+  std::vector<float> largest(scratch_.size(), 0.0F);
+  pool_.parallel_for(
+      job.blocks(),
+      [&](size_t block, int worker) {
+        const uint64_t row = block * job.block_rows();
+        const uint64_t count = std::min(job.block_rows(), job.rows - row);
+        auto& mine = largest[static_cast<size_t>(worker)];
+        const float* w = load(job, row, count, scratch_[static_cast<size_t>(worker)]);
+        mine = std::max(mine, arrow_quant::absmax(w, count * job.cols));
+      },
+      poll_);
+  return *std::max_element(largest.begin(), largest.end());
+}
+
+// Returns false when an fp16 parameter overflowed under `settings`.
+bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
+                                QuantizedChunk& chunk) {
+  const AffineSpec& spec = job.info.spec;
+  const uint64_t code_row = packed_row_bytes(job.cols, spec.bit_width);
+  const uint64_t param_row = param_row_bytes(job.cols, spec);
+  std::vector<ErrorSums> sums(job.blocks());
+  std::atomic<uint64_t> first_bad{kNone};
+  std::atomic<bool> overflow{false};
+
+  pool_.parallel_for(
+      job.blocks(),
+      [&](size_t block, int worker) {
+        const uint64_t row = block * job.block_rows();
+        const uint64_t count = std::min(job.block_rows(), job.rows - row);
+        const float* w = load(job, row, count, scratch_[static_cast<size_t>(worker)]);
+        const size_t bad = find_non_finite(w, count * job.cols);
+        if (bad != count * job.cols) {
+          keep_least(first_bad, (job.row_begin + row) * job.cols + bad);
+          return;
+        }
+        const PackedRowsOut out{
+            .codes = chunk.codes.data() + row * code_row,
+            .params = chunk.params.data() + row * param_row,
+            .row_scales = chunk.row_scales.empty() ? nullptr : chunk.row_scales.data() + row};
+        const RowBlock rows{.weights = w,
+                            .rows = count,
+                            .cols = job.cols,
+                            .importance = job.importance.data()};
+        if (!quantize_rows(spec, settings, rows, out, sums[block])) overflow = true;
+      },
+      poll_);
+
+  if (first_bad != kNone) {
+    throw Error(ErrorCode::kQuantization,
+                "expected finite weights, found NaN, Inf or a value beyond f32 at element " +
+                    std::to_string(first_bad.load()),
+                {.path = job.path,
+                 .tensor = job.info.name,
+                 .hint = "Repair the checkpoint, or keep the tensor as it is: --layer-rule '" +
+                         job.info.name + "=keep'."});
+  }
+  chunk.error = {};
+  for (const ErrorSums& block : sums) chunk.error.add(block);
+  return !overflow;
+}
+
+QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const RowSource& source,
+                                        uint64_t row_begin, uint64_t rows,
+                                        std::span<const float> importance,
+                                        const std::string& path) {
+  const Job job{info, source, row_begin, rows, info.cols(), importance, path};
+  QuantizedChunk chunk = make_chunk(info, row_begin, rows);
+  if (rows == 0 || job.cols == 0) return chunk;
+  ChunkSettings settings = settings_from_sample(job);
+  if (!run_blocks(job, settings, chunk)) {
+    // The sample missed the largest rows: repeat once with a scale that holds all of them.
+    settings.tensor_scale = tensor_scale_for(info.spec, absmax(job));
+    if (!run_blocks(job, settings, chunk)) {
+      throw Error(ErrorCode::kQuantization, "the range of the weights does not fit any scale",
+                  {.path = path, .tensor = info.name, .hint = "Keep this tensor: layer rule 'keep'."});
+    }
+  }
+  chunk.tensor_scale = settings.tensor_scale;
+  chunk.offset_unit = settings.offset_unit;
+  return chunk;
+}
+
+uint64_t rows_per_chunk(uint64_t cols, int bit_width) noexcept {
+  const uint64_t row_bytes = packed_row_bytes(cols, bit_width);
+  return std::max<uint64_t>(1, kMaxChunkBytes / std::max<uint64_t>(1, row_bytes));
+}
+
+QuantizedChunk make_chunk(const QuantizedTensorInfo& info, uint64_t row_begin, uint64_t rows) {
+  QuantizedChunk chunk;
+  chunk.row_begin = row_begin;
+  chunk.rows = rows;
+  chunk.codes.resize(rows * packed_row_bytes(info.cols(), info.spec.bit_width));
+  chunk.params.resize(rows * param_row_bytes(info.cols(), info.spec));
+  if (info.spec.param_encoding != ParamEncoding::kFp16) chunk.row_scales.resize(rows);
+  return chunk;
+}
+
+}  // namespace arrow_quant

@@ -1,0 +1,81 @@
+// One chunk of one tensor, from source bytes to packed rows: the unit of work of the whole engine.
+//
+// A chunk is cut into blocks of rows that fit the second-level cache; workers read, convert and
+// quantize blocks independently. The result depends on the rows and the spec only, never on the
+// number of threads. Not thread-safe: one chunk at a time per object.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "arrow_quant/quantized_tensor.h"
+#include "core/thread_pool.h"
+#include "quantize/affine.h"
+
+namespace arrow_quant {
+
+/// Where the rows of a tensor come from. Must be safe to call from many threads.
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+  /// Bytes of rows [row, row + count), in the source dtype: a view, or `scratch` filled by reading.
+  virtual std::span<const std::byte> rows(uint64_t row, uint64_t count,
+                                          std::vector<std::byte>& scratch) const = 0;
+};
+
+/// Rows that lie in memory already.
+class MemoryRows final : public RowSource {
+ public:
+  MemoryRows(std::span<const std::byte> data, uint64_t row_bytes)
+      : data_(data), row_bytes_(row_bytes) {}
+  std::span<const std::byte> rows(uint64_t row, uint64_t count,
+                                  std::vector<std::byte>& /*scratch*/) const override {
+    return data_.subspan(row * row_bytes_, count * row_bytes_);
+  }
+
+ private:
+  std::span<const std::byte> data_;
+  uint64_t row_bytes_;
+};
+
+class ChunkQuantizer {
+ public:
+  ChunkQuantizer(ThreadPool& pool, std::function<void()> poll);
+
+  /// Quantize rows [row_begin, row_begin + rows) of the tensor `info`. `path` is for messages.
+  /// Raises kQuantization for NaN, Inf or values beyond f32.
+  QuantizedChunk quantize(const QuantizedTensorInfo& info, const RowSource& source,
+                          uint64_t row_begin, uint64_t rows, std::span<const float> importance,
+                          const std::string& path);
+
+  /// Most bytes that `quantize` keeps for itself while it works on rows of `cols` elements.
+  static uint64_t scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept;
+
+ private:
+  struct Scratch {
+    std::vector<std::byte> source;
+    std::vector<float> weights;
+  };
+  struct Job;
+
+  const float* load(const Job& job, uint64_t row, uint64_t count, Scratch& scratch) const;
+  ChunkSettings settings_from_sample(const Job& job);
+  bool run_blocks(const Job& job, const ChunkSettings& settings, QuantizedChunk& chunk);
+  float absmax(const Job& job);
+
+  ThreadPool& pool_;
+  std::function<void()> poll_;
+  std::vector<Scratch> scratch_;  // one per worker
+};
+
+/// Rows of `cols` codes that make one chunk: as many as give kMaxChunkBytes, at least one.
+uint64_t rows_per_chunk(uint64_t cols, int bit_width) noexcept;
+
+/// Allocate the buffers of a chunk, zero-filled.
+QuantizedChunk make_chunk(const QuantizedTensorInfo& info, uint64_t row_begin, uint64_t rows);
+
+}  // namespace arrow_quant

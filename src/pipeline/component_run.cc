@@ -1,0 +1,178 @@
+#include "pipeline/component_run.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "arrow_quant/error.h"
+#include "pipeline/chunk_quantizer.h"
+#include "pipeline/write_queue.h"
+#include "read/tensor_reader.h"
+
+namespace arrow_quant {
+namespace {
+
+class TensorRows final : public RowSource {
+ public:
+  TensorRows(const TensorReader& reader, const TensorInfo& tensor, uint64_t row_bytes)
+      : reader_(reader), tensor_(tensor), row_bytes_(row_bytes) {}
+
+  std::span<const std::byte> rows(uint64_t row, uint64_t count,
+                                  std::vector<std::byte>& scratch) const override {
+    const size_t bytes = count * row_bytes_;
+    if (scratch.size() < bytes) scratch.resize(bytes);
+    const std::span<std::byte> target = std::span(scratch).first(bytes);
+    reader_.read(tensor_, row * row_bytes_, target);
+    return target;
+  }
+
+ private:
+  const TensorReader& reader_;
+  const TensorInfo& tensor_;
+  uint64_t row_bytes_;
+};
+
+// Bytes of one row of a copied tensor; 0 when rows do not end on whole bytes (4 and 6 bit types), in
+// which case the tensor is copied in one piece.
+uint64_t copied_row_bytes(const TensorInfo& source, uint64_t rows) noexcept {
+  return rows != 0 && source.nbytes % rows == 0 ? source.nbytes / rows : 0;
+}
+
+uint64_t stored_bytes(const QuantizedChunk& chunk) noexcept {
+  return chunk.codes.size() + chunk.params.size() + chunk.row_scales.size() * sizeof(uint16_t);
+}
+
+/// The loop over tensors and chunks, with what it carries along.
+class ComponentRun {
+ public:
+  ComponentRun(const ModelIndex& component, const RunContext& context, const ChunkSink& sink,
+               const BytesDone& bytes_done)
+      : component_(component),
+        context_(context),
+        sink_(sink),
+        bytes_done_(bytes_done),
+        reader_(component),
+        quantizer_(context.pool, [&context] { context.progress.poll(); }),
+        // A third is for chunks in flight; Parquet's page buffers and the workers share the rest.
+        queue_(context.max_memory_bytes / 3, [&context] { context.progress.poll(); }) {}
+
+  std::vector<TensorReport> run(const ComponentPlan& plan) {
+    std::vector<TensorReport> reports;
+    reports.reserve(plan.tensors.size());
+    for (const TensorPlan& tensor : plan.tensors) reports.push_back(run_tensor(tensor));
+    queue_.drain();
+    reader_.check_unchanged();
+    return reports;
+  }
+
+ private:
+  TensorReport run_tensor(const TensorPlan& plan) {
+    const TensorInfo& source = component_.tensors[plan.tensor];
+    TensorReport report{.component = component_.component,
+                        .info = {.name = source.name,
+                                 .shape = source.shape,
+                                 .source_dtype = source.dtype,
+                                 .encoding = plan.encoding,
+                                 .spec = plan.spec},
+                        .reason = plan.reason};
+    // The queue keeps this copy while the report is being completed.
+    const auto info = std::make_shared<const QuantizedTensorInfo>(report.info);
+    check_row_fits(source, *info);
+    ErrorSums sums;
+    const uint64_t rows = info->rows();
+    const uint64_t step = chunk_rows(source, *info);
+    uint64_t row = 0;
+    int32_t number = 0;
+    do {  // an empty tensor still is one row of the table
+      const uint64_t count = std::min(step, rows - row);
+      const uint64_t reserved = source.nbytes == 0 ? 0 : chunk_bytes(source, *info, count);
+      queue_.reserve(reserved);
+      QuantizedChunk chunk = plan.encoding == Encoding::kCopy
+                                 ? copy_rows(source, *info, row, count)
+                                 : quantize_rows(source, *info, row, count);
+      chunk.chunk = number++;
+      sums.add(chunk.error);
+      report.stored_bytes += stored_bytes(chunk);
+      push(info, std::move(chunk), reserved);
+      row += count;
+      bytes_done_(source.name, rows == 0 ? 0 : source.nbytes / rows * count);
+    } while (row < rows);
+    report.info.cosine = sums.cosine();
+    report.info.nmse = sums.nmse();
+    return report;
+  }
+
+  static uint64_t chunk_rows(const TensorInfo& source, const QuantizedTensorInfo& info) noexcept {
+    if (info.encoding != Encoding::kCopy) return rows_per_chunk(info.cols(), info.spec.bit_width);
+    const uint64_t row_bytes = copied_row_bytes(source, info.rows());
+    return row_bytes == 0 ? info.rows() : std::max<uint64_t>(1, kMaxChunkBytes / row_bytes);
+  }
+
+  static uint64_t chunk_bytes(const TensorInfo& source, const QuantizedTensorInfo& info,
+                              uint64_t rows) noexcept {
+    if (info.encoding == Encoding::kCopy) {
+      return rows == info.rows() ? source.nbytes : rows * copied_row_bytes(source, info.rows());
+    }
+    return rows * (packed_row_bytes(info.cols(), info.spec.bit_width) +
+                   param_row_bytes(info.cols(), info.spec) + sizeof(uint16_t));
+  }
+
+  // One row is the least that can be worked on; it must fit the memory that was granted.
+  void check_row_fits(const TensorInfo& source, const QuantizedTensorInfo& info) const {
+    const uint64_t needed =
+        info.encoding == Encoding::kCopy
+            ? chunk_bytes(source, info, 1)
+            : ChunkQuantizer::scratch_bytes(info.cols(), info.source_dtype, context_.pool.size());
+    if (needed <= context_.max_memory_bytes) return;
+    throw Error(ErrorCode::kConfiguration,
+                "a row of this tensor needs " + std::to_string(needed >> 20) +
+                    " MB of working memory, max_memory_mb grants " +
+                    std::to_string(context_.max_memory_bytes >> 20),
+                {.path = component_.path,
+                 .tensor = info.name,
+                 .hint = "Raise max_memory_mb (--max-memory-mb) or use fewer threads."});
+  }
+
+  QuantizedChunk copy_rows(const TensorInfo& source, const QuantizedTensorInfo& info, uint64_t row,
+                           uint64_t count) {
+    QuantizedChunk chunk;
+    chunk.row_begin = row;
+    chunk.rows = count;
+    if (source.nbytes == 0) return chunk;
+    chunk.codes.resize(chunk_bytes(source, info, count));
+    reader_.read(source, row * copied_row_bytes(source, info.rows()),
+                 std::as_writable_bytes(std::span(chunk.codes)));
+    return chunk;
+  }
+
+  QuantizedChunk quantize_rows(const TensorInfo& source, const QuantizedTensorInfo& info,
+                               uint64_t row, uint64_t count) {
+    const uint64_t row_bytes = info.cols() * dtype_info(info.source_dtype).bits / 8;
+    const TensorRows rows(reader_, source, row_bytes);
+    return quantizer_.quantize(info, rows, row, count, {}, component_.files[source.file].path);
+  }
+
+  void push(const std::shared_ptr<const QuantizedTensorInfo>& info, QuantizedChunk chunk,
+            uint64_t bytes) {
+    auto owned = std::make_shared<QuantizedChunk>(std::move(chunk));
+    queue_.push(bytes, [this, info, owned] { sink_(*info, std::move(*owned)); });
+  }
+
+  const ModelIndex& component_;
+  const RunContext& context_;
+  const ChunkSink& sink_;
+  const BytesDone& bytes_done_;
+  TensorReader reader_;
+  ChunkQuantizer quantizer_;
+  WriteQueue queue_;
+};
+
+}  // namespace
+
+std::vector<TensorReport> run_component(const ModelIndex& component, const ComponentPlan& plan,
+                                        const RunContext& context, const ChunkSink& sink,
+                                        const BytesDone& bytes_done) {
+  return ComponentRun(component, context, sink, bytes_done).run(plan);
+}
+
+}  // namespace arrow_quant
