@@ -28,9 +28,9 @@ int exit_code(ErrorCode code) noexcept;
 
 /// Where an error happened and what to do about it. Empty fields are left out of the text.
 struct ErrorContext {
-  std::string path;
-  std::string tensor;
-  std::string hint;
+  std::string path = {};
+  std::string tensor = {};
+  std::string hint = {};
 };
 
 class Error : public std::runtime_error {

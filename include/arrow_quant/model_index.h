@@ -42,6 +42,7 @@ struct ModelIndex {
   std::string component;    ///< "unet"; empty when the model is itself one component
   std::string path;         ///< directory of the component, or the weight file
   std::string config_json;  ///< text of config.json; empty when there is none
+  std::string index_path;   ///< shard index beside the weights; empty when there is one file
   std::vector<SourceFile> files;
   std::vector<TensorInfo> tensors;              ///< in source order: by file, then by offset
   std::map<std::string, std::string> metadata;  ///< safetensors __metadata__, merged over files
@@ -59,10 +60,11 @@ struct ModelDirectory {
   Kind kind = Kind::kComponent;
   std::string path;
   std::string model_index_json;       ///< text of model_index.json for a pipeline
-  std::vector<ModelIndex> components; ///< those that have weights, in the order of model_index.json
+  std::vector<ModelIndex> components; ///< those that have weights, by name
   /// Every other regular file to carry over, relative to `path` (configs, scheduler, tokenizer,
-  /// README); the weight files and shard indexes of `components` are not in it.
+  /// README), sorted; weight files and shard indexes of `components` are not in it.
   std::vector<std::string> other_files;
+  std::vector<std::string> warnings;
 };
 
 }  // namespace arrow_quant

@@ -11,6 +11,27 @@
 
 namespace arrow_quant {
 
+/// How group parameters are stored, or kAuto: `row` for 8 bits, `two_level` for 2 and 4 bits where a row
+/// has at least 128 inputs, else `fp16` (docs/format.md).
+enum class ParamEncodingChoice : uint8_t { kAuto, kTwoLevel, kFp16, kRow };
+
+/// What a user says about the tensors that a glob matches. The last matching rule wins.
+struct LayerRule {
+  std::string glob;   ///< `*`, `?`, `[...]` on the tensor's name, with or without ".weight"
+  int bit_width = 0;  ///< 2, 4 or 8; 0 keeps the tensor as it is
+};
+
+/// Everything that decides a plan.
+struct PlanOptions {
+  int bit_width = 4;
+  int group_size = 128;
+  Method method = Method::kSearch;
+  ParamEncodingChoice param_encoding = ParamEncodingChoice::kAuto;
+  std::vector<LayerRule> layer_rules;
+  std::vector<std::string> components;  ///< empty: the denoiser of a pipeline
+  std::string modality;                 ///< empty: detect
+};
+
 struct TensorPlan {
   uint32_t tensor = 0;  ///< index into ModelIndex::tensors
   Encoding encoding = Encoding::kCopy;

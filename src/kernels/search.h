@@ -18,9 +18,15 @@ void fill_tile(const float* const* sources, size_t depth, float factor, float* t
 /// Find low and high of every group and subtract the middle of that range from its weights.
 void center_tile(float* x, size_t depth, float* low, float* high) noexcept;
 
+enum class SearchEffort : uint8_t {
+  kStart,  ///< a start for a search over integers
+  kFull,   ///< within 1 % of the error of an exhaustive search
+};
+
 /// Find step and base of x ~ step * code + base, code in [0, 2^bits), that minimise
 /// sum h (x - x')^2 with nearest codes. `step` is 0 for a group of equal weights.
-void search_affine(const Tile& tile, int bits, float* step, float* base) noexcept;
+void search_affine(const Tile& tile, int bits, SearchEffort effort, float* step,
+                   float* base) noexcept;
 
 /// What the integer search of two_level parameters starts from, per lane.
 struct TwoLevelStart {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "arrow_quant/error.h"
+#include "arrow_quant/format.h"
 #include "pipeline/chunk_quantizer.h"
 #include "pipeline/write_queue.h"
 #include "read/tensor_reader.h"

@@ -1,6 +1,8 @@
 // Group-affine quantization of rows that are already in f32: the parameters of every group and the
-// packed codes. Pure functions without allocation visible to the caller; safe to call from many
-// threads on disjoint rows; results do not depend on how rows are cut into blocks.
+// packed codes. Safe to call from many threads on disjoint rows. Results are bit-identical however
+// rows are cut into blocks and on every instruction set with fused multiply-add; without one (SSE4,
+// scalar) the search may settle on other parameters of equal quality. Scratch memory, about twice
+// the larger of one row and 4096 weights, belongs to the thread; std::bad_alloc if there is none.
 #pragma once
 
 #include <cstddef>
@@ -42,6 +44,6 @@ float tensor_scale_for(const AffineSpec& spec, float absmax) noexcept;
 /// Returns false when a parameter left the fp16 range under settings.tensor_scale; the output is
 /// then unusable and the caller repeats the chunk with tensor_scale_for(largest |w|).
 bool quantize_rows(const AffineSpec& spec, const ChunkSettings& settings, const RowBlock& block,
-                   const PackedRowsOut& out, ErrorSums& sums) noexcept;
+                   const PackedRowsOut& out, ErrorSums& sums);
 
 }  // namespace arrow_quant

@@ -1,0 +1,60 @@
+// What the binding files share: one registration function per area, progress, paths, arrays.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "arrow_quant/progress.h"
+#include "arrow_quant/quantized_tensor.h"
+
+namespace arrow_quant::python {
+
+namespace nb = nanobind;
+
+void bind_errors(nb::module_& m);
+void bind_tensor(nb::module_& m);
+void bind_read(nb::module_& m);
+void bind_plan(nb::module_& m);
+void bind_pipeline(nb::module_& m);
+void bind_artefact(nb::module_& m);
+
+/// Bytes of a C-contiguous array, whatever its element type was.
+using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+/// A read-only numpy matrix of bytes that keeps the object it views alive.
+using ByteMatrix = nb::ndarray<nb::numpy, const uint8_t, nb::ndim<2>>;
+
+/// Paths travel as bytes in both directions, since a file name need not be UTF-8.
+inline std::string path_of(const nb::bytes& path) { return {path.c_str(), path.size()}; }
+inline nb::bytes path_to_python(const std::string& path) {
+  return nb::bytes(path.data(), path.size());
+}
+
+/// The Python object around a tensor. Immutable, so it may be used from many threads; views of its
+/// memory keep it alive.
+struct Tensor {
+  std::shared_ptr<const QuantizedTensor> tensor;
+
+  const QuantizedTensorInfo& info() const noexcept { return tensor->info; }
+};
+
+/// A callback `(message, fraction)` of Python, or None. Whatever it raises, and whatever a signal
+/// handler raises, passes through the engine as that same exception.
+class PythonProgress final : public Progress {
+ public:
+  explicit PythonProgress(nb::object callback) : callback_(std::move(callback)) {}
+
+  void report(std::string_view message, double fraction) override;
+  void poll() override;
+
+ private:
+  nb::object callback_;
+  double fraction_ = 0;
+};
+
+}  // namespace arrow_quant::python

@@ -1,0 +1,36 @@
+// Names to enums, with an error that lists the names.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "arrow_quant/dtype.h"
+#include "arrow_quant/error.h"
+#include "arrow_quant/quantized_tensor.h"
+
+namespace arrow_quant::python {
+
+inline DType dtype_from(std::string_view name) {
+  if (const auto dtype = parse_dtype(name)) return *dtype;
+  throw Error(ErrorCode::kConfiguration, "unknown element type '" + std::string(name) + "'");
+}
+
+inline Method method_from(std::string_view name) {
+  for (const Method method : {Method::kRtn, Method::kSearch}) {
+    if (name == to_string(method)) return method;
+  }
+  throw Error(ErrorCode::kConfiguration,
+              "expected method 'rtn' or 'search', found '" + std::string(name) + "'");
+}
+
+inline ParamEncoding param_encoding_from(std::string_view name) {
+  for (const ParamEncoding encoding :
+       {ParamEncoding::kTwoLevel, ParamEncoding::kFp16, ParamEncoding::kRow}) {
+    if (name == to_string(encoding)) return encoding;
+  }
+  throw Error(ErrorCode::kConfiguration,
+              "expected param_encoding 'two_level', 'fp16' or 'row', found '" + std::string(name) +
+                  "'");
+}
+
+}  // namespace arrow_quant::python

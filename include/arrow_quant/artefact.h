@@ -1,0 +1,74 @@
+// Reads what quantize_model wrote.
+//
+// Opening checks the manifest, the size of every file and the hash of every Parquet footer, and reads
+// nothing else. Tensor names are read at the first use of `tensors`; weights when they are asked for,
+// with page checksums verified. All methods are thread-safe. Damage raises kValidation (kMetadata when
+// a file cannot be parsed at all).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "arrow_quant/manifest.h"
+#include "arrow_quant/quantized_tensor.h"
+
+namespace arrow_quant {
+
+class Artefact {
+ public:
+  /// Open the artefact folder `path` (a file or folder inside it will do too). Raises kModelNotFound
+  /// when there is none.
+  static Artefact open(const std::string& path);
+
+  ~Artefact();
+  Artefact(Artefact&&) noexcept;
+  Artefact& operator=(Artefact&&) noexcept;
+
+  const std::string& path() const noexcept;
+  const Manifest& manifest() const noexcept;
+  const std::string& manifest_json() const noexcept;
+
+  /// Key-values of the Parquet schema of component number `component`.
+  std::map<std::string, std::string> metadata(size_t component) const;
+
+  /// All tensors of a component in source order; cosine and nmse of a tensor in several
+  /// chunks are the means over its rows.
+  const std::vector<QuantizedTensorInfo>& tensors(size_t component) const;
+
+  /// Bytes of codes, parameters and scales of each tensor, in the order of `tensors`.
+  const std::vector<uint64_t>& stored_bytes(size_t component) const;
+
+  QuantizedTensor read(size_t component, size_t tensor) const;
+
+  /// Number of chunks of a tensor.
+  size_t chunks(size_t component, size_t tensor) const;
+
+  /// Read one chunk and hand it to `visit` without a second copy: the spans of the view are valid only
+  /// during the call.
+  struct ChunkView {
+    uint64_t row_begin = 0;
+    uint64_t rows = 0;
+    std::span<const uint8_t> codes;
+    std::span<const uint8_t> params;
+    std::span<const uint16_t> row_scales;  ///< fp16 bits
+    float tensor_scale = 1.0F;
+    int8_t offset_unit = 0;
+  };
+  void visit_chunk(size_t component, size_t tensor, size_t chunk,
+                   const std::function<void(const ChunkView&)>& visit) const;
+
+  /// Check the hash of every file. `poll` runs between blocks and may throw.
+  void verify(const std::function<void()>& poll) const;
+
+ private:
+  struct State;
+  explicit Artefact(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace arrow_quant

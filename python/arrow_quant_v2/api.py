@@ -1,0 +1,243 @@
+"""The quantizer: one object, the calls of the contract."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal, overload
+
+from arrow_quant_v2 import base
+from arrow_quant_v2._engine import (
+    ProgressCallback,
+    StrPath,
+    checked_config,
+    path_bytes,
+    quantize_options,
+)
+from arrow_quant_v2._native import core
+from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.plan import ModelPlan, plan_model
+from arrow_quant_v2.result import (
+    QuantizationResult,
+    ValidationResult,
+    quantization_result,
+    validation_result,
+)
+from arrow_quant_v2.tensors import QuantizedTensor
+
+__all__ = ["ArrowQuantV2"]
+
+#: Mean cosine similarity that `validate_quality` asks for, by bit width, when no config says.
+VALIDATION_THRESHOLDS = {2: 0.70, 4: 0.90, 8: 0.95}
+
+
+def quantize_files(
+    model_path: StrPath,
+    output_path: StrPath,
+    config: DiffusionQuantConfig,
+    *,
+    overwrite: bool,
+    progress_callback: ProgressCallback | None = None,
+) -> QuantizationResult:
+    """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced."""
+    report = core.quantize_model(
+        path_bytes(model_path, "model_path"),
+        path_bytes(output_path, "output_path"),
+        quantize_options(config, overwrite=overwrite),
+        progress_callback,
+    )
+    return quantization_result(report, config.method)
+
+
+class ArrowQuantV2:
+    """Quantizes models and arrays.
+
+    Parameters
+    ----------
+    mode
+        ``"diffusion"``, or ``"base"`` for the plain method without time-aware and spatial parts.
+
+    Examples
+    --------
+    >>> from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig
+    >>> quantizer = ArrowQuantV2(mode="diffusion")
+    >>> result = quantizer.quantize_diffusion_model(
+    ...     "model/", "quantized/", DiffusionQuantConfig(bit_width=4)
+    ... )  # doctest: +SKIP
+    """
+
+    def __init__(self, mode: Literal["diffusion", "base"] = "diffusion") -> None:
+        if mode not in ("diffusion", "base"):
+            raise ConfigurationError(f"Invalid mode: {mode!r}. Must be 'diffusion' or 'base'.")
+        self._mode = mode
+
+    @property
+    def mode(self) -> str:
+        """``"diffusion"`` or ``"base"``."""
+        return self._mode
+
+    def __repr__(self) -> str:
+        return f"ArrowQuantV2(mode={self._mode!r})"
+
+    def quantize_diffusion_model(
+        self,
+        model_path: StrPath,
+        output_path: StrPath,
+        config: DiffusionQuantConfig | None = None,
+        progress_callback: ProgressCallback | None = None,
+    ) -> QuantizationResult:
+        """Quantize a model into a directory of packed Parquet weights.
+
+        Parameters
+        ----------
+        model_path
+            A diffusers pipeline, a component directory, or a safetensors file.
+        output_path
+            Directory to create; an artefact of ours at that path is replaced, in one step.
+        config
+            What to do; None takes the defaults.
+        progress_callback
+            Called with a message and a fraction from 0 to 1 that never decreases, on this thread.
+            An exception that it raises stops the run and comes out of this call.
+
+        Raises
+        ------
+        ArrowQuantError
+            One of its subclasses; the output path is then as it was before.
+        """
+        result = quantize_files(
+            model_path,
+            output_path,
+            self._checked(config),
+            overwrite=True,
+            progress_callback=progress_callback,
+        )
+        for warning in result["warnings"]:
+            warnings.warn(warning, stacklevel=2)
+        return result
+
+    def quantize_model(
+        self,
+        model_path: StrPath,
+        output_path: StrPath,
+        config: DiffusionQuantConfig | None = None,
+        progress_callback: ProgressCallback | None = None,
+    ) -> QuantizationResult:
+        """Quantize any model; the same call as :meth:`quantize_diffusion_model`."""
+        return self.quantize_diffusion_model(model_path, output_path, config, progress_callback)
+
+    def plan(self, model_path: StrPath, config: DiffusionQuantConfig | None = None) -> ModelPlan:
+        """Say what would happen to every tensor of a model, and why. Writes nothing."""
+        return plan_model(model_path, self._checked(config))
+
+    @overload
+    def quantize(
+        self, weights: Mapping[str, Any] | StrPath, bit_width: int = 4, **settings: Any
+    ) -> dict[str, QuantizedTensor]: ...
+
+    @overload
+    def quantize(self, weights: Any, bit_width: int = 4, **settings: Any) -> QuantizedTensor: ...
+
+    def quantize(
+        self,
+        weights: Any,
+        bit_width: int = 4,
+        *,
+        importance: Any = None,
+        progress_callback: ProgressCallback | None = None,
+        **settings: Any,
+    ) -> QuantizedTensor | dict[str, QuantizedTensor]:
+        """Quantize arrays in memory.
+
+        Parameters
+        ----------
+        weights
+            An array (numpy, torch, DLPack), a mapping from names to arrays, or the path of a
+            safetensors file. In a mapping or file, arrays of at least two dimensions are quantized
+            and the others kept.
+        bit_width
+            2, 4, or 8.
+        importance
+            One weight per column (input) of a single array: errors in columns of high importance
+            cost more.
+        progress_callback
+            Called with a message and a fraction.
+        **settings
+            Fields of :class:`DiffusionQuantConfig`, such as ``group_size``.
+
+        Returns
+        -------
+        QuantizedTensor or dict of str to QuantizedTensor
+            One tensor for an array, one per name otherwise.
+        """
+        config = DiffusionQuantConfig(bit_width=bit_width, **settings)  # type: ignore[arg-type]
+        if not isinstance(weights, (Mapping, str, os.PathLike)):
+            return base.quantize_array(
+                weights, config, importance=importance, progress_callback=progress_callback
+            )
+        if importance is not None:
+            raise ConfigurationError("importance: expected None unless weights is a single array")
+        if isinstance(weights, Mapping):
+            return base.quantize_arrays(weights, config, progress_callback)
+        return base.quantize_file(weights, config, progress_callback)
+
+    def validate_quality(
+        self,
+        original_path: StrPath,
+        quantized_path: StrPath,
+        config: DiffusionQuantConfig | None = None,
+        *,
+        min_accuracy: float | None = None,
+        num_threads: int = 0,
+        progress_callback: ProgressCallback | None = None,
+    ) -> ValidationResult:
+        """Check an artefact and compare it with the model that it was made from.
+
+        Parameters
+        ----------
+        original_path, quantized_path
+            The model and the artefact.
+        config
+            Its ``min_accuracy`` is the threshold; None takes .70, .90 or .95 for 2, 4 or 8 bits.
+        min_accuracy
+            Overrides the threshold.
+        num_threads
+            Threads to use; 0 means all cores.
+        progress_callback
+            Called with a message and a fraction.
+
+        Returns
+        -------
+        ValidationResult
+            ``passed`` is false when the mean cosine similarity is below the threshold or when tensors
+            are missing, extra or different; ``problems`` says which.
+
+        Raises
+        ------
+        ValidationError
+            The artefact is damaged.
+        """
+        settings = {} if min_accuracy is None else {"min_accuracy": min_accuracy}
+        wanted = DiffusionQuantConfig(num_threads=num_threads, **settings)  # type: ignore[arg-type]
+        report = core.validate_artefact(
+            path_bytes(original_path, "original_path"),
+            path_bytes(quantized_path, "quantized_path"),
+            wanted.num_threads,
+            progress_callback,
+        )
+        if min_accuracy is not None:
+            threshold = wanted.min_accuracy
+        elif config is not None:
+            threshold = self._checked(config).min_accuracy
+        else:
+            threshold = VALIDATION_THRESHOLDS.get(report.bit_width, 0.0)
+        return validation_result(report, threshold)
+
+    def _checked(self, config: DiffusionQuantConfig | None) -> DiffusionQuantConfig:
+        config = checked_config(config)
+        if self._mode == "base":
+            config.enable_time_aware = False
+            config.enable_spatial = False
+        return config

@@ -1,0 +1,114 @@
+"""What commands print: tables and JSON on stdout, progress and warnings on stderr."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_PIPE_WIDTH = 1000  # a row is one line when nobody looks at it on a terminal
+_MESSAGE_WIDTH = 30
+
+
+def printable(text: str, *, keep_newlines: bool = False) -> str:
+    """`text` with everything a terminal could act on written as an escape."""
+    return "".join(
+        char
+        if unicodedata.category(char) not in _UNSAFE or (keep_newlines and char == "\n")
+        else char.encode("unicode_escape").decode()
+        if char < "\ud800" or char > "\udfff"
+        else f"\\x{ord(char) & 0xFF:02x}"
+        for char in text
+    )
+
+
+def print_json(text: str) -> None:
+    """Write JSON text to stdout and nothing else."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    sys.stdout.flush()
+
+
+def warn(messages: Sequence[str]) -> None:
+    """Write warnings to stderr, one line each."""
+    for message in messages:
+        sys.stderr.write(f"warning: {printable(message)}\n")
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
+    """Print rows under headings; columns named in `right` are aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        if column in right:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _stdout().print(table)
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(printable(value)))
+    _stdout().print(table)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Callable[[str, float], None] | None]:
+    """A progress callback that draws on stderr; None when nobody would see it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    bar = Progress(
+        TextColumn("{task.description}", table_column=None),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        expand=True,
+    )
+    with bar:
+        task = bar.add_task("", total=1.0)
+
+        def show(message: str, fraction: float) -> None:
+            text = printable(message)
+            short = text if len(text) <= _MESSAGE_WIDTH else "…" + text[1 - _MESSAGE_WIDTH :]
+            bar.update(task, completed=fraction, description=short.ljust(_MESSAGE_WIDTH))
+
+        yield show
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for people: decimal units, three digits or so."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.2f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """``[320, 4, 3, 3]`` as ``320x4x3x3``."""
+    return "x".join(map(str, shape)) if shape else "scalar"
+
+
+def _stdout() -> Console:
+    if sys.stdout.isatty():
+        return Console()
+    return Console(width=_PIPE_WIDTH, no_color=True)

@@ -1,0 +1,112 @@
+"""Options that several commands share, and the configuration they add up to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.errors import ConfigurationError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Model = Annotated[
+    Path, typer.Argument(help="Pipeline directory, component directory, or safetensors file.")
+]
+Artefact = Annotated[Path, typer.Argument(help="Directory that 'quantize' wrote.")]
+
+Profile = Annotated[
+    str | None, typer.Option("--profile", metavar="edge|local|cloud", help="Deployment profile.")
+]
+BitWidth = Annotated[
+    int | None, typer.Option("--bit-width", metavar="2|4|8", help="Bits of a code.")
+]
+GroupSize = Annotated[
+    int | None, typer.Option("--group-size", metavar="N", help="Weights that share parameters.")
+]
+MethodName = Annotated[
+    str | None,
+    typer.Option("--method", metavar="auto|rtn|search", help="How parameters are found."),
+]
+ParamEncoding = Annotated[
+    str | None,
+    typer.Option(
+        "--param-encoding", metavar="auto|two_level|fp16|row", help="How parameters are stored."
+    ),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings from a YAML file.")
+]
+LayerRules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer-rule",
+        metavar="GLOB=2|4|8|keep",
+        help="Bits for the tensors a pattern matches; the last match wins. Repeatable.",
+    ),
+]
+Components = Annotated[
+    str | None,
+    typer.Option("--components", metavar="A,B", help="Components to quantize: unet,text_encoder."),
+]
+Modality = Annotated[
+    str | None,
+    typer.Option("--modality", metavar="text|code|image|audio", help="Overrides the detection."),
+]
+MinAccuracy = Annotated[
+    float | None,
+    typer.Option("--min-accuracy", metavar="X", help="Mean cosine similarity to reach, 0 to 1."),
+]
+FailFast = Annotated[
+    bool, typer.Option("--fail-fast", help="Fail when the accuracy is missed; do not add bits.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="Threads to use; 0: all cores.")
+]
+MaxMemory = Annotated[
+    int | None, typer.Option("--max-memory-mb", metavar="N", help="Working memory of the engine.")
+]
+
+
+def build_config(
+    *,
+    config: Path | None,
+    layer_rules: list[str] | None,
+    components: str | None,
+    fail_fast: bool,
+    **options: Any,
+) -> DiffusionQuantConfig:
+    """The configuration of a run: a file if one is named, and the options that were given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if layer_rules:
+        given["layer_rules"] = parse_layer_rules(layer_rules)
+    if components is not None:
+        given["components"] = [name.strip() for name in components.split(",")]
+    if fail_fast:
+        given["fail_fast"] = True
+    if config is None:
+        return DiffusionQuantConfig(**given)
+    return DiffusionQuantConfig.from_yaml(config, **given)
+
+
+def parse_layer_rules(rules: list[str]) -> dict[str, int | str]:
+    """``GLOB=BITS`` texts as a mapping in the same order.
+
+    Raises
+    ------
+    ConfigurationError
+        A text is not of that form, or one pattern is given two values.
+    """
+    parsed: dict[str, int | str] = {}
+    for rule in rules:
+        glob, equals, action = rule.rpartition("=")
+        if not equals or not glob or action not in ("2", "4", "8", "keep"):
+            raise ConfigurationError(
+                f"Invalid layer rule: {rule!r}. Must be GLOB=2, GLOB=4, GLOB=8, or GLOB=keep.",
+                hint="For example: --layer-rule '*.to_q=8' --layer-rule 'proj_out=keep'",
+            )
+        value: int | str = action if action == "keep" else int(action)
+        if parsed.setdefault(glob, value) != value:
+            raise ConfigurationError(f"the layer rule for {glob!r} is given two values")
+    return parsed

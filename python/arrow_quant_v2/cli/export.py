@@ -1,0 +1,53 @@
+"""``arrow-quant export``: an artefact in a form that other programs read."""
+
+from __future__ import annotations
+
+import json as json_module
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from arrow_quant_v2.cli import _options as options
+from arrow_quant_v2.cli._console import print_facts, print_json, progress_bar, size_text
+from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.export import export_safetensors
+
+
+class Format(str, Enum):
+    """Forms that an artefact can be exported to."""
+
+    safetensors = "safetensors"
+
+
+@command
+def export(
+    out: options.Artefact,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Directory to create.")],
+    format: Annotated[
+        Format, typer.Option("--format", help="safetensors: dequantized, as the model came.")
+    ],
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="float32|float16|bfloat16",
+            help="Type of dequantized tensors; default: what each was.",
+        ),
+    ] = None,
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Write a directory that diffusers and transformers load."""
+    with progress_bar(quiet=json) as show:
+        written = export_safetensors(
+            out, destination, dtype=dtype, num_threads=threads or 0, progress_callback=show
+        )
+    files = [path for path in written.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    if json:
+        facts = {"path": str(written), "format": format.value, "bytes": size, "files": len(files)}
+        print_json(json_module.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        print_facts([("output", str(written)), ("size", f"{size_text(size)} in {len(files)} files")])

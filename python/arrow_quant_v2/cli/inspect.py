@@ -1,0 +1,181 @@
+"""``arrow-quant inspect`` and ``arrow-quant validate``: the quality of an artefact."""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+from typing import Annotated, Any
+
+import typer
+
+from arrow_quant_v2.api import ArrowQuantV2
+from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
+from arrow_quant_v2.cli import _options as options
+from arrow_quant_v2.cli._console import (
+    print_facts,
+    print_json,
+    print_table,
+    progress_bar,
+    shape_text,
+    size_text,
+)
+from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.errors import ValidationError
+from arrow_quant_v2.result import ValidationResult
+
+
+@command
+def inspect(
+    out: options.Artefact,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="Print what the Parquet schema records instead.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Show the tensors of an artefact: bits, sizes, cosine similarity and error."""
+    model = open_quantized(out)
+    if metadata:
+        _print_metadata(model, as_json=json)
+        return
+    facts = _facts(model)
+    if json:
+        print_json(json_module.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        _print_artefact(facts)
+
+
+@command
+def validate(
+    original: options.Model,
+    out: options.Artefact,
+    min_accuracy: options.MinAccuracy = None,
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Check every hash of an artefact and compare it with its original."""
+    with progress_bar(quiet=json) as show:
+        result = ArrowQuantV2().validate_quality(
+            original,
+            out,
+            min_accuracy=min_accuracy,
+            num_threads=threads or 0,
+            progress_callback=show,
+        )
+    if json:
+        print_json(result.json())
+    else:
+        _print_validation(result)
+    if not result["passed"]:
+        raise typer.Exit(ValidationError.exit_code)
+
+
+def _facts(model: QuantizedModel) -> dict[str, Any]:
+    tensors = [
+        entry for name, part in model.components.items() for entry in _tensor_facts(name, part)
+    ]
+    quantized = [entry for entry in tensors if entry["bit_width"] is not None]
+    weights = sum(math.prod(entry["shape"]) for entry in quantized)
+    stored = sum(entry["stored_bytes"] for entry in quantized)
+    worst = min(quantized, key=lambda entry: float(entry["cosine"]), default=None)
+    return {
+        "path": str(model.path),
+        "modality": model.metadata.get("modality"),
+        "components": list(model.components),
+        "weights": weights,
+        "stored_bytes": sum(entry["stored_bytes"] for entry in tensors),
+        "bits_per_weight": 8 * stored / weights if weights else 0.0,
+        "cosine_similarity": _weighted(quantized, "cosine"),
+        "min_cosine_similarity": worst["cosine"] if worst else 1.0,
+        "worst_layer": worst["name"] if worst else "",
+        "calibration": model.metadata.get("calibration"),
+        "tensors": tensors,
+    }
+
+
+def _tensor_facts(component: str, tensors: QuantizedComponent) -> list[dict[str, Any]]:
+    sizes = tensors.stored_bytes
+    return [
+        {
+            "component": component,
+            "name": name,
+            "shape": list(tensor.shape),
+            "source_dtype": tensor.source_dtype,
+            "bit_width": tensor.bit_width,
+            "group_size": tensor.group_size,
+            "param_encoding": tensor.param_encoding,
+            "stored_bytes": sizes[name],
+            "cosine": tensor.cosine,
+            "nmse": tensor.nmse,
+        }
+        for name, tensor in tensors.items()
+    ]
+
+
+def _weighted(entries: list[dict[str, Any]], key: str) -> float:
+    """Mean over tensors, weighted by their number of weights."""
+    weights = [math.prod(entry["shape"]) for entry in entries]
+    total = sum(weights)
+    if total == 0:
+        return 1.0
+    return sum(w * float(e[key]) for w, e in zip(weights, entries, strict=True)) / total
+
+
+def _print_artefact(facts: dict[str, Any]) -> None:
+    several = len(facts["components"]) > 1
+    rows = []
+    for entry in facts["tensors"]:
+        kept = entry["bit_width"] is None
+        rows.append(
+            [
+                f"{entry['component']}/{entry['name']}" if several else entry["name"],
+                shape_text(entry["shape"]),
+                "-" if kept else str(entry["bit_width"]),
+                entry["source_dtype"] if kept else entry["param_encoding"],
+                size_text(entry["stored_bytes"]),
+                "exact" if kept else f"{entry['cosine']:.5f}",
+                "0" if kept else f"{entry['nmse']:.2e}",
+            ]
+        )
+    columns = ["tensor", "shape", "bits", "encoding", "size", "cosine", "NMSE"]
+    print_table(columns, rows, right=["bits", "size", "cosine", "NMSE"])
+    quantized = sum(entry["bit_width"] is not None for entry in facts["tensors"])
+    print_facts(
+        [
+            ("modality", str(facts["modality"])),
+            ("tensors", f"{quantized} quantized, {len(facts['tensors']) - quantized} kept"),
+            ("size", size_text(facts["stored_bytes"])),
+            ("bits per weight", f"{facts['bits_per_weight']:.3f} (quantized tensors)"),
+            ("cosine", f"mean {facts['cosine_similarity']:.6f}"),
+            ("worst layer", f"{facts['min_cosine_similarity']:.6f}  {facts['worst_layer']}"),
+        ]
+    )
+
+
+def _print_metadata(model: QuantizedModel, *, as_json: bool) -> None:
+    parts = {name: part.metadata for name, part in model.components.items()}
+    if as_json:
+        print_json(json_module.dumps(parts, indent=2, ensure_ascii=False))
+        return
+    for name, metadata in parts.items():
+        facts = [("component", name)] if name else []
+        facts += [
+            (key, value if isinstance(value, str) else json_module.dumps(value))
+            for key, value in metadata.items()
+        ]
+        print_facts(facts)
+
+
+def _print_validation(result: ValidationResult) -> None:
+    verdict = "passed" if result["passed"] else "FAILED"
+    facts = [
+        ("result", verdict),
+        (
+            "cosine",
+            f"mean {result['cosine_similarity']:.6f}, at least {result['min_accuracy']} wanted",
+        ),
+        ("worst layer", f"{result['min_cosine_similarity']:.6f}  {result['worst_layer']}"),
+        ("NMSE", f"{result['nmse']:.3g}"),
+        ("tensors", f"{len(result['tensors'])} compared"),
+    ]
+    facts += [("problem", problem) for problem in result["problems"]]
+    print_facts(facts)

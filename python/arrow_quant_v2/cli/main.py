@@ -1,0 +1,54 @@
+"""Entry point of the ``arrow-quant`` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from arrow_quant_v2._native import __version__
+from arrow_quant_v2.cli._run import enable_debug
+from arrow_quant_v2.cli.export import export
+from arrow_quant_v2.cli.info import info
+from arrow_quant_v2.cli.inspect import inspect, validate
+from arrow_quant_v2.cli.quantize import plan, quantize
+
+app = typer.Typer(
+    name="arrow-quant",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for function in (quantize, plan, inspect, validate, export, info):
+    app.command()(function)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"arrow-quant {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _arrow_quant(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Quantize diffusion models to small, self-contained, queryable Parquet artefacts."""
+    if debug:
+        enable_debug()
+
+
+def main() -> None:
+    """Run the command; ``--debug`` may stand anywhere."""
+    arguments = sys.argv[1:]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--debug" in options:
+        arguments.remove("--debug")
+        arguments.insert(0, "--debug")
+    app(args=arguments, prog_name="arrow-quant")

@@ -1,0 +1,170 @@
+"""``arrow-quant quantize`` and ``arrow-quant plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from arrow_quant_v2.api import quantize_files
+from arrow_quant_v2.cli import _options as options
+from arrow_quant_v2.cli._console import (
+    print_facts,
+    print_json,
+    print_table,
+    progress_bar,
+    shape_text,
+    size_text,
+    warn,
+)
+from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.plan import ModelPlan, PlannedTensor, plan_model
+from arrow_quant_v2.result import QuantizationResult
+
+_MB = 1e6
+
+
+@command
+def quantize(
+    model: options.Model,
+    out: Annotated[Path, typer.Argument(help="Directory to create.")],
+    profile: options.Profile = None,
+    bit_width: options.BitWidth = None,
+    group_size: options.GroupSize = None,
+    method: options.MethodName = None,
+    param_encoding: options.ParamEncoding = None,
+    config: options.ConfigFile = None,
+    layer_rule: options.LayerRules = None,
+    components: options.Components = None,
+    modality: options.Modality = None,
+    min_accuracy: options.MinAccuracy = None,
+    fail_fast: options.FailFast = False,
+    threads: options.Threads = None,
+    max_memory_mb: options.MaxMemory = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an artefact that is at OUT.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Quantize a model into a directory of packed Parquet weights."""
+    settings = options.build_config(
+        config=config,
+        layer_rules=layer_rule,
+        components=components,
+        fail_fast=fail_fast,
+        deployment_profile=profile,
+        bit_width=bit_width,
+        group_size=group_size,
+        method=method,
+        param_encoding=param_encoding,
+        modality=modality,
+        min_accuracy=min_accuracy,
+        num_threads=threads,
+        max_memory_mb=max_memory_mb,
+    )
+    with progress_bar(quiet=json) as show:
+        result = quantize_files(
+            model, out, settings, overwrite=overwrite, progress_callback=show
+        )
+    warn(result["warnings"])
+    if json:
+        print_json(result.json(tensors=True))
+    else:
+        _print_result(result)
+
+
+@command
+def plan(
+    model: options.Model,
+    profile: options.Profile = None,
+    bit_width: options.BitWidth = None,
+    group_size: options.GroupSize = None,
+    method: options.MethodName = None,
+    param_encoding: options.ParamEncoding = None,
+    config: options.ConfigFile = None,
+    layer_rule: options.LayerRules = None,
+    components: options.Components = None,
+    modality: options.Modality = None,
+    min_accuracy: options.MinAccuracy = None,
+    fail_fast: options.FailFast = False,
+    threads: options.Threads = None,
+    max_memory_mb: options.MaxMemory = None,
+    json: options.Json = False,
+) -> None:
+    """Show what would happen to every tensor, and why. Writes nothing."""
+    settings = options.build_config(
+        config=config,
+        layer_rules=layer_rule,
+        components=components,
+        fail_fast=fail_fast,
+        deployment_profile=profile,
+        bit_width=bit_width,
+        group_size=group_size,
+        method=method,
+        param_encoding=param_encoding,
+        modality=modality,
+        min_accuracy=min_accuracy,
+        num_threads=threads,
+        max_memory_mb=max_memory_mb,
+    )
+    made = plan_model(model, settings)
+    warn(made.warnings)
+    if json:
+        print_json(made.json())
+    else:
+        _print_plan(made)
+
+
+def _print_result(result: QuantizationResult) -> None:
+    attempts = ", ".join(
+        f"INT{attempt['bit_width']} {attempt['cosine_similarity']:.5f}"
+        for attempt in result["attempts"]
+    )
+    facts = [
+        ("output", result["quantized_path"]),
+        ("modality", f"{result['modality']} ({result['modality_reason']})"),
+        ("strategy", result["strategy"]),
+        ("components", ", ".join(name for name in result["components"] if name) or "the model"),
+        ("bit width", f"INT{result['bit_width']}, {result['bits_per_weight']:.3f} bits per weight"),
+        (
+            "weights",
+            f"{size_text(round(result['model_size_mb'] * _MB))}, "
+            f"{result['compression_ratio']:.2f} times smaller",
+        ),
+        ("whole model", size_text(round(result["total_size_mb"] * _MB))),
+        ("cosine", f"mean {result['cosine_similarity']:.6f} ({result['cosine_kind']})"),
+        ("worst layer", f"{result['min_cosine_similarity']:.6f}  {result['worst_layer']}"),
+        ("NMSE", f"{result['nmse']:.3g}"),
+        ("time", f"{result['quantization_time_s']:.2f} s"),
+    ]
+    if len(result["attempts"]) > 1:
+        facts.append(("attempts", attempts))
+    print_facts(facts)
+
+
+def _print_plan(made: ModelPlan) -> None:
+    several = len(made.components) > 1
+    rows = [_row(tensor, several) for tensor in made.tensors]
+    print_table(["tensor", "shape", "bits", "encoding", "size", "why"], rows, right=["bits", "size"])
+    quantized = sum(tensor.bit_width is not None for tensor in made.tensors)
+    smaller = made.source_bytes / made.planned_bytes if made.planned_bytes else 1.0
+    print_facts(
+        [
+            ("modality", f"{made.modality} ({made.modality_reason})"),
+            ("strategy", made.strategy),
+            ("components", ", ".join(name for name in made.components if name) or "the model"),
+            ("tensors", f"{quantized} quantized, {len(made.tensors) - quantized} kept"),
+            ("source", size_text(made.source_bytes)),
+            ("planned", f"{size_text(made.planned_bytes)}, {smaller:.2f} times smaller"),
+            ("bits per weight", f"{made.bits_per_weight:.3f} (quantized tensors)"),
+        ]
+    )
+
+
+def _row(tensor: PlannedTensor, several: bool) -> list[str]:
+    name = f"{tensor.component}/{tensor.name}" if several else tensor.name
+    bits = "-" if tensor.bit_width is None else str(tensor.bit_width)
+    encoding = tensor.param_encoding or tensor.source_dtype
+    size = size_text(tensor.planned_bytes)
+    return [name, shape_text(tensor.shape), bits, encoding, size, tensor.reason]

@@ -1,0 +1,386 @@
+"""What a quantization run is asked to do: one model, validated wherever a value comes from.
+
+Every default lives here and nowhere else. Values come from, in order of precedence: an argument or an
+assignment, the environment, a YAML file, the deployment profile, the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import numbers
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+from arrow_quant_v2 import _environment
+from arrow_quant_v2._yaml import Document, load_mapping
+from arrow_quant_v2.errors import ConfigurationError, OutputError
+
+__all__ = ["PROFILES", "DiffusionQuantConfig"]
+
+#: What each deployment profile sets.
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "edge": {
+        "bit_width": 2,
+        "num_time_groups": 5,
+        "group_size": 256,
+        "calibration_samples": 32,
+        "min_accuracy": 0.65,
+        "enable_spatial": False,
+    },
+    "local": {
+        "bit_width": 4,
+        "num_time_groups": 10,
+        "group_size": 128,
+        "calibration_samples": 128,
+        "min_accuracy": 0.85,
+    },
+    "cloud": {
+        "bit_width": 8,
+        "num_time_groups": 20,
+        "group_size": 64,
+        "calibration_samples": 512,
+        "min_accuracy": 0.95,
+    },
+}
+
+_V1_NAMES = {
+    "bits": "bit_width",
+    "samples": "calibration_samples",
+    "min_acc": "min_accuracy",
+    "threads": "num_threads",
+    "strategy": "modality (or leave it out: it is detected)",
+}
+
+#: Settings that do not change a byte of the artefact, so they are not recorded in it.
+_NOT_RECORDED = {"num_threads", "max_memory_mb"}
+
+
+@dataclass(frozen=True)
+class Must:
+    """What a valid value is, as an error says it: ``Must be <text>.``"""
+
+    text: str
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError("not an integer")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError("not a finite number")
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("not true or false")
+    return value
+
+
+def _multiple_of_8(value: int) -> int:
+    if value % 8:
+        raise ValueError("not a multiple of 8")
+    return value
+
+
+def _rules(value: Any) -> dict[str, int | str]:
+    if not isinstance(value, Mapping):
+        raise ValueError("not a mapping")
+    for pattern, action in value.items():
+        known = action == "keep" or (_is_integer(action) and action in (2, 4, 8))
+        if not isinstance(pattern, str) or not pattern or not known:
+            raise ValueError("not a rule")
+    return {pattern: action if action == "keep" else int(action) for pattern, action in value.items()}
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError("not a list of names")
+    if not all(isinstance(name, str) and name for name in value):
+        raise ValueError("not a list of names")
+    return tuple(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _one_of(*names: str) -> Must:
+    quoted = [repr(name) for name in names]
+    return Must(", ".join(quoted[:-1]) + f", or {quoted[-1]}")
+
+
+_Integer = BeforeValidator(_integer)
+_Number = BeforeValidator(_number)
+_Flag = Annotated[bool, BeforeValidator(_flag), Must("true or false")]
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Where the values of a new configuration come from, beside environment and defaults."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    document: Document = field(default_factory=lambda: Document({}, {}))
+    path: Path | None = None
+    profile: str | None = None
+
+
+class DiffusionQuantConfig(BaseModel):
+    """Settings of a quantization run.
+
+    Every field is a keyword argument and an attribute; a wrong value raises
+    :class:`~arrow_quant_v2.errors.ConfigurationError` at once.
+
+    Examples
+    --------
+    >>> from arrow_quant_v2 import DiffusionQuantConfig
+    >>> config = DiffusionQuantConfig.from_profile("edge")
+    >>> config.bit_width, config.group_size
+    (2, 256)
+    >>> config.min_accuracy = 0.70
+    >>> config.explain()["min_accuracy"]
+    (0.7, 'assignment')
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    bit_width: Annotated[Literal[2, 4, 8], _Integer, Must("2, 4, or 8")] = Field(
+        4, description="Bits of a code."
+    )
+    num_time_groups: Annotated[
+        int, _Integer, Field(ge=1, le=1000), Must("an integer from 1 to 1000")
+    ] = Field(10, description="Groups of diffusion timesteps with parameters of their own.")
+    group_size: Annotated[
+        int,
+        _Integer,
+        Field(ge=8, le=65536),
+        AfterValidator(_multiple_of_8),
+        Must("a multiple of 8 from 8 to 65536"),
+    ] = Field(128, description="Weights that share 32 bits of parameters.")
+    enable_time_aware: _Flag = Field(
+        True, description="Parameters by timestep. Needs calibration; data-free runs go without."
+    )
+    enable_spatial: _Flag = Field(
+        True, description="Channel equalization. Needs calibration; data-free runs go without."
+    )
+    min_accuracy: Annotated[
+        float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")
+    ] = Field(0.85, description="Mean cosine similarity below which more bits are tried.")
+    calibration_samples: Annotated[
+        int, _Integer, Field(ge=0, le=1_000_000), Must("an integer from 0 to 1000000")
+    ] = Field(128, description="Trajectories to calibrate on; 0 asks for a data-free run.")
+    num_threads: Annotated[
+        int, _Integer, Field(ge=0, le=4096), Must("an integer from 0 (all cores) to 4096")
+    ] = Field(0, description="Threads to use; 0 means all cores.")
+    fail_fast: _Flag = Field(
+        False, description="Raise QuantizationError when min_accuracy is missed; do not add bits."
+    )
+    modality: Annotated[
+        Literal["text", "code", "image", "audio"] | None, _one_of("text", "code", "image", "audio")
+    ] = Field(None, description="What the model generates; None detects it.")
+    deployment_profile: Annotated[
+        Literal["edge", "local", "cloud"], _one_of("edge", "local", "cloud")
+    ] = Field("local", description="Supplies every value that nothing else sets.")
+    param_encoding: Annotated[
+        Literal["auto", "two_level", "fp16", "row"], _one_of("auto", "two_level", "fp16", "row")
+    ] = Field("auto", description="How the parameters of a group are stored.")
+    method: Annotated[Literal["auto", "rtn", "search"], _one_of("auto", "rtn", "search")] = Field(
+        "auto", description="How the parameters of a group are found."
+    )
+    layer_rules: Annotated[
+        dict[str, Any],
+        BeforeValidator(_rules),
+        Must("a mapping from name pattern to 2, 4, 8, or 'keep'"),
+    ] = Field(default_factory=dict, description="Bits by tensor name; the last match wins.")
+    components: Annotated[
+        tuple[str, ...] | None, BeforeValidator(_names), Must("a list of component names")
+    ] = Field(None, description="Components of a pipeline to quantize; None: the denoiser.")
+    max_memory_mb: Annotated[
+        int, _Integer, Field(ge=64, le=1 << 24), Must("an integer from 64 to 16777216")
+    ] = Field(1024, description="Working memory of the engine, in MB.")
+    part_size_mb: Annotated[
+        int, _Integer, Field(ge=1, le=1 << 20), Must("an integer from 1 to 1048576")
+    ] = Field(1024, description="Size above which weights.parquet is split into parts, in MB.")
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    if not TYPE_CHECKING:  # type checkers see the signature that the fields make
+
+        def __init__(self, **values: Any) -> None:
+            self._fill(_Layers(arguments=values))
+
+    @classmethod
+    def from_profile(cls, name: str) -> DiffusionQuantConfig:
+        """Make the configuration of a deployment profile: ``"edge"``, ``"local"`` or ``"cloud"``."""
+        return cls._from_layers(_Layers(profile=name))
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], **arguments: Any) -> DiffusionQuantConfig:
+        """Read a flat YAML file of settings; keyword arguments override what is in it.
+
+        Raises
+        ------
+        ConfigurationError
+            The file is absent or malformed, or a setting in it is unknown or invalid; the message
+            names the line.
+        """
+        file = Path(path)
+        return cls._from_layers(
+            _Layers(arguments=arguments, document=load_mapping(file), path=file)
+        )
+
+    @classmethod
+    def _from_layers(cls, layers: _Layers) -> DiffusionQuantConfig:
+        config = cls.__new__(cls)
+        config._fill(layers)
+        return config
+
+    def _fill(self, layers: _Layers) -> None:
+        values, sources = _resolve(layers)
+        try:
+            BaseModel.__init__(self, **values)
+        except pydantic.ValidationError as error:
+            raise _configuration_error(error, sources, str(layers.path or "")) from None
+        self._sources = sources
+
+    def to_yaml(self, path: str | os.PathLike[str]) -> None:
+        """Write the settings to a YAML file that :meth:`from_yaml` reads back.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written.
+        """
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.model_dump().items()
+            if value is not None and value != {}
+        }
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"{path}: the configuration cannot be written: {error.strerror}", path=str(path)
+            ) from error
+
+    def explain(self) -> dict[str, tuple[Any, str]]:
+        """Map every field to its value and where that value comes from."""
+        return {
+            name: (getattr(self, name), self._sources.get(name, "default"))
+            for name in type(self).model_fields
+        }
+
+    def recorded_json(self) -> str:
+        """JSON of the settings that decide the bytes of the artefact, as it is embedded there."""
+        return json.dumps(self.model_dump(exclude=_NOT_RECORDED), sort_keys=True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+            return
+        if name not in type(self).model_fields:
+            raise _unknown_settings([name], "")
+        try:
+            super().__setattr__(name, value)
+        except pydantic.ValidationError as error:
+            raise _configuration_error(error, {}, "") from None
+        self._sources[name] = "assignment"
+        if name == "deployment_profile":
+            self._apply_profile(str(value))
+
+    def _apply_profile(self, name: str) -> None:
+        """Give the values of a newly assigned profile to the fields that nothing else has set."""
+        for other in type(self).model_fields:
+            if not self._sources.get(other, "default").startswith(("default", "profile")):
+                continue
+            value = PROFILES[name].get(other, type(self).model_fields[other].get_default())
+            if other in PROFILES[name] or other in PROFILES["edge"]:
+                super().__setattr__(other, value)
+                self._sources[other] = f"profile '{name}'"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DiffusionQuantConfig):
+            return NotImplemented
+        return self.model_dump() == other.model_dump()
+
+
+def _resolve(layers: _Layers) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values by precedence, without defaults, and the source of each."""
+    fields = DiffusionQuantConfig.model_fields
+    for given, path in ((layers.arguments, ""), (layers.document.values, str(layers.path or ""))):
+        unknown = [name for name in given if name not in fields]
+        if unknown:
+            raise _unknown_settings(unknown, path)
+    candidates: dict[str, tuple[Any, str]] = {}
+    for name, value in layers.document.values.items():
+        line = layers.document.lines[name]
+        candidates[name] = (value, f"{layers.path}, line {line}")
+    for name, (value, variable) in _environment.settings().items():
+        candidates[name] = (value, f"environment {variable}")
+    if layers.profile is not None:
+        candidates["deployment_profile"] = (layers.profile, "from_profile")
+    for name, value in layers.arguments.items():
+        candidates[name] = (value, "argument")
+    profile = candidates.get("deployment_profile", (None, ""))[0]
+    if isinstance(profile, str):
+        for name, value in PROFILES.get(profile, {}).items():
+            candidates.setdefault(name, (value, f"profile '{profile}'"))
+    values = {name: value for name, (value, _) in candidates.items()}
+    return values, {name: source for name, (_, source) in candidates.items()}
+
+
+def _unknown_settings(names: list[str], path: str) -> ConfigurationError:
+    """An error for settings that do not exist: their V2 names, or the nearest match."""
+    where = f"{path}: " if path else ""
+    listed = ", ".join(repr(name) for name in names)
+    old = [name for name in names if name in _V1_NAMES]
+    hints = [f"'{name}' is a V1 name; V2 calls it {_V1_NAMES[name]}." for name in old]
+    for name in names:
+        near = difflib.get_close_matches(name, DiffusionQuantConfig.model_fields, n=1)
+        if near and name not in old:
+            hints.append(f"Did you mean '{near[0]}' instead of '{name}'?")
+    if not hints:
+        hints.append("Settings are: " + ", ".join(DiffusionQuantConfig.model_fields) + ".")
+    plural = "s" if len(names) > 1 else ""
+    return ConfigurationError(
+        f"{where}Unknown setting{plural} {listed}.", path=path, hint="\n".join(hints)
+    )
+
+
+def _configuration_error(
+    error: pydantic.ValidationError, sources: Mapping[str, str], path: str
+) -> ConfigurationError:
+    """One sentence per wrong field, the contract's own, and where the value comes from."""
+    wrong: dict[str, Any] = {}
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0])
+        # Within a container the detail is about one item; the rule is about the whole value.
+        wrong.setdefault(name, detail["input"])
+    sentences = []
+    hints = []
+    for name, value in wrong.items():
+        sentences.append(f"Invalid {name}: {value!r}. Must be {_requirement(name)}.")
+        source = sources.get(name, "argument")
+        if source not in ("argument", "assignment", "from_profile"):
+            hints.append(f"The value comes from {source}.")
+    return ConfigurationError("\n".join(sentences), path=path, hint="\n".join(hints))
+
+
+def _requirement(name: str) -> str:
+    metadata = DiffusionQuantConfig.model_fields[name].metadata
+    return next(item.text for item in metadata if isinstance(item, Must))

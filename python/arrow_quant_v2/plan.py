@@ -1,0 +1,101 @@
+"""What would happen to every tensor of a model, before anything is done to it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+
+from arrow_quant_v2._engine import checked_config, path_bytes, plan_options
+from arrow_quant_v2._native import core
+from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.result import strategy
+
+__all__ = ["ModelPlan", "PlannedTensor", "plan_model"]
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """What happens to one tensor, and why; `bit_width` and what follows from it are None if kept."""
+
+    component: str
+    name: str
+    shape: tuple[int, ...]
+    source_dtype: str
+    bit_width: int | None
+    group_size: int | None
+    param_encoding: str | None
+    method: str | None
+    source_bytes: int
+    planned_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What happens to a model.
+
+    Attributes
+    ----------
+    source_bytes, planned_bytes
+        Weight files of the quantized components, and the codes, parameters and kept tensors that
+        replace them.
+    bits_per_weight
+        Codes and all parameters of the quantized tensors, per weight.
+    """
+
+    modality: str
+    modality_reason: str
+    strategy: str
+    components: tuple[str, ...]
+    source_bytes: int
+    planned_bytes: int
+    bits_per_weight: float
+    warnings: tuple[str, ...]
+    tensors: tuple[PlannedTensor, ...]
+
+    def json(self) -> str:
+        """The plan as JSON text."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+
+def plan_model(
+    model_path: str | os.PathLike[str], config: DiffusionQuantConfig | None = None
+) -> ModelPlan:
+    """Read the headers of a model and decide what would happen to it. Writes nothing."""
+    config = checked_config(config)
+    plan = core.plan_model(path_bytes(model_path, "model_path"), plan_options(config))
+    tensors = tuple(_planned(tensor) for tensor in plan.tensors)
+    quantized = [tensor for tensor in tensors if tensor.bit_width is not None]
+    weights = sum(math.prod(tensor.shape) for tensor in quantized)
+    stored = sum(tensor.planned_bytes for tensor in quantized)
+    return ModelPlan(
+        modality=plan.modality,
+        modality_reason=plan.modality_reason,
+        strategy=strategy(plan.modality, config.method),
+        components=tuple(plan.components),
+        source_bytes=plan.source_bytes,
+        planned_bytes=plan.planned_bytes,
+        bits_per_weight=8 * stored / weights if weights else 0.0,
+        warnings=tuple(plan.warnings),
+        tensors=tensors,
+    )
+
+
+def _planned(tensor: core.PlannedTensor) -> PlannedTensor:
+    spec = tensor.spec if tensor.quantized else None
+    return PlannedTensor(
+        component=tensor.component,
+        name=tensor.name,
+        shape=tuple(tensor.shape),
+        source_dtype=tensor.source_dtype,
+        bit_width=spec.bit_width if spec else None,
+        group_size=spec.group_size if spec else None,
+        param_encoding=spec.param_encoding if spec else None,
+        method=spec.method if spec else None,
+        source_bytes=tensor.source_bytes,
+        planned_bytes=tensor.planned_bytes,
+        reason=tensor.reason,
+    )
+

@@ -1,0 +1,238 @@
+"""What a run returns: a read-only mapping with the keys of the contract, and the tensors behind it."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from arrow_quant_v2._native import core
+
+__all__ = ["QuantizationResult", "TensorResult", "ValidationResult"]
+
+#: V1 result key -> its V2 name.
+V1_KEYS = {
+    "path": "quantized_path",
+    "compression": "compression_ratio",
+    "accuracy": "cosine_similarity",
+    "size": "model_size_mb",
+}
+
+_MB = 1e6
+_STRATEGIES = {"text": "r2q + time-aware", "code": "r2q + time-aware"}
+
+
+@dataclass(frozen=True)
+class TensorResult:
+    """What became of one tensor; `bit_width` and what follows from it are None for kept tensors."""
+
+    component: str
+    name: str
+    shape: tuple[int, ...]
+    bit_width: int | None
+    group_size: int | None
+    param_encoding: str | None
+    cosine: float
+    nmse: float
+    stored_bytes: int
+    reason: str
+
+
+class _Result(Mapping[str, Any]):
+    """A read-only mapping that prints as a table and turns into JSON."""
+
+    _title = "Result"
+    _shown: tuple[str, ...] = ()
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return self._values[key]
+        except KeyError:
+            if key in V1_KEYS:
+                text = f"'{key}' is a V1 key; V2 calls it '{V1_KEYS[key]}'"
+                raise KeyError(text) from None
+            raise KeyError(f"{key!r}; the keys are: {', '.join(self._values)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def json(self) -> str:
+        """The result as JSON text."""
+        return json.dumps(self._values, indent=2, ensure_ascii=False)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [(key, _text(self._values[key])) for key in self._shown]
+
+    def __repr__(self) -> str:
+        lines = [f"  {key:<22} {text}" for key, text in self._rows()]
+        return "\n".join([f"{self._title}:", *lines])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for key, text in self._rows()
+        )
+        return f"<table><caption>{html.escape(self._title)}</caption>{cells}</table>"
+
+
+class QuantizationResult(_Result):
+    """The result of quantizing a model.
+
+    Examples
+    --------
+    ``result["model_size_mb"]``, ``result["cosine_similarity"]``, ``dict(result)``,
+    ``result.tensors[0].nmse``. A V1 key such as ``result["size"]`` raises a KeyError that names its
+    V2 key.
+    """
+
+    _title = "QuantizationResult"
+    _shown = (
+        "quantized_path",
+        "modality",
+        "bit_width",
+        "bits_per_weight",
+        "model_size_mb",
+        "compression_ratio",
+        "cosine_similarity",
+        "min_cosine_similarity",
+        "worst_layer",
+        "nmse",
+        "calibration",
+        "quantization_time_s",
+    )
+
+    def __init__(self, values: Mapping[str, Any], tensors: list[TensorResult]) -> None:
+        super().__init__(values)
+        self._tensors = tensors
+
+    @property
+    def tensors(self) -> list[TensorResult]:
+        """One entry per tensor of the quantized components, in source order."""
+        return list(self._tensors)
+
+    def json(self, *, tensors: bool = False) -> str:
+        """The result as JSON text, with one entry per tensor when `tensors` is true."""
+        if not tensors:
+            return super().json()
+        values = self._values | {"tensors": [asdict(tensor) for tensor in self._tensors]}
+        return json.dumps(values, indent=2, ensure_ascii=False)
+
+
+class ValidationResult(_Result):
+    """The result of comparing an artefact with its original; ``result["passed"]`` sums it up."""
+
+    _title = "ValidationResult"
+    _shown = (
+        "passed",
+        "cosine_similarity",
+        "min_accuracy",
+        "min_cosine_similarity",
+        "worst_layer",
+        "nmse",
+        "bit_width",
+        "problems",
+    )
+
+
+def quantization_result(report: core.QuantizeReport, method: str) -> QuantizationResult:
+    """Bring the engine's report into the form of the contract."""
+    weights = report.weights_bytes
+    values = {
+        "quantized_path": os.fsdecode(report.quantized_path),
+        "compression_ratio": report.source_bytes / weights if weights else 0.0,
+        "cosine_similarity": report.cosine_similarity,
+        "model_size_mb": weights / _MB,
+        "modality": report.modality,
+        "bit_width": report.bit_width,
+        "quantization_time_s": report.seconds,
+        "bits_per_weight": report.bits_per_weight,
+        "cosine_kind": "weights",
+        "min_cosine_similarity": report.min_cosine_similarity,
+        "worst_layer": report.worst_layer,
+        "nmse": report.nmse,
+        "output_nmse": None,
+        "meets_min_accuracy": report.meets_min_accuracy,
+        "attempts": [
+            {
+                "bit_width": attempt.bit_width,
+                "cosine_similarity": attempt.cosine_similarity,
+                "seconds": attempt.seconds,
+            }
+            for attempt in report.attempts
+        ],
+        "calibration": "none",
+        "modality_reason": report.modality_reason,
+        "strategy": strategy(report.modality, method),
+        "components": list(report.components),
+        "total_size_mb": report.total_bytes / _MB,
+        "warnings": list(report.warnings),
+    }
+    return QuantizationResult(values, [_tensor_result(tensor) for tensor in report.tensors])
+
+
+def strategy(modality: str, method: str) -> str:
+    """The strategy of a modality, and what of it runs without calibration."""
+    name = _STRATEGIES.get(modality, "gptq + spatial")
+    return f"{name} (data-free: {'search' if method == 'auto' else method})"
+
+
+def _tensor_result(tensor: core.TensorReport) -> TensorResult:
+    info = tensor.info
+    spec = info.spec if info.encoding != "copy" else None
+    return TensorResult(
+        component=tensor.component,
+        name=info.name,
+        shape=tuple(info.shape),
+        bit_width=spec.bit_width if spec else None,
+        group_size=spec.group_size if spec else None,
+        param_encoding=spec.param_encoding if spec else None,
+        cosine=info.cosine,
+        nmse=info.nmse,
+        stored_bytes=tensor.stored_bytes,
+        reason=tensor.reason,
+    )
+
+
+def validation_result(report: core.ValidationReport, min_accuracy: float) -> ValidationResult:
+    """Bring the engine's comparison into the form of the contract."""
+    accurate = report.cosine_similarity >= min_accuracy
+    return ValidationResult(
+        {
+            "passed": accurate and not report.problems,
+            "cosine_similarity": report.cosine_similarity,
+            "min_accuracy": min_accuracy,
+            "min_cosine_similarity": report.min_cosine_similarity,
+            "worst_layer": report.worst_layer,
+            "nmse": report.nmse,
+            "bit_width": report.bit_width,
+            "problems": list(report.problems),
+            "tensors": [
+                {
+                    "component": tensor.component,
+                    "name": tensor.name,
+                    "bit_width": tensor.bit_width or None,
+                    "cosine": tensor.cosine,
+                    "nmse": tensor.nmse,
+                }
+                for tensor in report.tensors
+            ],
+        }
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)

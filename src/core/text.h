@@ -1,0 +1,16 @@
+// Small helpers for messages: the nearest of some names, and a list of them.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace arrow_quant {
+
+/// The candidate nearest to `name` by edit distance, or empty when none is near.
+std::string nearest(std::string_view name, const std::vector<std::string>& candidates);
+
+/// "a, b, c", cut after `most` entries with a count of the rest.
+std::string join(const std::vector<std::string>& parts, size_t most = 10);
+
+}  // namespace arrow_quant

@@ -1,0 +1,54 @@
+// The commit protocol: everything is written in a hidden folder beside the output; one rename makes it
+// the output. At any moment the output path is unchanged or complete.
+//
+// One process works on one output at a time: a lock file beside it says so, and never outlives a
+// normal end. Not thread-safe.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/staged_file.h"
+
+namespace arrow_quant {
+
+class Staging {
+ public:
+  /// Take the lock and make an empty staging folder. `planned_bytes` must be free on the disk. An
+  /// existing artefact of ours at `output` is replaced at commit only if `overwrite`. Raises kOutput.
+  Staging(const std::string& output, bool overwrite, uint64_t planned_bytes);
+  /// Removes the staging folder, unless committed, and the lock.
+  ~Staging();
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  /// The staging folder.
+  const std::string& path() const noexcept { return staging_; }
+
+  /// Create a file; its folders are made as needed.
+  std::unique_ptr<StagedFile> create(const std::string& relative);
+
+  /// Copy `source` bit for bit. `poll` runs between blocks.
+  FileRecord copy(const std::string& source, const std::string& relative,
+                  const std::function<void()>& poll);
+
+  /// Forget everything written so far.
+  void clear();
+
+  /// Write `manifest` as the last file and turn the staging folder into the output.
+  void commit(const std::string& manifest);
+
+ private:
+  void check_output(bool overwrite) const;
+  void lock();
+  void unlock() noexcept;
+
+  std::string output_;
+  std::string staging_;
+  std::string lock_path_;
+  int lock_fd_ = -1;
+};
+
+}  // namespace arrow_quant

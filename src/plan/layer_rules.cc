@@ -1,0 +1,184 @@
+#include "plan/layer_rules.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <utility>
+
+#include "arrow_quant/error.h"
+#include "core/text.h"
+
+namespace arrow_quant {
+namespace {
+
+constexpr uint64_t kFewestElements = 1024;
+constexpr uint64_t kFewestInputs = 32;
+constexpr std::string_view kWeightSuffix = ".weight";
+
+struct Role {
+  std::string_view glob;  // on the name without ".weight"
+  std::string_view role;
+};
+
+// Layers whose error is seen at once, or whose inputs are few and odd (algorithms: a time embedding
+// sees at most T distinct inputs).
+constexpr std::array kKeptRoles = {
+    Role{"*norm*", "norm"},
+    Role{"*time_embed*", "time embedding"},
+    Role{"*timestep_embedder*", "time embedding"},
+    Role{"*time_text_embed*", "time embedding"},
+    Role{"*time_proj*", "time embedding"},
+    Role{"*diffusion_embedding*", "time embedding"},
+    Role{"*t_embedder*", "time embedding"},
+    Role{"*guidance_embedder*", "time embedding"},
+    Role{"*pos_embed*", "position or patch embedding"},
+    Role{"*position_embedding*", "position embedding"},
+    Role{"*patch_embed*", "first projection"},
+    Role{"*x_embedder*", "first projection"},
+    Role{"*context_embedder*", "first projection"},
+    Role{"*y_embedder*", "class embedding"},
+    Role{"*class_embed*", "class embedding"},
+    Role{"*label_emb*", "class embedding"},
+    Role{"*embed_tokens*", "embedding"},
+    Role{"*word_embeddings*", "embedding"},
+    Role{"*embedding_table*", "embedding"},
+    Role{"*embeddings.*", "embedding"},
+    Role{"*.wte", "embedding"},
+    Role{"*.wpe", "position embedding"},
+    Role{"*embedding", "embedding"},
+    Role{"*embed", "embedding"},
+    Role{"*conv_in", "first convolution"},
+    Role{"proj_in", "first projection"},
+    Role{"input_blocks.0.0", "first convolution"},
+    Role{"img_in", "first projection"},
+    Role{"txt_in", "first projection"},
+    Role{"*conv_out", "output head"},
+    Role{"proj_out", "output head"},
+    Role{"proj_out_?", "output head"},
+    Role{"final_layer*", "output head"},
+    Role{"*lm_head*", "output head"},
+    Role{"ff_out", "output head"},
+    Role{"*cls.predictions*", "output head"},
+    Role{"out.2", "output head"},
+};
+
+std::string_view without_suffix(std::string_view name) noexcept {
+  return name.ends_with(kWeightSuffix) ? name.substr(0, name.size() - kWeightSuffix.size()) : name;
+}
+
+// Matches one `[...]` at the front of `pattern`; returns its length, or 0 when it is not closed.
+size_t class_length(std::string_view pattern) noexcept {
+  const size_t close = pattern.find(']', pattern.size() > 1 && pattern[1] == '!' ? 3 : 2);
+  return close == std::string_view::npos ? 0 : close + 1;
+}
+
+bool class_matches(std::string_view set, char c) noexcept {
+  std::string_view body = set.substr(1, set.size() - 2);
+  const bool negated = body.starts_with('!');
+  if (negated) body.remove_prefix(1);
+  bool found = false;
+  for (size_t i = 0; i < body.size(); ++i) {
+    if (i + 2 < body.size() && body[i + 1] == '-') {
+      found |= body[i] <= c && c <= body[i + 2];
+      i += 2;
+    } else {
+      found |= body[i] == c;
+    }
+  }
+  return found != negated;
+}
+
+bool rule_matches(const LayerRule& rule, const std::string& name) noexcept {
+  return glob_match(rule.glob, name) || glob_match(rule.glob, without_suffix(name));
+}
+
+std::string spell(const LayerRule& rule) {
+  return rule.glob + "=" + (rule.bit_width == 0 ? "keep" : std::to_string(rule.bit_width));
+}
+
+}  // namespace
+
+bool glob_match(std::string_view pattern, std::string_view text) noexcept {
+  size_t p = 0;
+  size_t t = 0;
+  size_t star = std::string_view::npos;  // the last '*', and where its match was tried up to
+  size_t tried = 0;
+  while (t < text.size()) {
+    size_t step = 0;
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      tried = t;
+      continue;
+    }
+    if (p < pattern.size()) {
+      const size_t length = pattern[p] == '[' ? class_length(pattern.substr(p)) : 0;
+      if (length != 0) {
+        step = class_matches(pattern.substr(p, length), text[t]) ? length : 0;
+      } else {
+        step = pattern[p] == '?' || pattern[p] == text[t] ? 1 : 0;
+      }
+    }
+    if (step != 0) {
+      p += step;
+      ++t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      t = ++tried;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+std::optional<std::string> default_keep_reason(const TensorInfo& tensor) {
+  if (!dtype_info(tensor.dtype).quantizable) {
+    return "dtype " + std::string(dtype_info(tensor.dtype).name);
+  }
+  if (tensor.shape.size() < 2) return "bias, norm or scalar";
+  if (tensor.shape.size() > 5) return "more than 5 dimensions";
+  const uint64_t elements = tensor.elements();
+  if (elements < kFewestElements) return "fewer than 1024 elements";
+  if (elements / tensor.shape[0] < kFewestInputs) return "fewer than 32 inputs";
+  const std::string_view name = without_suffix(tensor.name);
+  for (const Role& role : kKeptRoles) {
+    if (glob_match(role.glob, name)) return std::string(role.role);
+  }
+  return std::nullopt;
+}
+
+LayerRules::LayerRules(std::vector<LayerRule> rules, const std::vector<const TensorInfo*>& tensors)
+    : rules_(std::move(rules)) {
+  std::map<std::string, int> seen;
+  std::vector<std::string> names;
+  for (const TensorInfo* tensor : tensors) names.emplace_back(without_suffix(tensor->name));
+  for (const LayerRule& rule : rules_) {
+    const int bits = rule.bit_width;
+    if (bits != 0 && bits != 2 && bits != 4 && bits != 8) {
+      throw Error(ErrorCode::kConfiguration,
+                  "Invalid layer rule: " + spell(rule) + ". Must be GLOB=2, 4, 8, or keep.");
+    }
+    const auto [entry, fresh] = seen.emplace(rule.glob, bits);
+    if (!fresh && entry->second != bits) {
+      throw Error(ErrorCode::kConfiguration, "the layer rule '" + rule.glob + "' has two values");
+    }
+    const bool used = std::ranges::any_of(
+        tensors, [&](const TensorInfo* tensor) { return rule_matches(rule, tensor->name); });
+    if (used) continue;
+    const std::string near = nearest(rule.glob, names);
+    throw Error(ErrorCode::kConfiguration,
+                "the layer rule '" + spell(rule) + "' matches no tensor",
+                {.hint = near.empty() ? "'arrow-quant plan MODEL' lists the names."
+                                      : "Did you mean '" + near + "'?"});
+  }
+}
+
+const LayerRule* LayerRules::find(const std::string& name) const {
+  for (auto rule = rules_.rbegin(); rule != rules_.rend(); ++rule) {
+    if (rule_matches(*rule, name)) return &*rule;
+  }
+  return nullptr;
+}
+
+}  // namespace arrow_quant

@@ -1,0 +1,34 @@
+// Which tensors are quantized: by role and size unless a rule of the user says otherwise.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arrow_quant/model_index.h"
+#include "arrow_quant/plan.h"
+
+namespace arrow_quant {
+
+/// Whether shell-style `pattern` (`*` over anything, `?`, `[abc]`, `[!abc]`, `[a-z]`) matches all of
+/// `text`. Runs in time linear in the product of both lengths.
+bool glob_match(std::string_view pattern, std::string_view text) noexcept;
+
+/// Why `tensor` is kept as it is by default, or nothing when it is quantized.
+std::optional<std::string> default_keep_reason(const TensorInfo& tensor);
+
+/// The user's rules, checked once against all tensors of the quantized components.
+class LayerRules {
+ public:
+  /// Raises kConfiguration for an invalid width, a glob with two values, or a rule without a match.
+  LayerRules(std::vector<LayerRule> rules, const std::vector<const TensorInfo*>& tensors);
+
+  /// The last rule that matches `name`, or null.
+  const LayerRule* find(const std::string& name) const;
+
+ private:
+  std::vector<LayerRule> rules_;
+};
+
+}  // namespace arrow_quant

@@ -1,0 +1,194 @@
+#include "plan/modality.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <optional>
+#include <set>
+
+#include "arrow_quant/error.h"
+#include "core/json.h"
+#include "core/text.h"
+
+namespace arrow_quant {
+namespace {
+
+using Json = nlohmann::json;
+
+struct Pattern {
+  std::string_view fragment;  // matched without regard to case
+  std::string_view modality;
+};
+
+// Fragments of class names, most telling first: "AudioLDMPipeline" has a UNet2DConditionModel.
+constexpr std::array kClassPatterns = {
+    Pattern{"diffucoder", "code"},
+    Pattern{"audio", "audio"},
+    Pattern{"music", "audio"},
+    Pattern{"diffwave", "audio"},
+    Pattern{"unet1d", "audio"},
+    Pattern{"danceDiffusion", "audio"},
+    Pattern{"vocoder", "audio"},
+    Pattern{"speech", "audio"},
+    Pattern{"llada", "text"},
+    Pattern{"dream", "text"},
+    Pattern{"mdlm", "text"},
+    Pattern{"sedd", "text"},
+    Pattern{"formaskedlm", "text"},
+    Pattern{"forcausallm", "text"},
+    Pattern{"unet2d", "image"},
+    Pattern{"unetmotion", "image"},
+    Pattern{"stablediffusion", "image"},
+    Pattern{"flux", "image"},
+    Pattern{"dittransformer2d", "image"},
+    Pattern{"pixart", "image"},
+    Pattern{"sd3transformer", "image"},
+    Pattern{"transformer2dmodel", "image"},
+    Pattern{"ddpmpipeline", "image"},
+    Pattern{"ddimpipeline", "image"},
+    Pattern{"ditpipeline", "image"},
+    Pattern{"autoencoderkl", "image"},
+    Pattern{"autoencodertiny", "image"},
+    Pattern{"priortransformer", "image"},
+    Pattern{"kandinsky", "image"},
+};
+
+// Fragments of tensor names that only one family of models has.
+constexpr std::array kTensorPatterns = {
+    Pattern{"down_blocks.", "image"},       Pattern{"double_blocks.", "image"},
+    Pattern{"single_transformer_blocks.", "image"}, Pattern{"input_blocks.", "image"},
+    Pattern{"pos_embed.proj.weight", "image"},      Pattern{"model.embed_tokens.weight", "text"},
+    Pattern{"transformer.wte.weight", "text"},      Pattern{"embeddings.word_embeddings.", "text"},
+    Pattern{"dilated_conv", "audio"},       Pattern{"spectrogram_upsampler", "audio"},
+    Pattern{"diffusion_embedding.projection", "audio"},
+};
+
+std::string lower(std::string_view text) {
+  std::string result(text);
+  std::ranges::transform(result, result.begin(), [](char c) {
+    return (c >= 'A' && c <= 'Z') ? static_cast<char>(c - 'A' + 'a') : c;
+  });
+  return result;
+}
+
+bool contains_folded(const std::string& lowered, std::string_view fragment) {
+  return lowered.find(lower(fragment)) != std::string::npos;
+}
+
+std::optional<std::string> modality_of_class(const std::string& name) {
+  const std::string lowered = lower(name);
+  for (const Pattern& pattern : kClassPatterns) {
+    if (contains_folded(lowered, pattern.fragment)) return std::string(pattern.modality);
+  }
+  return std::nullopt;
+}
+
+// "coder" in a model's name makes a text class a code model (DiffuCoder has Dream's classes).
+bool names_a_coder(const ModelDirectory& model, const std::vector<Json>& configs) {
+  const std::filesystem::path path = std::filesystem::path(model.path).lexically_normal();
+  std::string text = path.has_filename() ? path.filename().string()
+                                         : path.parent_path().filename().string();
+  for (const Json& config : configs) {
+    if (config.contains("_name_or_path") && config["_name_or_path"].is_string()) {
+      text += " " + config["_name_or_path"].get<std::string>();
+    }
+  }
+  return contains_folded(lower(text), "coder");
+}
+
+std::string string_field(const Json& object, const char* key) {
+  const bool present = object.is_object() && object.contains(key) && object[key].is_string();
+  return present ? object[key].get<std::string>() : std::string{};
+}
+
+std::optional<Modality> from_stored(const ModelDirectory& model, const std::vector<Json>& configs) {
+  for (const ModelIndex& component : model.components) {
+    const auto entry = component.metadata.find("modality");
+    if (entry != component.metadata.end() && is_modality(entry->second)) {
+      return Modality{entry->second, "safetensors metadata 'modality'"};
+    }
+  }
+  for (const Json& config : configs) {
+    const std::string stored = string_field(config, "modality");
+    if (is_modality(stored)) return Modality{stored, "'modality' in config.json"};
+  }
+  return std::nullopt;
+}
+
+std::optional<Modality> from_classes(const ModelDirectory& model,
+                                     const std::vector<Json>& configs) {
+  std::vector<std::pair<std::string, std::string>> classes;  // name, what it is
+  if (!model.model_index_json.empty()) {
+    const Json index = parse_json(model.model_index_json, model.path + "/model_index.json");
+    classes.emplace_back(string_field(index, "_class_name"), "pipeline class ");
+  }
+  for (const Json& config : configs) {
+    classes.emplace_back(string_field(config, "_class_name"), "component class ");
+    if (!config.is_object() || !config.contains("architectures")) continue;
+    for (const Json& name : config["architectures"]) {
+      if (name.is_string()) classes.emplace_back(name.get<std::string>(), "architecture ");
+    }
+  }
+  for (const auto& [name, kind] : classes) {
+    const std::optional<std::string> modality = modality_of_class(name);
+    if (!modality) continue;
+    if (*modality == "text" && names_a_coder(model, configs)) {
+      return Modality{"code", kind + name + " and 'coder' in the model's name"};
+    }
+    return Modality{*modality, kind + name};
+  }
+  return std::nullopt;
+}
+
+[[noreturn]] void ask(const ModelDirectory& model, const std::string& what) {
+  throw Error(ErrorCode::kConfiguration, what,
+              {.path = model.path,
+               .hint = "Pass modality='text', 'code', 'image' or 'audio' "
+                       "(command line: --modality image)."});
+}
+
+std::optional<Modality> from_tensor_names(const ModelDirectory& model) {
+  std::set<std::string> found;
+  std::string reason;
+  for (const ModelIndex& component : model.components) {
+    for (const TensorInfo& tensor : component.tensors) {
+      for (const Pattern& pattern : kTensorPatterns) {
+        if (tensor.name.find(pattern.fragment) == std::string::npos) continue;
+        if (found.emplace(pattern.modality).second) reason = "tensor name " + tensor.name;
+      }
+    }
+  }
+  if (found.size() > 1) {
+    ask(model, "the modality is ambiguous: tensor names fit " +
+                   join({found.begin(), found.end()}));
+  }
+  if (found.empty()) return std::nullopt;
+  return Modality{*found.begin(), reason};
+}
+
+}  // namespace
+
+bool is_modality(std::string_view name) noexcept {
+  return name == "text" || name == "code" || name == "image" || name == "audio";
+}
+
+Modality detect_modality(const ModelDirectory& model, const std::string& forced) {
+  if (!forced.empty()) {
+    if (!is_modality(forced)) {
+      throw Error(ErrorCode::kConfiguration,
+                  "Invalid modality: " + forced + ". Must be text, code, image, or audio.");
+    }
+    return {forced, "set by the user"};
+  }
+  std::vector<Json> configs;
+  for (const ModelIndex& component : model.components) {
+    if (component.config_json.empty()) continue;
+    configs.push_back(parse_json(component.config_json, component.path + "/config.json"));
+  }
+  if (auto modality = from_stored(model, configs)) return *modality;
+  if (auto modality = from_classes(model, configs)) return *modality;
+  if (auto modality = from_tensor_names(model)) return *modality;
+  ask(model, "the modality cannot be told from metadata, class or tensor names");
+}
+
+}  // namespace arrow_quant

@@ -1,0 +1,178 @@
+#include "plan/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "arrow_quant/error.h"
+#include "core/text.h"
+#include "plan/layer_rules.h"
+#include "plan/modality.h"
+
+namespace arrow_quant {
+namespace {
+
+// What diffusers calls the network that is run at every step.
+constexpr std::array<std::string_view, 8> kDenoisers = {
+    "unet", "unet_2", "transformer", "transformer_2", "prior", "denoiser", "dit", "model"};
+constexpr uint64_t kTwoLevelInputs = 128;  // docs/format.md: fewer inputs do better with fp16
+constexpr int kLargestGroup = 65536;
+constexpr int kSubGroups = 4;
+
+std::vector<std::string> component_names(const ModelDirectory& model) {
+  std::vector<std::string> names;
+  for (const ModelIndex& component : model.components) names.push_back(component.component);
+  return names;
+}
+
+bool is_wanted(const std::string& name, const std::vector<std::string>& wanted) {
+  if (!wanted.empty()) return std::ranges::find(wanted, name) != wanted.end();
+  return std::ranges::find(kDenoisers, name) != kDenoisers.end();
+}
+
+std::vector<uint32_t> choose_components(const ModelDirectory& model,
+                                        const std::vector<std::string>& wanted) {
+  const std::vector<std::string> names = component_names(model);
+  for (const std::string& name : wanted) {
+    if (std::ranges::find(names, name) != names.end()) continue;
+    const bool single = model.kind != ModelDirectory::Kind::kPipeline;
+    throw Error(ErrorCode::kConfiguration, "the model has no component '" + name + "'",
+                {.path = model.path,
+                 .hint = single ? "It is a single component: leave components empty."
+                                : "Components with weights: " + join(names) + "."});
+  }
+  std::vector<uint32_t> chosen;
+  for (uint32_t i = 0; i < names.size(); ++i) {
+    if (model.kind != ModelDirectory::Kind::kPipeline || is_wanted(names[i], wanted)) {
+      chosen.push_back(i);
+    }
+  }
+  if (chosen.empty()) {
+    throw Error(ErrorCode::kConfiguration, "no component of this pipeline is a known denoiser",
+                {.path = model.path,
+                 .hint = "Name what to quantize: components=[...] (--components). It has: " +
+                         join(names) + "."});
+  }
+  return chosen;
+}
+
+ParamEncoding encoding_for(const PlanOptions& options, int bit_width, uint64_t cols) {
+  switch (options.param_encoding) {
+    case ParamEncodingChoice::kTwoLevel:
+      return bit_width == 8 ? ParamEncoding::kRow : ParamEncoding::kTwoLevel;
+    case ParamEncodingChoice::kFp16:
+      return ParamEncoding::kFp16;
+    case ParamEncodingChoice::kRow:
+      return bit_width == 8 ? ParamEncoding::kRow : ParamEncoding::kTwoLevel;
+    case ParamEncodingChoice::kAuto:
+      break;
+  }
+  if (bit_width == 8) return ParamEncoding::kRow;
+  const bool fits = options.group_size % (8 * kSubGroups) == 0 && cols >= kTwoLevelInputs;
+  return fits ? ParamEncoding::kTwoLevel : ParamEncoding::kFp16;
+}
+
+void check_can_quantize(const TensorInfo& tensor, const LayerRule& rule) {
+  const DTypeInfo& dtype = dtype_info(tensor.dtype);
+  const bool rank_fits = tensor.shape.size() >= 2 && tensor.shape.size() <= 5;
+  if (dtype.quantizable && rank_fits && tensor.elements() > 0) return;
+  throw Error(ErrorCode::kConfiguration,
+              "the layer rule '" + rule.glob + "=" + std::to_string(rule.bit_width) +
+                  "' asks for bits, but the tensor has dtype " + std::string(dtype.name) + " and " +
+                  std::to_string(tensor.shape.size()) + " dimensions",
+              {.tensor = tensor.name,
+               .hint = "Floating-point tensors of 2 to 5 dimensions can be quantized; "
+                       "narrow the glob or set 'keep'."});
+}
+
+TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOptions& options,
+                       const LayerRules& rules) {
+  TensorPlan plan{.tensor = number};
+  const LayerRule* rule = rules.find(tensor.name);
+  const std::optional<std::string> keep = default_keep_reason(tensor);
+  if (rule != nullptr) {
+    plan.reason = "rule '" + rule->glob + "'";
+    if (rule->bit_width == 0) return plan;
+    check_can_quantize(tensor, *rule);
+  } else if (keep) {
+    plan.reason = "kept: " + *keep;
+    return plan;
+  } else {
+    plan.reason = tensor.shape.size() == 2 ? "linear weight" : "convolution weight";
+  }
+  plan.encoding = Encoding::kAffine;
+  const int bits = rule != nullptr ? rule->bit_width : options.bit_width;
+  plan.spec = {.bit_width = bits,
+               .group_size = options.group_size,
+               .param_encoding = encoding_for(options, bits, tensor.elements() / tensor.shape[0]),
+               .method = options.method};
+  return plan;
+}
+
+uint64_t planned_bytes(const TensorInfo& tensor, const TensorPlan& plan) {
+  if (plan.encoding == Encoding::kCopy) return tensor.nbytes;
+  const uint64_t rows = tensor.shape[0];
+  const uint64_t cols = tensor.elements() / rows;
+  const uint64_t scales = plan.spec.param_encoding == ParamEncoding::kFp16 ? 0 : sizeof(uint16_t);
+  return rows * (packed_row_bytes(cols, plan.spec.bit_width) + param_row_bytes(cols, plan.spec) +
+                 scales);
+}
+
+}  // namespace
+
+void check_plan_options(const PlanOptions& options) {
+  const int bits = options.bit_width;
+  if (bits != 2 && bits != 4 && bits != 8) {
+    throw Error(ErrorCode::kConfiguration,
+                "Invalid bit_width: " + std::to_string(bits) + ". Must be 2, 4, or 8.");
+  }
+  const int group = options.group_size;
+  if (group < 8 || group > kLargestGroup || group % 8 != 0) {
+    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
+                                               ". Must be a multiple of 8 from 8 to 65536.");
+  }
+  if (options.param_encoding == ParamEncodingChoice::kTwoLevel && group % (8 * kSubGroups) != 0) {
+    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
+                                               ". Must be a multiple of 32 for two_level.");
+  }
+  if (options.param_encoding == ParamEncodingChoice::kRow && bits != 8) {
+    throw Error(ErrorCode::kConfiguration,
+                "param_encoding 'row' needs bit_width 8, found " + std::to_string(bits));
+  }
+}
+
+Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
+  check_plan_options(options);
+  const std::vector<uint32_t> chosen = choose_components(model, options.components);
+  Modality modality = detect_modality(model, options.modality);
+  std::vector<const TensorInfo*> tensors;
+  for (uint32_t i : chosen) {
+    for (const TensorInfo& tensor : model.components[i].tensors) tensors.push_back(&tensor);
+  }
+  const LayerRules rules(options.layer_rules, tensors);
+
+  Plan plan{.modality = std::move(modality.name),
+            .modality_reason = std::move(modality.reason),
+            .components = {}};
+  bool quantizes = false;
+  for (uint32_t i : chosen) {
+    const ModelIndex& component = model.components[i];
+    ComponentPlan& out = plan.components.emplace_back(ComponentPlan{.component = i});
+    out.source_bytes = component.total_bytes();
+    for (uint32_t t = 0; t < component.tensors.size(); ++t) {
+      out.tensors.push_back(plan_tensor(component.tensors[t], t, options, rules));
+      out.planned_bytes += planned_bytes(component.tensors[t], out.tensors.back());
+      quantizes |= out.tensors.back().encoding != Encoding::kCopy;
+    }
+  }
+  if (!quantizes) {
+    throw Error(ErrorCode::kConfiguration, "no tensor of this model would be quantized",
+                {.path = model.path,
+                 .hint = "'arrow-quant plan MODEL' says why each is kept; a layer rule "
+                         "(--layer-rule 'GLOB=4') overrides it."});
+  }
+  return plan;
+}
+
+}  // namespace arrow_quant

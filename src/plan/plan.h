@@ -1,0 +1,15 @@
+// Decides for every tensor of a model what happens to it. Reads headers only.
+#pragma once
+
+#include "arrow_quant/model_index.h"
+#include "arrow_quant/plan.h"
+
+namespace arrow_quant {
+
+/// Make the plan. Raises kConfiguration for an option that is invalid or fits nothing in the model.
+Plan make_plan(const ModelDirectory& model, const PlanOptions& options);
+
+/// Raise kConfiguration unless bit width, group size and encoding fit together.
+void check_plan_options(const PlanOptions& options);
+
+}  // namespace arrow_quant

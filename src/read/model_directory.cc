@@ -1,0 +1,293 @@
+#include "read/model_directory.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "arrow_quant/error.h"
+#include "core/json.h"
+#include "core/text.h"
+#include "io/file_reader.h"
+#include "read/safetensors_header.h"
+#include "read/shard_index.h"
+
+namespace arrow_quant {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxConfigBytes = 16U << 20;
+constexpr size_t kMaxOtherFiles = 100'000;
+constexpr const char* kIndexSuffix = ".safetensors.index.json";
+
+[[noreturn]] void not_found(const fs::path& path, const std::string& what,
+                            const std::string& hint = {}) {
+  throw Error(ErrorCode::kModelNotFound, what, {.path = path.string(), .hint = hint});
+}
+
+bool has_suffix(const fs::path& path, std::string_view suffix) {
+  return path.filename().string().ends_with(suffix);
+}
+
+// Weights of other frameworks and duplicates of ours; never carried over from a component's folder.
+bool is_weight_file(const fs::path& path) {
+  static const std::set<std::string> kExtensions = {".safetensors", ".bin",     ".pt",   ".pth",
+                                                    ".ckpt",        ".msgpack", ".h5",   ".onnx",
+                                                    ".gguf",        ".pb",      ".index"};
+  return kExtensions.contains(path.extension().string()) || has_suffix(path, ".index.json");
+}
+
+// Names in a directory, sorted, so that nothing depends on the file system's order.
+std::vector<fs::path> list(const fs::path& folder) {
+  std::error_code error;
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    entries.push_back(it->path());
+  }
+  if (error) not_found(folder, error.message());
+  std::ranges::sort(entries);
+  return entries;
+}
+
+std::vector<fs::path> files_with_suffix(const fs::path& folder, std::string_view suffix) {
+  std::vector<fs::path> found;
+  for (const fs::path& path : list(folder)) {
+    if (has_suffix(path, suffix)) found.push_back(path);
+  }
+  return found;
+}
+
+std::vector<std::string> names(const std::vector<fs::path>& paths) {
+  std::vector<std::string> result;
+  for (const fs::path& path : paths) result.push_back(path.filename().string());
+  return result;
+}
+
+std::string read_if_present(const fs::path& path) {
+  return fs::exists(path) ? read_text_file(path.string(), kMaxConfigBytes) : std::string{};
+}
+
+void add_file(ModelIndex& component, const fs::path& path) {
+  const FileReader file(path.string());
+  SourceFile identity;
+  SafetensorsHeader header = read_safetensors_header(file, identity);
+  const auto number = static_cast<uint32_t>(component.files.size());
+  component.files.push_back(std::move(identity));
+  for (TensorInfo& tensor : header.tensors) {
+    tensor.file = number;
+    component.tensors.push_back(std::move(tensor));
+  }
+  component.metadata.merge(header.metadata);
+}
+
+// Index and shards must agree both ways.
+void check_against_index(const ModelIndex& component, const ShardIndex& index,
+                         const fs::path& path) {
+  std::set<std::string> seen;
+  for (const TensorInfo& tensor : component.tensors) {
+    const std::string file = fs::path(component.files[tensor.file].path).filename().string();
+    const auto entry = index.file_of.find(tensor.name);
+    const std::string expected = entry == index.file_of.end() ? "no file" : "'" + entry->second + "'";
+    if (!seen.insert(tensor.name).second || expected != "'" + file + "'") {
+      throw Error(ErrorCode::kMetadata, "the index names " + expected + ", found in '" + file + "'",
+                  {.path = path.string(), .tensor = tensor.name});
+    }
+  }
+  for (const auto& [name, file] : index.file_of) {
+    if (!seen.contains(name)) {
+      throw Error(ErrorCode::kMetadata, "the index names '" + file + "', which does not have it",
+                  {.path = path.string(), .tensor = name});
+    }
+  }
+}
+
+void add_shards(ModelIndex& component, const fs::path& index_path,
+                std::vector<std::string>& warnings) {
+  const ShardIndex index =
+      parse_shard_index(read_text_file(index_path.string(), 100'000'000), index_path.string());
+  std::set<std::string> shards;
+  for (const auto& [name, file] : index.file_of) shards.insert(file);
+  std::vector<std::string> missing;
+  for (const std::string& shard : shards) {
+    if (!fs::exists(index_path.parent_path() / shard)) missing.push_back(shard);
+  }
+  if (!missing.empty()) {
+    not_found(index_path, "missing shards: " + join(missing), "Download them into the same folder.");
+  }
+  for (const std::string& shard : shards) add_file(component, index_path.parent_path() / shard);
+  component.index_path = index_path.string();
+  check_against_index(component, index, index_path);
+  uint64_t total = 0;
+  for (const TensorInfo& tensor : component.tensors) total += tensor.nbytes;
+  if (index.total_size && *index.total_size != total) {
+    warnings.push_back(index_path.string() + ": total_size says " +
+                       std::to_string(*index.total_size) + ", the tensors have " +
+                       std::to_string(total) + " bytes");
+  }
+}
+
+// The weights of a component folder: an index, else the usual names, else the only file there is.
+// Returns false when the folder has none.
+bool add_weights(ModelIndex& component, const fs::path& folder,
+                 std::vector<std::string>& warnings) {
+  const std::vector<fs::path> indexes = files_with_suffix(folder, kIndexSuffix);
+  const std::vector<fs::path> files = files_with_suffix(folder, ".safetensors");
+  for (const char* stem : {"diffusion_pytorch_model", "model"}) {
+    const fs::path index = folder / (std::string(stem) + kIndexSuffix);
+    if (fs::exists(index)) {
+      add_shards(component, index, warnings);
+      return true;
+    }
+    const fs::path file = folder / (std::string(stem) + ".safetensors");
+    if (fs::exists(fs::symlink_status(file))) {
+      add_file(component, file);
+      return true;
+    }
+  }
+  if (indexes.size() == 1) {
+    add_shards(component, indexes[0], warnings);
+    return true;
+  }
+  if (files.size() > 1) {
+    const bool shards = files[0].string().find("-of-") != std::string::npos;
+    not_found(folder,
+              shards ? "several shards but no " + std::string("*") + kIndexSuffix
+                     : "several weight files: " + join(names(files)),
+              shards ? "Download the index file too." : "Pass the path of one of them.");
+  }
+  if (files.size() == 1) add_file(component, files[0]);
+  return !files.empty();
+}
+
+ModelIndex make_component(const std::string& name, const fs::path& folder) {
+  ModelIndex component;
+  component.component = name;
+  component.path = folder.string();
+  component.config_json = read_if_present(folder / "config.json");
+  return component;
+}
+
+[[noreturn]] void no_weights(const fs::path& folder) {
+  std::vector<std::string> foreign;
+  std::vector<std::string> models;
+  for (const fs::path& path : list(folder)) {
+    if (fs::is_directory(path)) {
+      const bool is_model = fs::exists(path / "model_index.json") ||
+                            !files_with_suffix(path, ".safetensors").empty();
+      if (is_model) models.push_back(path.filename().string());
+    } else if (is_weight_file(path)) {
+      foreign.push_back(path.filename().string());
+    }
+  }
+  std::string hint = "Looked for model_index.json, *.safetensors and *.safetensors.index.json.";
+  if (!models.empty()) hint = "Models lie in its subfolders: " + join(models) + ".";
+  if (!foreign.empty()) {
+    hint = "Found " + join(foreign) +
+           ". Only safetensors is read: save the model with safe_serialization=True.";
+  }
+  not_found(folder, "no model in this folder", hint);
+}
+
+// Every regular file below `root` that is not a weight file of a component.
+std::vector<std::string> other_files(const fs::path& root, const ModelDirectory& model) {
+  std::set<fs::path> component_folders;
+  for (const ModelIndex& component : model.components) component_folders.insert(component.path);
+  std::vector<std::string> result;
+  std::error_code error;
+  fs::recursive_directory_iterator it(root, error);
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    const fs::path& path = it->path();
+    const bool hidden = path.filename().string().starts_with(".");
+    if (hidden && it->is_directory()) it.disable_recursion_pending();
+    if (it.depth() > 16) not_found(path, "folders nested deeper than 16");
+    std::error_code ignored;
+    if (hidden || fs::is_directory(path, ignored)) continue;
+    if (component_folders.contains(path.parent_path()) && is_weight_file(path)) continue;
+    if (!fs::exists(path, ignored)) not_found(path, "a symbolic link that leads nowhere");
+    if (!fs::is_regular_file(path, ignored)) continue;
+    result.push_back(path.lexically_relative(root).generic_string());
+    if (result.size() > kMaxOtherFiles) not_found(root, "more than 100,000 files: not a model folder");
+  }
+  if (error) not_found(root, error.message());
+  std::ranges::sort(result);
+  return result;
+}
+
+void open_pipeline(ModelDirectory& model, const fs::path& root) {
+  const fs::path index = root / "model_index.json";
+  model.kind = ModelDirectory::Kind::kPipeline;
+  model.model_index_json = read_text_file(index.string(), kMaxConfigBytes);
+  const nlohmann::json document = parse_json(model.model_index_json, index.string());
+  if (!document.is_object()) {
+    throw Error(ErrorCode::kMetadata, "expected an object", {.path = index.string()});
+  }
+  for (const auto& [name, value] : document.items()) {
+    const bool plain = name.find_first_of("/\\") == std::string::npos && !name.starts_with(".");
+    if (!value.is_array() || !plain || !fs::is_directory(root / name)) continue;
+    ModelIndex component = make_component(name, root / name);
+    if (add_weights(component, root / name, model.warnings)) {
+      model.components.push_back(std::move(component));
+    }
+  }
+  if (model.components.empty()) no_weights(root);
+}
+
+[[noreturn]] void missing_path(const fs::path& path) {
+  fs::path parent = path.parent_path().empty() ? fs::path(".") : path.parent_path();
+  if (!path.has_filename()) parent = path.parent_path().parent_path();  // "model/"
+  const fs::path wanted = path.has_filename() ? path.filename() : path.parent_path().filename();
+  std::string hint = "Pass a model folder or a .safetensors file.";
+  std::error_code error;
+  if (fs::is_directory(parent.empty() ? "." : parent, error)) {
+    const std::string near =
+        nearest(wanted.string(), names(list(parent.empty() ? fs::path(".") : parent)));
+    if (!near.empty()) hint = "Did you mean '" + near + "'?";
+  }
+  not_found(path, "no such file or directory", hint);
+}
+
+void open_file(ModelDirectory& model, const fs::path& path) {
+  model.kind = ModelDirectory::Kind::kFile;
+  static const std::set<std::string> kPickles = {".bin", ".pt", ".pth", ".ckpt"};
+  if (kPickles.contains(path.extension().string())) {
+    not_found(path, "a torch pickle is not read: it could run code",
+              "Save the model as safetensors (safe_serialization=True).");
+  }
+  ModelIndex component;
+  component.path = path.string();
+  add_file(component, path);
+  model.components.push_back(std::move(component));
+}
+
+}  // namespace
+
+ModelDirectory open_model(const std::string& path_text) {
+  const fs::path path(path_text);
+  ModelDirectory model;
+  model.path = path_text;
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found) {
+    if (fs::is_symlink(fs::symlink_status(path, error))) {
+      not_found(path, "a symbolic link that leads nowhere");
+    }
+    missing_path(path);
+  }
+  if (status.type() != fs::file_type::directory) {
+    open_file(model, path);  // FileReader names what is not a regular file
+    return model;
+  }
+  const fs::path root = path.has_filename() ? path : path.parent_path();
+  if (fs::exists(root / "model_index.json")) {
+    open_pipeline(model, root);
+  } else {
+    ModelIndex component = make_component("", root);
+    if (!add_weights(component, root, model.warnings)) no_weights(root);
+    model.components.push_back(std::move(component));
+  }
+  model.other_files = other_files(root, model);
+  return model;
+}
+
+}  // namespace arrow_quant

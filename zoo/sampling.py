@@ -1,0 +1,67 @@
+"""Deterministic samples from a diffusers image pipeline, and labelled grids of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from diffusers import DDPMPipeline
+
+Grid = npt.NDArray[np.float32]
+
+
+def sample_images(
+    pipeline_or_dir: DDPMPipeline | str | Path, *, count: int = 8, steps: int = 50, seed: int = 0
+) -> Grid:
+    """Sample with DDIM, eta = 0: the same seed gives the same initial noise for every model.
+
+    Returns
+    -------
+    numpy.ndarray
+        Images [count, height, width] in 0..1 (the first channel).
+    """
+    import torch
+    from diffusers import DDIMScheduler, DiffusionPipeline
+
+    pipeline: Any = pipeline_or_dir
+    if isinstance(pipeline_or_dir, str | Path):
+        pipeline = DiffusionPipeline.from_pretrained(str(pipeline_or_dir), local_files_only=True)
+    unet = pipeline.unet.eval()
+    scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
+    scheduler.set_timesteps(steps)
+    size = unet.config.sample_size
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn((count, unet.config.in_channels, size, size), generator=generator)
+    with torch.inference_mode():
+        for t in scheduler.timesteps:
+            x = scheduler.step(unet(x, t).sample, t, x, eta=0.0).prev_sample
+    return ((x[:, 0].clamp(-1, 1) + 1) / 2).numpy()
+
+
+def save_grid(
+    rows: Sequence[Grid], path: str | Path, labels: Sequence[str], *, scale: int = 3
+) -> None:
+    """Write one labelled row of images per entry of ``rows`` as a PNG."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    pad, margin = 4, 120
+    height, width = (side * scale for side in rows[0].shape[1:])
+    columns = max(len(row) for row in rows)
+    sheet = Image.new(
+        "L", (margin + columns * (width + pad) + pad, len(rows) * (height + pad) + pad), 255
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=18)
+    for i, (images, label) in enumerate(zip(rows, labels, strict=True)):
+        top = pad + i * (height + pad)
+        draw.text((10, top + height // 2), label, fill=0, font=font, anchor="lm")
+        for j, image in enumerate(images):
+            picture = Image.fromarray((image * 255).round().astype(np.uint8))
+            picture = picture.resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(picture, (margin + j * (width + pad), top))
+    sheet.save(path)
