@@ -2,8 +2,6 @@
 #include "arrow_quant/artefact.h"
 
 #include <nanobind/stl/map.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
 
 #include <cstddef>
 #include <cstring>
@@ -120,12 +118,12 @@ void bind_artefact(nb::module_& m) {
       .def("read_chunk", &read_chunk, nb::arg("component"), nb::arg("tensor"), nb::arg("chunk"))
       .def(
           "verify",
-          [](const Artefact& a, nb::object callback) {
+          [](const Artefact& a, Callback callback) {
             PythonProgress progress(std::move(callback));
             const nb::gil_scoped_release unlocked;
             a.verify([&progress] { progress.poll(); });
           },
-          nb::arg("callback").none() = nb::none());
+          nb::arg("callback"));
 }
 
 }  // namespace arrow_quant::python

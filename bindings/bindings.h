@@ -3,8 +3,12 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -43,17 +47,20 @@ struct Tensor {
   const QuantizedTensorInfo& info() const noexcept { return tensor->info; }
 };
 
-/// A callback `(message, fraction)` of Python, or None. Whatever it raises, and whatever a signal
+/// What Python passes as a progress callback.
+using Callback = std::optional<nb::typed<nb::callable, nb::object(nb::str, double)>>;
+
+/// A callback `(message, fraction)` of Python, or none. Whatever it raises, and whatever a signal
 /// handler raises, passes through the engine as that same exception.
 class PythonProgress final : public Progress {
  public:
-  explicit PythonProgress(nb::object callback) : callback_(std::move(callback)) {}
+  explicit PythonProgress(Callback callback) : callback_(std::move(callback)) {}
 
   void report(std::string_view message, double fraction) override;
   void poll() override;
 
  private:
-  nb::object callback_;
+  Callback callback_;
   double fraction_ = 0;
 };
 

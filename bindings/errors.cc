@@ -33,8 +33,8 @@ const char* class_name(ErrorCode code) noexcept {
 
 // Text with a path in it, which need not be UTF-8.
 nb::object text(std::string_view bytes) {
-  return nb::steal(PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()),
-                                        "surrogateescape"));
+  return nb::steal(
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "surrogateescape"));
 }
 
 // The text of `error` without its hint, which the Python classes keep apart.
@@ -46,7 +46,8 @@ std::string_view message_of(const Error& error) {
 }
 
 void raise(const Error& error) {
-  const nb::object cls = nb::module_::import_("arrow_quant_v2.errors").attr(class_name(error.code()));
+  const nb::object cls =
+      nb::module_::import_("arrow_quant_v2.errors").attr(class_name(error.code()));
   const nb::object instance =
       cls(text(message_of(error)), nb::arg("path") = text(error.path()),
           nb::arg("tensor") = text(error.tensor()), nb::arg("hint") = text(error.hint()));
@@ -76,10 +77,10 @@ void bind_errors(nb::module_& /*m*/) { nb::register_exception_translator(transla
 void PythonProgress::report(std::string_view message, double fraction) {
   const nb::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
-  if (callback_.is_none()) return;
+  if (!callback_) return;
   // Rounding may take a fraction a hair back or beyond 1; callers never see that.
   if (fraction > fraction_) fraction_ = fraction < 1 ? fraction : 1;
-  callback_(nb::str(message.data(), message.size()), fraction_);
+  (*callback_)(nb::str(message.data(), message.size()), fraction_);
 }
 
 void PythonProgress::poll() {

@@ -28,9 +28,9 @@ inline ParamEncoding param_encoding_from(std::string_view name) {
        {ParamEncoding::kTwoLevel, ParamEncoding::kFp16, ParamEncoding::kRow}) {
     if (name == to_string(encoding)) return encoding;
   }
-  throw Error(ErrorCode::kConfiguration,
-              "expected param_encoding 'two_level', 'fp16' or 'row', found '" + std::string(name) +
-                  "'");
+  throw Error(
+      ErrorCode::kConfiguration,
+      "expected param_encoding 'two_level', 'fp16' or 'row', found '" + std::string(name) + "'");
 }
 
 }  // namespace arrow_quant::python

@@ -1,9 +1,6 @@
 // The calls that join all stages: quantize a model, validate an artefact, and what this build is.
 #include "arrow_quant/pipeline.h"
 
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
 #include <string>
 #include <utility>
 
@@ -86,7 +83,7 @@ void bind_build_info(nb::module_& m) {
 }
 
 QuantizeReport quantize(const nb::bytes& model_path, const nb::bytes& output_path,
-                        const QuantizeOptions& options, nb::object callback) {
+                        const QuantizeOptions& options, Callback callback) {
   const std::string model = path_of(model_path);
   const std::string output = path_of(output_path);
   const QuantizeOptions own = options;  // Python may change its object while the engine runs
@@ -96,7 +93,7 @@ QuantizeReport quantize(const nb::bytes& model_path, const nb::bytes& output_pat
 }
 
 ValidationReport validate(const nb::bytes& original_path, const nb::bytes& quantized_path,
-                          int num_threads, nb::object callback) {
+                          int num_threads, Callback callback) {
   const std::string original = path_of(original_path);
   const std::string quantized = path_of(quantized_path);
   PythonProgress progress(std::move(callback));
@@ -112,9 +109,9 @@ void bind_pipeline(nb::module_& m) {
   bind_validation_report(m);
   bind_build_info(m);
   m.def("quantize_model", &quantize, nb::arg("model_path"), nb::arg("output_path"),
-        nb::arg("options"), nb::arg("callback").none());
+        nb::arg("options"), nb::arg("callback"));
   m.def("validate_artefact", &validate, nb::arg("original_path"), nb::arg("quantized_path"),
-        nb::arg("num_threads"), nb::arg("callback").none());
+        nb::arg("num_threads"), nb::arg("callback"));
 }
 
 }  // namespace arrow_quant::python

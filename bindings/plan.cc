@@ -2,8 +2,6 @@
 #include "arrow_quant/plan.h"
 
 #include <nanobind/stl/pair.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
 
 #include <string>
 #include <utility>
@@ -93,8 +91,7 @@ ModelPlan plan(const nb::bytes& model_path, const PlanOptions& options) {
     for (TensorPlan& tensor : part.tensors) {
       TensorInfo& source = component.tensors[tensor.tensor];
       const uint64_t bytes = planned_bytes(source, tensor);
-      result.tensors.push_back(
-          {component.component, std::move(source), std::move(tensor), bytes});
+      result.tensors.push_back({component.component, std::move(source), std::move(tensor), bytes});
     }
   }
   return result;
@@ -122,19 +119,19 @@ void bind_plan(nb::module_& m) {
           [](PlanOptions* self, int bit_width, int group_size, const std::string& method,
              const std::string& param_encoding, const Rules& layer_rules,
              std::vector<std::string> components, std::string modality) {
-            new (self) PlanOptions(make_options(bit_width, group_size, method, param_encoding,
-                                                layer_rules, std::move(components),
-                                                std::move(modality)));
+            new (self)
+                PlanOptions(make_options(bit_width, group_size, method, param_encoding, layer_rules,
+                                         std::move(components), std::move(modality)));
           },
-          nb::arg("bit_width"), nb::arg("group_size"), nb::arg("method"),
-          nb::arg("param_encoding"), nb::arg("layer_rules"), nb::arg("components"),
-          nb::arg("modality"));
+          nb::arg("bit_width"), nb::arg("group_size"), nb::arg("method"), nb::arg("param_encoding"),
+          nb::arg("layer_rules"), nb::arg("components"), nb::arg("modality"));
   nb::class_<PlannedTensor>(m, "PlannedTensor", "What happens to one tensor, and why.")
       .def_ro("component", &PlannedTensor::component)
       .def_prop_ro("name", [](const PlannedTensor& t) { return t.source.name; })
       .def_prop_ro("shape", [](const PlannedTensor& t) { return t.source.shape; })
-      .def_prop_ro("source_dtype",
-                   [](const PlannedTensor& t) { return std::string(dtype_info(t.source.dtype).name); })
+      .def_prop_ro(
+          "source_dtype",
+          [](const PlannedTensor& t) { return std::string(dtype_info(t.source.dtype).name); })
       .def_prop_ro("source_bytes", [](const PlannedTensor& t) { return t.source.nbytes; })
       .def_ro("planned_bytes", &PlannedTensor::planned_bytes)
       .def_prop_ro("quantized", &PlannedTensor::quantized)

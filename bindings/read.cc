@@ -1,7 +1,4 @@
 // Weights of a model as they are: names, types, shapes, and bytes one tensor at a time.
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
 #include <cstddef>
 #include <deque>
 #include <memory>

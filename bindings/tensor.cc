@@ -1,6 +1,4 @@
 // Packed tensors: what they are, views of their memory, and the ways back to numbers.
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <memory>
@@ -17,8 +15,8 @@
 namespace arrow_quant::python {
 namespace {
 
-// A view of rows * row_bytes bytes inside `owner`. Never a null pointer: numpy wants an address even
-// for an empty array.
+// A view of rows * row_bytes bytes inside `owner`. Never a null pointer: numpy wants an address
+// even for an empty array.
 ByteMatrix view(const void* data, uint64_t rows, uint64_t row_bytes, nb::handle owner) {
   static const uint8_t kNothing = 0;
   const void* address = rows * row_bytes == 0 ? &kNothing : data;
@@ -51,11 +49,11 @@ QuantizedTensorInfo make_info(const std::string& name, const std::vector<uint64_
   return info;
 }
 
-Tensor quantize(const std::string& name, const std::vector<uint64_t>& shape,
-                const std::string& dtype, const ByteArray& data, const AffineSpec& spec,
-                std::optional<nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>>
-                    importance,
-                int num_threads, nb::object callback) {
+Tensor quantize(
+    const std::string& name, const std::vector<uint64_t>& shape, const std::string& dtype,
+    const ByteArray& data, const AffineSpec& spec,
+    std::optional<nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>> importance,
+    int num_threads, Callback callback) {
   QuantizedTensorInfo info = make_info(name, shape, dtype);
   info.spec = spec;
   const std::span<const std::byte> bytes = std::as_bytes(std::span(data.data(), data.size()));
@@ -113,10 +111,9 @@ void bind_info(nb::module_& m) {
   nb::class_<QuantizedTensorInfo>(m, "TensorInfo", "Everything about a stored tensor but its data.")
       .def_ro("name", &QuantizedTensorInfo::name)
       .def_ro("shape", &QuantizedTensorInfo::shape)
-      .def_prop_ro("source_dtype",
-                   [](const QuantizedTensorInfo& t) {
-                     return std::string(dtype_info(t.source_dtype).name);
-                   })
+      .def_prop_ro(
+          "source_dtype",
+          [](const QuantizedTensorInfo& t) { return std::string(dtype_info(t.source_dtype).name); })
       .def_prop_ro("encoding",
                    [](const QuantizedTensorInfo& t) { return std::string(to_string(t.encoding)); })
       .def_ro("spec", &QuantizedTensorInfo::spec)
@@ -135,8 +132,7 @@ void bind_spec(nb::module_& m) {
                                   .param_encoding = param_encoding_from(param_encoding),
                                   .method = method_from(method)};
           },
-          nb::arg("bit_width"), nb::arg("group_size"), nb::arg("param_encoding"),
-          nb::arg("method"))
+          nb::arg("bit_width"), nb::arg("group_size"), nb::arg("param_encoding"), nb::arg("method"))
       .def_ro("bit_width", &AffineSpec::bit_width)
       .def_ro("group_size", &AffineSpec::group_size)
       .def_prop_ro("param_encoding",
@@ -149,14 +145,16 @@ void bind_chunk(nb::module_& m) {
       .def_prop_ro("row_begin", [](const Chunk& c) { return c.get().row_begin; })
       .def_prop_ro("rows", [](const Chunk& c) { return c.get().rows; })
       .def_prop_ro("tensor_scale", [](const Chunk& c) { return c.get().tensor_scale; })
-      .def_prop_ro("offset_unit", [](const Chunk& c) { return static_cast<int>(c.get().offset_unit); })
+      .def_prop_ro("offset_unit",
+                   [](const Chunk& c) { return static_cast<int>(c.get().offset_unit); })
       .def_prop_ro("codes",
                    [](nb::handle_t<Chunk> self) {
                      const auto& c = nb::cast<const Chunk&>(self);
                      const QuantizedTensorInfo& info = c.tensor->info;
                      const bool copy = info.encoding == Encoding::kCopy;
                      return copy ? view(c.get().codes.data(), 1, c.get().codes.size(), self)
-                                 : view(c.get().codes.data(), c.get().rows, code_row_bytes(info), self);
+                                 : view(c.get().codes.data(), c.get().rows, code_row_bytes(info),
+                                        self);
                    })
       .def_prop_ro("params",
                    [](nb::handle_t<Chunk> self) {
@@ -212,8 +210,8 @@ void bind_tensor(nb::module_& m) {
           nb::arg("out"), nb::arg("row_scales"));
 
   m.def("quantize_array", &quantize, nb::arg("name"), nb::arg("shape"), nb::arg("dtype"),
-        nb::arg("data"), nb::arg("spec"), nb::arg("importance").none(), nb::arg("num_threads"),
-        nb::arg("callback").none());
+        nb::arg("data"), nb::arg("spec"), nb::arg("importance"), nb::arg("num_threads"),
+        nb::arg("callback"));
   m.def("keep_array", &keep, nb::arg("name"), nb::arg("shape"), nb::arg("dtype"), nb::arg("data"));
 }
 

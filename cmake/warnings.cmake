@@ -2,7 +2,9 @@
 add_library(arrow_quant_warnings INTERFACE)
 target_compile_options(arrow_quant_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor
                                                       -Wold-style-cast -Woverloaded-virtual
-                                                      -Wno-missing-field-initializers)
+                                                      -Wno-missing-field-initializers
+                                                      # False alarms of g++ 12 in string concatenation.
+                                                      -Wno-restrict)
 option(ARROW_QUANT_WERROR "Treat warnings as errors" OFF)
 if(ARROW_QUANT_WERROR)
   target_compile_options(arrow_quant_warnings INTERFACE -Werror)

@@ -1,9 +1,9 @@
 // Reads what quantize_model wrote.
 //
-// Opening checks the manifest, the size of every file and the hash of every Parquet footer, and reads
-// nothing else. Tensor names are read at the first use of `tensors`; weights when they are asked for,
-// with page checksums verified. All methods are thread-safe. Damage raises kValidation (kMetadata when
-// a file cannot be parsed at all).
+// Opening checks the manifest, the size of every file and the hash of every Parquet footer, and
+// reads nothing else. Tensor names are read at the first use of `tensors`; weights when they are
+// asked for, with page checksums verified. All methods are thread-safe. Damage raises kValidation
+// (kMetadata when a file cannot be parsed at all).
 #pragma once
 
 #include <cstdint>
@@ -14,15 +14,16 @@
 #include <string>
 #include <vector>
 
+#include "arrow_quant/api.h"
 #include "arrow_quant/manifest.h"
 #include "arrow_quant/quantized_tensor.h"
 
 namespace arrow_quant {
 
-class Artefact {
+class ARROW_QUANT_API Artefact {
  public:
-  /// Open the artefact folder `path` (a file or folder inside it will do too). Raises kModelNotFound
-  /// when there is none.
+  /// Open the artefact folder `path` (a file or folder inside it will do too). Raises
+  /// kModelNotFound when there is none.
   static Artefact open(const std::string& path);
 
   ~Artefact();
@@ -48,8 +49,8 @@ class Artefact {
   /// Number of chunks of a tensor.
   size_t chunks(size_t component, size_t tensor) const;
 
-  /// Read one chunk and hand it to `visit` without a second copy: the spans of the view are valid only
-  /// during the call.
+  /// Read one chunk and hand it to `visit` without a second copy: the spans of the view are valid
+  /// only during the call.
   struct ChunkView {
     uint64_t row_begin = 0;
     uint64_t rows = 0;

@@ -8,6 +8,8 @@
 #include <optional>
 #include <string_view>
 
+#include "arrow_quant/api.h"
+
 namespace arrow_quant {
 
 enum class DType : uint8_t {
@@ -43,9 +45,9 @@ struct DTypeInfo {
 };
 
 /// Facts about `dtype`; never fails.
-const DTypeInfo& dtype_info(DType dtype) noexcept;
+ARROW_QUANT_API const DTypeInfo& dtype_info(DType dtype) noexcept;
 
 /// The type with the safetensors name `name` (case matters), or nothing.
-std::optional<DType> parse_dtype(std::string_view name) noexcept;
+ARROW_QUANT_API std::optional<DType> parse_dtype(std::string_view name) noexcept;
 
 }  // namespace arrow_quant

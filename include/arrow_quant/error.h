@@ -9,22 +9,24 @@
 #include <stdexcept>
 #include <string>
 
+#include "arrow_quant/api.h"
+
 namespace arrow_quant {
 
 enum class ErrorCode {
-  kConfiguration,   ///< A setting is invalid or contradicts another.
-  kModelNotFound,   ///< A model, a shard or an artefact is absent or unreadable.
-  kMetadata,        ///< A file is malformed.
-  kShapeMismatch,   ///< Sizes that must agree do not.
-  kQuantization,    ///< A weight cannot be quantized (NaN, Inf, out of range).
-  kValidation,      ///< An artefact is damaged, tampered with, or misses its threshold.
-  kOutput,          ///< The output cannot be written.
-  kMemory,          ///< An allocation failed.
-  kCancelled,       ///< The caller asked to stop.
+  kConfiguration,  ///< A setting is invalid or contradicts another.
+  kModelNotFound,  ///< A model, a shard or an artefact is absent or unreadable.
+  kMetadata,       ///< A file is malformed.
+  kShapeMismatch,  ///< Sizes that must agree do not.
+  kQuantization,   ///< A weight cannot be quantized (NaN, Inf, out of range).
+  kValidation,     ///< An artefact is damaged, tampered with, or misses its threshold.
+  kOutput,         ///< The output cannot be written.
+  kMemory,         ///< An allocation failed.
+  kCancelled,      ///< The caller asked to stop.
 };
 
 /// Exit code of the command line for `code` (2 to 8; 130 for a cancelled run).
-int exit_code(ErrorCode code) noexcept;
+ARROW_QUANT_API int exit_code(ErrorCode code) noexcept;
 
 /// Where an error happened and what to do about it. Empty fields are left out of the text.
 struct ErrorContext {
@@ -33,7 +35,7 @@ struct ErrorContext {
   std::string hint = {};
 };
 
-class Error : public std::runtime_error {
+class ARROW_QUANT_API Error : public std::runtime_error {
  public:
   explicit Error(ErrorCode code, const std::string& message, ErrorContext context = {});
 

@@ -59,8 +59,8 @@ struct ModelDirectory {
   enum class Kind { kFile, kComponent, kPipeline };
   Kind kind = Kind::kComponent;
   std::string path;
-  std::string model_index_json;       ///< text of model_index.json for a pipeline
-  std::vector<ModelIndex> components; ///< those that have weights, by name
+  std::string model_index_json;        ///< text of model_index.json for a pipeline
+  std::vector<ModelIndex> components;  ///< those that have weights, by name
   /// Every other regular file to carry over, relative to `path` (configs, scheduler, tokenizer,
   /// README), sorted; weight files and shard indexes of `components` are not in it.
   std::vector<std::string> other_files;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "arrow_quant/api.h"
 #include "arrow_quant/model_index.h"
 #include "arrow_quant/plan.h"
 #include "arrow_quant/progress.h"
@@ -23,9 +24,9 @@ struct QuantizeOptions {
   int num_threads = 0;            ///< 0: all cores this process may use
   uint64_t max_memory_mb = 1024;  ///< working memory of the engine; at least 64
   uint64_t part_size = 1ULL << 30;
-  bool overwrite = false;     ///< replace an existing artefact of ours, atomically
-  double min_accuracy = 0;    ///< mean cosine similarity below which more bits are tried; 0: never
-  bool fail_fast = false;     ///< raise instead of trying more bits
+  bool overwrite = false;   ///< replace an existing artefact of ours, atomically
+  double min_accuracy = 0;  ///< mean cosine similarity below which more bits are tried; 0: never
+  bool fail_fast = false;   ///< raise instead of trying more bits
   std::string config_json = "{}";  ///< embedded in the artefact; must be free of paths and times
 };
 
@@ -56,9 +57,9 @@ struct QuantizeReport {
   double nmse = 0;             ///< sum (w - v)^2 / sum w^2 over quantized tensors
   double bits_per_weight = 0;  ///< codes and all parameters of quantized tensors, per weight
   bool meets_min_accuracy = true;
-  uint64_t source_bytes = 0;    ///< weight files of the quantized components
-  uint64_t weights_bytes = 0;   ///< their weights.parquet
-  uint64_t total_bytes = 0;     ///< the whole output directory
+  uint64_t source_bytes = 0;   ///< weight files of the quantized components
+  uint64_t weights_bytes = 0;  ///< their weights.parquet
+  uint64_t total_bytes = 0;    ///< the whole output directory
   double seconds = 0;
   std::vector<Attempt> attempts;
   std::vector<std::string> warnings;
@@ -84,33 +85,37 @@ struct ValidationReport {
 };
 
 /// Read the model's headers and decide what would happen to every tensor. Writes nothing.
-Plan plan_model(const std::string& model_path, const PlanOptions& options);
+ARROW_QUANT_API Plan plan_model(const std::string& model_path, const PlanOptions& options);
 
 /// Quantize the model at `model_path` (a pipeline directory, a component directory or a safetensors
 /// file) into the directory `output_path`, which appears complete or not at all.
-QuantizeReport quantize_model(const std::string& model_path, const std::string& output_path,
-                              const QuantizeOptions& options, Progress& progress);
+ARROW_QUANT_API QuantizeReport quantize_model(const std::string& model_path,
+                                              const std::string& output_path,
+                                              const QuantizeOptions& options, Progress& progress);
 
 /// Check every hash of the artefact, then compare every tensor with the original model's.
 /// Damage raises kValidation; differences in structure are listed in `problems`.
-ValidationReport validate_artefact(const std::string& original_path,
-                                   const std::string& quantized_path, int num_threads,
-                                   Progress& progress);
+ARROW_QUANT_API ValidationReport validate_artefact(const std::string& original_path,
+                                                   const std::string& quantized_path,
+                                                   int num_threads, Progress& progress);
 
 /// Quantize one array in memory, row-major with `info.shape`, element type `info.source_dtype`.
 /// `importance` has one weight per column or is empty. Raises kQuantization for NaN or Inf.
-QuantizedTensor quantize_array(const QuantizedTensorInfo& info, std::span<const std::byte> data,
-                               std::span<const float> importance, int num_threads,
-                               Progress& progress);
+ARROW_QUANT_API QuantizedTensor quantize_array(const QuantizedTensorInfo& info,
+                                               std::span<const std::byte> data,
+                                               std::span<const float> importance, int num_threads,
+                                               Progress& progress);
 
 /// Reconstruct the f32 weights of `tensor` into `out` (info.elements() values).
-void dequantize(const QuantizedTensor& tensor, std::span<float> out, int num_threads);
+ARROW_QUANT_API void dequantize(const QuantizedTensor& tensor, std::span<float> out,
+                                int num_threads);
 
 /// Integer codes, one byte each (signed for `row` parameters), into `out`.
-void unpack(const QuantizedTensor& tensor, std::span<uint8_t> out);
+ARROW_QUANT_API void unpack(const QuantizedTensor& tensor, std::span<uint8_t> out);
 
 /// The int8 matrix v and the row scales s of w = s * v. Raises kConfiguration for fp16 parameters.
-void expand_int8(const QuantizedTensor& tensor, std::span<int8_t> out, std::span<float> row_scales);
+ARROW_QUANT_API void expand_int8(const QuantizedTensor& tensor, std::span<int8_t> out,
+                                 std::span<float> row_scales);
 
 /// What this build is and runs on.
 struct BuildInfo {
@@ -121,6 +126,6 @@ struct BuildInfo {
   std::string compiler;
   int cores = 0;
 };
-BuildInfo build_info();
+ARROW_QUANT_API BuildInfo build_info();
 
 }  // namespace arrow_quant

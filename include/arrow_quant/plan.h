@@ -11,8 +11,8 @@
 
 namespace arrow_quant {
 
-/// How group parameters are stored, or kAuto: `row` for 8 bits, `two_level` for 2 and 4 bits where a row
-/// has at least 128 inputs, else `fp16` (docs/format.md).
+/// How group parameters are stored, or kAuto: `row` for 8 bits, `two_level` for 2 and 4 bits where
+/// a row has at least 128 inputs, else `fp16` (docs/format.md).
 enum class ParamEncodingChoice : uint8_t { kAuto, kTwoLevel, kFp16, kRow };
 
 /// What a user says about the tensors that a glob matches. The last matching rule wins.
@@ -42,13 +42,13 @@ struct TensorPlan {
 struct ComponentPlan {
   uint32_t component = 0;  ///< index into ModelDirectory::components
   std::vector<TensorPlan> tensors;
-  uint64_t source_bytes = 0;  ///< bytes of the weight files
-  uint64_t planned_bytes = 0; ///< bytes of codes, parameters and copies (without Parquet overhead)
+  uint64_t source_bytes = 0;   ///< bytes of the weight files
+  uint64_t planned_bytes = 0;  ///< bytes of codes, parameters and copies (without Parquet overhead)
 };
 
 struct Plan {
-  std::string modality;         ///< "text", "code", "image", "audio"
-  std::string modality_reason;  ///< the rule that fired
+  std::string modality;                   ///< "text", "code", "image", "audio"
+  std::string modality_reason;            ///< the rule that fired
   std::vector<ComponentPlan> components;  ///< the quantized ones only
 };
 

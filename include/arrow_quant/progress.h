@@ -7,9 +7,11 @@
 
 #include <string_view>
 
+#include "arrow_quant/api.h"
+
 namespace arrow_quant {
 
-class Progress {
+class ARROW_QUANT_API Progress {
  public:
   virtual ~Progress() = default;
 

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "arrow_quant/api.h"
 #include "arrow_quant/dtype.h"
 
 namespace arrow_quant {
@@ -26,12 +27,12 @@ enum class Method : uint8_t {
   kSearch,  ///< weighted least-squares search of scale and offset with re-rounding
 };
 
-std::string_view to_string(Encoding encoding) noexcept;
-std::string_view to_string(ParamEncoding encoding) noexcept;
-std::string_view to_string(Method method) noexcept;
+ARROW_QUANT_API std::string_view to_string(Encoding encoding) noexcept;
+ARROW_QUANT_API std::string_view to_string(ParamEncoding encoding) noexcept;
+ARROW_QUANT_API std::string_view to_string(Method method) noexcept;
 
-/// What one weight is quantized to. Valid: bit_width 2, 4 or 8; group_size a multiple of 8, at least
-/// 8; two_level only with 2 and 4 bits and group_size a multiple of 32; row only with 8 bits.
+/// What one weight is quantized to. Valid: bit_width 2, 4 or 8; group_size a multiple of 8, at
+/// least 8; two_level only with 2 and 4 bits and group_size a multiple of 32; row only with 8 bits.
 struct AffineSpec {
   int bit_width = 4;
   int group_size = 128;
@@ -60,11 +61,11 @@ constexpr uint64_t param_row_bytes(uint64_t cols, const AffineSpec& spec) noexce
 }
 
 /// Sums over weights w and their reconstruction v, from which every weight metric follows.
-struct ErrorSums {
-  double ww = 0;    ///< sum w^2
-  double vv = 0;    ///< sum v^2
-  double wv = 0;    ///< sum w*v
-  double err = 0;   ///< sum (w - v)^2
+struct ARROW_QUANT_API ErrorSums {
+  double ww = 0;   ///< sum w^2
+  double vv = 0;   ///< sum v^2
+  double wv = 0;   ///< sum w*v
+  double err = 0;  ///< sum (w - v)^2
   uint64_t count = 0;
 
   void add(const ErrorSums& o) noexcept {
@@ -89,7 +90,7 @@ struct QuantizedChunk {
 };
 
 /// Everything about a stored tensor but its data.
-struct QuantizedTensorInfo {
+struct ARROW_QUANT_API QuantizedTensorInfo {
   std::string name;
   std::vector<uint64_t> shape;
   DType source_dtype = DType::kF32;

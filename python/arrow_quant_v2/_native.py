@@ -10,7 +10,7 @@ def _load_arrow() -> None:
     wanted = f"Install it with: pip install 'pyarrow=={PYARROW_SERIES}.*'"
     try:
         import pyarrow
-        import pyarrow.parquet  # noqa: F401  (maps libparquet)
+        import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
             f"arrow_quant_v2 needs pyarrow {PYARROW_SERIES}, which cannot be imported: {error}. "
@@ -28,6 +28,6 @@ _load_arrow()
 
 from arrow_quant_v2 import _core as core  # noqa: E402
 
-__version__ = core.__version__
+__version__ = core.VERSION
 
 __all__ = ["PYARROW_SERIES", "__version__", "core"]

@@ -1,8 +1,8 @@
 """A strict reader for flat configuration files.
 
-YAML 1.2 scalars only: ``1e-2`` is a number, ``on`` and ``017`` and ``12:30`` are text. Aliases, tags,
-duplicate keys, several documents, deep nesting and large files are refused: a configuration needs
-none of them, and each has been used to surprise or to exhaust a reader.
+YAML 1.2 scalars only: ``1e-2`` is a number, ``on`` and ``017`` and ``12:30`` are text. Aliases,
+tags, duplicate keys, several documents, deep nesting and large files are refused: a configuration
+needs none of them, and each has been used to surprise or to exhaust a reader.
 """
 
 from __future__ import annotations
@@ -116,15 +116,19 @@ class _Reader:
     def _value(self, event: yaml.Event, depth: int) -> Any:
         if depth > _MAX_DEPTH:
             raise self._error(f"values are nested more than {_MAX_DEPTH} levels deep", event)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise self._error("anchors and aliases are not accepted", event, "Write the value out.")
-        if getattr(event, "tag", None) is not None:
-            raise self._error(f"the tag {event.tag!r} is not accepted", event, "Write plain data.")
+        self._check_plain(event)
         if isinstance(event, yaml.ScalarEvent):
             return _scalar(event.value) if event.implicit[0] else event.value
         if isinstance(event, yaml.SequenceStartEvent):
             return list(self._items(depth))
         return self._mapping(event, depth)
+
+    def _check_plain(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise self._error("anchors and aliases are not accepted", event, "Write the value out.")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise self._error(f"the tag {tag!r} is not accepted", event, "Write plain data.")
 
     def _items(self, depth: int) -> Iterator[Any]:
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
@@ -133,8 +137,7 @@ class _Reader:
     def _mapping(
         self, start: yaml.Event, depth: int, lines: dict[str, int] | None = None
     ) -> dict[str, Any]:
-        if start.anchor is not None or start.tag is not None:
-            raise self._error("anchors and tags are not accepted", start)
+        self._check_plain(start)
         values: dict[str, Any] = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._value(event, depth + 1)
@@ -144,12 +147,16 @@ class _Reader:
                 raise self._error(f"{key!r} is set twice", event, "Keep one of the two lines.")
             values[key] = self._value(self._next(), depth + 1)
             if lines is not None:
-                lines[key] = event.start_mark.line + 1
+                lines[key] = _line(event)
         return values
 
     def _error(self, what: str, event: yaml.Event | None, hint: str = "") -> ConfigurationError:
-        line = f", line {event.start_mark.line + 1}" if event is not None else ""
+        line = f", line {_line(event)}" if event is not None else ""
         return ConfigurationError(f"{self._path}{line}: {what}", path=str(self._path), hint=hint)
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark is not None else 0
 
 
 def _scalar(text: str) -> Any:

@@ -211,8 +211,8 @@ class ArrowQuantV2:
         Returns
         -------
         ValidationResult
-            ``passed`` is false when the mean cosine similarity is below the threshold or when tensors
-            are missing, extra or different; ``problems`` says which.
+            ``passed`` is false when the mean cosine similarity is below the threshold or when
+            tensors are missing, extra or different; ``problems`` says which.
 
         Raises
         ------

@@ -103,7 +103,9 @@ def _torch_to_numpy(torch: Any, tensor: Any, name: str) -> npt.NDArray[Any]:
 def _dlpack_to_numpy(weights: Any, name: str) -> npt.NDArray[Any]:
     device = weights.__dlpack_device__()[0]
     if int(device) != _DLPACK_CPU:
-        raise _rejected(f"an array on DLPack device type {int(device)}", name, "Copy it to the CPU.")
+        raise _rejected(
+            f"an array on DLPack device type {int(device)}", name, "Copy it to the CPU."
+        )
     try:
         return np.from_dlpack(weights)
     except (BufferError, RuntimeError, TypeError) as error:

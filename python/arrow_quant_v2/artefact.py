@@ -69,8 +69,8 @@ class QuantizedComponent(Mapping[str, QuantizedTensor]):
 class QuantizedModel(Mapping[str, QuantizedTensor]):
     """An artefact as a mapping from tensor names to tensors.
 
-    Where the artefact has several quantized components, names are ``"component/name"``; with one, they
-    are the names of the source.
+    Where the artefact has several quantized components, names are ``"component/name"``; with one,
+    they are the names of the source.
     """
 
     def __init__(self, artefact: core.Artefact, num_threads: int = 0) -> None:

@@ -30,8 +30,8 @@ def quantize_array(
 ) -> QuantizedTensor:
     """Quantize one array of any shape.
 
-    An array of one dimension counts as one row; one of more is a matrix of its first dimension by the
-    product of the others.
+    An array of one dimension counts as one row; one of more is a matrix of its first dimension by
+    the product of the others.
     """
     array = plain_array(weights)
     if array.dtype not in FLOAT_NAMES:

@@ -1,7 +1,7 @@
 """What a quantization run is asked to do: one model, validated wherever a value comes from.
 
-Every default lives here and nowhere else. Values come from, in order of precedence: an argument or an
-assignment, the environment, a YAML file, the deployment profile, the default.
+Every default lives here and nowhere else. Values come from, in order of precedence: an argument or
+an assignment, the environment, a YAML file, the deployment profile, the default.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def _rules(value: Any) -> dict[str, int | str]:
         known = action == "keep" or (_is_integer(action) and action in (2, 4, 8))
         if not isinstance(pattern, str) or not pattern or not known:
             raise ValueError("not a rule")
-    return {pattern: action if action == "keep" else int(action) for pattern, action in value.items()}
+    return {
+        pattern: action if action == "keep" else int(action) for pattern, action in value.items()
+    }
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
@@ -159,47 +161,50 @@ class DiffusionQuantConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     bit_width: Annotated[Literal[2, 4, 8], _Integer, Must("2, 4, or 8")] = Field(
-        4, description="Bits of a code."
+        default=4, description="Bits of a code."
     )
     num_time_groups: Annotated[
         int, _Integer, Field(ge=1, le=1000), Must("an integer from 1 to 1000")
-    ] = Field(10, description="Groups of diffusion timesteps with parameters of their own.")
+    ] = Field(default=10, description="Groups of diffusion timesteps with parameters of their own.")
     group_size: Annotated[
         int,
         _Integer,
         Field(ge=8, le=65536),
         AfterValidator(_multiple_of_8),
         Must("a multiple of 8 from 8 to 65536"),
-    ] = Field(128, description="Weights that share 32 bits of parameters.")
+    ] = Field(default=128, description="Weights that share 32 bits of parameters.")
     enable_time_aware: _Flag = Field(
-        True, description="Parameters by timestep. Needs calibration; data-free runs go without."
+        default=True,
+        description="Parameters by timestep. Needs calibration; data-free runs go without.",
     )
     enable_spatial: _Flag = Field(
-        True, description="Channel equalization. Needs calibration; data-free runs go without."
+        default=True,
+        description="Channel equalization. Needs calibration; data-free runs go without.",
     )
-    min_accuracy: Annotated[
-        float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")
-    ] = Field(0.85, description="Mean cosine similarity below which more bits are tried.")
+    min_accuracy: Annotated[float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")] = (
+        Field(default=0.85, description="Mean cosine similarity below which more bits are tried.")
+    )
     calibration_samples: Annotated[
         int, _Integer, Field(ge=0, le=1_000_000), Must("an integer from 0 to 1000000")
-    ] = Field(128, description="Trajectories to calibrate on; 0 asks for a data-free run.")
+    ] = Field(default=128, description="Trajectories to calibrate on; 0 asks for a data-free run.")
     num_threads: Annotated[
         int, _Integer, Field(ge=0, le=4096), Must("an integer from 0 (all cores) to 4096")
-    ] = Field(0, description="Threads to use; 0 means all cores.")
+    ] = Field(default=0, description="Threads to use; 0 means all cores.")
     fail_fast: _Flag = Field(
-        False, description="Raise QuantizationError when min_accuracy is missed; do not add bits."
+        default=False,
+        description="Raise QuantizationError when min_accuracy is missed; do not add bits.",
     )
     modality: Annotated[
         Literal["text", "code", "image", "audio"] | None, _one_of("text", "code", "image", "audio")
-    ] = Field(None, description="What the model generates; None detects it.")
+    ] = Field(default=None, description="What the model generates; None detects it.")
     deployment_profile: Annotated[
         Literal["edge", "local", "cloud"], _one_of("edge", "local", "cloud")
-    ] = Field("local", description="Supplies every value that nothing else sets.")
+    ] = Field(default="local", description="Supplies every value that nothing else sets.")
     param_encoding: Annotated[
         Literal["auto", "two_level", "fp16", "row"], _one_of("auto", "two_level", "fp16", "row")
-    ] = Field("auto", description="How the parameters of a group are stored.")
+    ] = Field(default="auto", description="How the parameters of a group are stored.")
     method: Annotated[Literal["auto", "rtn", "search"], _one_of("auto", "rtn", "search")] = Field(
-        "auto", description="How the parameters of a group are found."
+        default="auto", description="How the parameters of a group are found."
     )
     layer_rules: Annotated[
         dict[str, Any],
@@ -208,13 +213,15 @@ class DiffusionQuantConfig(BaseModel):
     ] = Field(default_factory=dict, description="Bits by tensor name; the last match wins.")
     components: Annotated[
         tuple[str, ...] | None, BeforeValidator(_names), Must("a list of component names")
-    ] = Field(None, description="Components of a pipeline to quantize; None: the denoiser.")
+    ] = Field(default=None, description="Components of a pipeline to quantize; None: the denoiser.")
     max_memory_mb: Annotated[
         int, _Integer, Field(ge=64, le=1 << 24), Must("an integer from 64 to 16777216")
-    ] = Field(1024, description="Working memory of the engine, in MB.")
+    ] = Field(default=1024, description="Working memory of the engine, in MB.")
     part_size_mb: Annotated[
         int, _Integer, Field(ge=1, le=1 << 20), Must("an integer from 1 to 1048576")
-    ] = Field(1024, description="Size above which weights.parquet is split into parts, in MB.")
+    ] = Field(
+        default=1024, description="Size above which weights.parquet is split into parts, in MB."
+    )
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -225,7 +232,7 @@ class DiffusionQuantConfig(BaseModel):
 
     @classmethod
     def from_profile(cls, name: str) -> DiffusionQuantConfig:
-        """Make the configuration of a deployment profile: ``"edge"``, ``"local"`` or ``"cloud"``."""
+        """Make the configuration of a profile: ``"edge"``, ``"local"`` or ``"cloud"``."""
         return cls._from_layers(_Layers(profile=name))
 
     @classmethod

@@ -79,6 +79,6 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
 
 def _dtype_name(dtype: Any) -> str:
     try:
-        return np.dtype(dtype).name
+        return str(np.dtype(dtype).name)
     except TypeError:
         return str(dtype).removeprefix("torch.")

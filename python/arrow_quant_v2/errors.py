@@ -1,8 +1,8 @@
 """The exceptions of the package: one base class, one class per kind of failure.
 
-Every exception also derives from the built-in class that fits it, so code that knows nothing of this
-package can catch it. ``str(error)`` reads ``<where>: <what>`` and, on the lines after it, the hint:
-the probable cause or the next step.
+Every exception also derives from the built-in class that fits it, so code that knows nothing of
+this package can catch it. ``str(error)`` reads ``<where>: <what>`` and, on the lines after it, the
+hint: the probable cause or the next step.
 """
 
 from __future__ import annotations

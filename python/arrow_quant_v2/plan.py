@@ -17,7 +17,7 @@ __all__ = ["ModelPlan", "PlannedTensor", "plan_model"]
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """What happens to one tensor, and why; `bit_width` and what follows from it are None if kept."""
+    """What happens to one tensor, and why; what is about codes is None for kept tensors."""
 
     component: str
     name: str
@@ -98,4 +98,3 @@ def _planned(tensor: core.PlannedTensor) -> PlannedTensor:
         planned_bytes=tensor.planned_bytes,
         reason=tensor.reason,
     )
-

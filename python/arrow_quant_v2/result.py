@@ -1,4 +1,4 @@
-"""What a run returns: a read-only mapping with the keys of the contract, and the tensors behind it."""
+"""What a run returns: a read-only mapping with the keys of the contract, and its tensors."""
 
 from __future__ import annotations
 

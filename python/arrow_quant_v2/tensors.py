@@ -19,9 +19,10 @@ __all__ = ["QuantizedTensor"]
 class QuantizedTensor:
     """One tensor of an artefact, or one array quantized in memory.
 
-    A weight of any rank is a matrix of `rows` by the product of its other dimensions. Its integer
-    codes are packed, element 0 in the lowest bits, each row padded to a whole byte; ``docs/format.md``
-    says how a code becomes a weight. Kept tensors (``encoding == "copy"``) hold their source bytes.
+    A weight of any rank is a matrix: its first dimension by the product of the others. Its integer
+    codes are packed, element 0 in the lowest bits, each row padded to a whole byte;
+    ``docs/format.md`` says how a code becomes a weight. Kept tensors (``encoding == "copy"``) hold
+    their source bytes.
 
     Examples
     --------
@@ -271,9 +272,7 @@ class QuantizedTensor:
         return f"tensor '{self.name}'" if self.name else "array"
 
 
-def _joined(
-    parts: list[npt.NDArray[np.uint8]], matrix: bool = True
-) -> npt.NDArray[np.uint8]:
+def _joined(parts: list[npt.NDArray[np.uint8]], matrix: bool = True) -> npt.NDArray[np.uint8]:
     if len(parts) == 1:
         return parts[0]
     if not parts:

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "arrow_quant/error.h"
+#include "core/text.h"
 
 namespace arrow_quant {
 namespace {
@@ -34,14 +35,14 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
 
   bool key(std::string& name) override {
-    if (stack_.back()->contains(name)) fail(path_, "duplicate key '" + name + "'");
+    if (stack_.back()->contains(name)) fail(path_, "duplicate key '" + printable(name) + "'");
     key_ = std::move(name);
     return true;
   }
 
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
-    fail(path_, "byte " + std::to_string(position) + ": " + error.what());
+    fail(path_, "byte " + std::to_string(position) + ": " + json_problem(error));
   }
 
  private:
@@ -65,7 +66,8 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
 
   // Pointers on the stack stay valid: only the innermost container grows.
   bool open(Json container) {
-    if (stack_.size() >= max_depth_) fail(path_, "nested deeper than " + std::to_string(max_depth_));
+    if (stack_.size() >= max_depth_)
+      fail(path_, "nested deeper than " + std::to_string(max_depth_));
     stack_.push_back(place(std::move(container)));
     return true;
   }
@@ -93,6 +95,21 @@ nlohmann::json parse_json(std::string_view text, const std::string& path, JsonLi
   StrictBuilder builder(path, limits.max_depth);
   Json::sax_parse(text, &builder);
   return builder.take();
+}
+
+std::string json_problem(const nlohmann::json::exception& error) {
+  std::string_view text = error.what();
+  if (const size_t prefix = text.find("] "); prefix != std::string_view::npos) {
+    text.remove_prefix(prefix + 2);
+  }
+  // "parse error at line 1, column 2: syntax error while parsing value - invalid literal; last read:
+  // '...'"
+  text = text.substr(0, text.find("; last read"));
+  if (const size_t detail = text.find(": syntax error"); detail != std::string_view::npos) {
+    text.remove_prefix(detail + 2);
+  }
+  constexpr std::string_view kOverflow = "number overflow";
+  return std::string(text.starts_with(kOverflow) ? kOverflow : text);
 }
 
 }  // namespace arrow_quant

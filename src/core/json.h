@@ -17,4 +17,8 @@ struct JsonLimits {
 /// Parse `text`. `path` is for messages. Raises kMetadata with the byte position.
 nlohmann::json parse_json(std::string_view text, const std::string& path, JsonLimits limits = {});
 
+/// What nlohmann says about a parse error, without its prefix and without the text it last read
+/// (which may be long or not UTF-8).
+std::string json_problem(const nlohmann::json::exception& error);
+
 }  // namespace arrow_quant

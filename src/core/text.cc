@@ -47,4 +47,12 @@ std::string join(const std::vector<std::string>& parts, size_t most) {
   return text;
 }
 
+std::string printable(std::string_view text) {
+  constexpr size_t kMost = 80;
+  if (text.size() <= kMost) return std::string(text);
+  size_t end = kMost;  // back to the first byte of a UTF-8 sequence
+  while (end > kMost - 3 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return std::string(text.substr(0, end)) + "...";
+}
+
 }  // namespace arrow_quant

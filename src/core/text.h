@@ -1,4 +1,4 @@
-// Small helpers for messages: the nearest of some names, and a list of them.
+// Small helpers for messages: the nearest of some names, a list of them, and names kept short.
 #pragma once
 
 #include <string>
@@ -12,5 +12,8 @@ std::string nearest(std::string_view name, const std::vector<std::string>& candi
 
 /// "a, b, c", cut after `most` entries with a count of the rest.
 std::string join(const std::vector<std::string>& parts, size_t most = 10);
+
+/// `text` cut to about 80 bytes between two characters, for names that strangers made.
+std::string printable(std::string_view text);
 
 }  // namespace arrow_quant

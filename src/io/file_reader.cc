@@ -46,7 +46,7 @@ FileReader::FileReader(std::string path) : path_(std::move(path)) {
   // O_NONBLOCK: opening a FIFO must not wait for a writer.
   fd_ = ::open(path_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   if (fd_ < 0) throw_open_error(path_, errno);
-  struct stat info {};
+  struct stat info{};
   const int failed = ::fstat(fd_, &info) != 0 ? errno : 0;
   if (failed != 0 || !S_ISREG(info.st_mode)) {
     ::close(fd_);
@@ -78,25 +78,26 @@ void FileReader::read_exact(uint64_t offset, std::span<std::byte> out) const {
                                 static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      throw Error(ErrorCode::kMetadata,
-                  "reading failed at byte " + std::to_string(offset + done) + ": " +
-                      std::strerror(errno),
-                  {.path = path_});
+      throw Error(
+          ErrorCode::kMetadata,
+          "reading failed at byte " + std::to_string(offset + done) + ": " + std::strerror(errno),
+          {.path = path_});
     }
     if (got == 0) {
       throw Error(ErrorCode::kMetadata,
                   "expected " + std::to_string(offset + out.size()) + " bytes, the file ends at " +
                       std::to_string(offset + done),
-                  {.path = path_, .hint = "The file is shorter than its header says, or changed "
-                                          "while it was read. Is a download still running?"});
+                  {.path = path_,
+                   .hint = "The file is shorter than its header says, or changed "
+                           "while it was read. Is a download still running?"});
     }
     done += static_cast<size_t>(got);
   }
 }
 
 void FileReader::check_unchanged() const {
-  struct stat open_file {};
-  struct stat named_file {};
+  struct stat open_file{};
+  struct stat named_file{};
   const bool same = ::fstat(fd_, &open_file) == 0 && ::stat(path_.c_str(), &named_file) == 0 &&
                     named_file.st_ino == inode_ && open_file.st_ino == inode_ &&
                     static_cast<uint64_t>(open_file.st_size) == size_ &&

@@ -1,4 +1,5 @@
-// The footer of a Parquet file as bytes: what must be intact before anything in the file is believed.
+// The footer of a Parquet file as bytes: what must be intact before anything in the file is
+// believed.
 #pragma once
 
 #include <string>
@@ -7,8 +8,8 @@
 
 namespace arrow_quant {
 
-/// Hash of the footer: the metadata, its length and the closing magic. Raises kMetadata when the file
-/// does not end as a Parquet file does.
+/// Hash of the footer: the metadata, its length and the closing magic. Raises kMetadata when the
+/// file does not end as a Parquet file does.
 std::string parquet_footer_hash(const FileReader& file);
 
 }  // namespace arrow_quant

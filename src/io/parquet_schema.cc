@@ -54,15 +54,28 @@ NodePtr int64_list(const char* name) {
 std::shared_ptr<GroupNode> artefact_schema() {
   constexpr auto kRequired = Repetition::REQUIRED;
   constexpr auto kOptional = Repetition::OPTIONAL;
-  const NodePtr root = GroupNode::Make(
-      "schema", kRequired,
-      {text("name", kRequired), int32("chunk", kRequired), int64_list("shape"),
-       text("source_dtype", kRequired), text("encoding", kRequired), int8("bit_width"),
-       int32("group_size", kOptional), int8("axis"), bytes("codes", kRequired),
-       text("param_encoding", kOptional), bytes("row_scales", kOptional), real("tensor_scale"),
-       int8("offset_unit"), bytes("params", kOptional), bytes("equalization", kOptional),
-       bytes("time_params", kOptional), real("cosine"), real("nmse"), real("output_cosine"),
-       real("output_nmse"), int64("row_begin", kRequired)});
+  const NodePtr root = GroupNode::Make("schema", kRequired,
+                                       {text("name", kRequired),
+                                        int32("chunk", kRequired),
+                                        int64_list("shape"),
+                                        text("source_dtype", kRequired),
+                                        text("encoding", kRequired),
+                                        int8("bit_width"),
+                                        int32("group_size", kOptional),
+                                        int8("axis"),
+                                        bytes("codes", kRequired),
+                                        text("param_encoding", kOptional),
+                                        bytes("row_scales", kOptional),
+                                        real("tensor_scale"),
+                                        int8("offset_unit"),
+                                        bytes("params", kOptional),
+                                        bytes("equalization", kOptional),
+                                        bytes("time_params", kOptional),
+                                        real("cosine"),
+                                        real("nmse"),
+                                        real("output_cosine"),
+                                        real("output_nmse"),
+                                        int64("row_begin", kRequired)});
   return std::static_pointer_cast<GroupNode>(root);
 }
 

@@ -33,7 +33,7 @@ StagedFile::~StagedFile() {
 void StagedFile::fail(const char* what, int error) const {
   std::string message = std::string(what) + ": " + std::strerror(error);
   std::string hint;
-  struct statvfs info {};
+  struct statvfs info{};
   if ((error == ENOSPC || error == EDQUOT) && ::statvfs(full_path_.c_str(), &info) == 0) {
     message += " (" + std::to_string(record_.size) + " bytes written, " +
                std::to_string(info.f_bavail * info.f_frsize) + " free)";
@@ -45,7 +45,8 @@ void StagedFile::fail(const char* what, int error) const {
 void StagedFile::write(std::span<const std::byte> bytes) {
   hasher_.update(bytes);
   while (!bytes.empty()) {
-    const ssize_t done = ::write(fd_, bytes.data(), std::min<size_t>(bytes.size(), kWriteOutWindow));
+    const ssize_t done =
+        ::write(fd_, bytes.data(), std::min<size_t>(bytes.size(), kWriteOutWindow));
     if (done < 0 && errno == EINTR) continue;
     if (done < 0) fail("writing failed", errno);
     bytes = bytes.subspan(static_cast<size_t>(done));
@@ -61,9 +62,9 @@ void StagedFile::start_write_out() {
     const auto begin = static_cast<off64_t>(written_out_);
     ::sync_file_range(fd_, begin, kWriteOutWindow, SYNC_FILE_RANGE_WRITE);
     if (written_out_ >= kWriteOutWindow) {
-      ::sync_file_range(fd_, begin - static_cast<off64_t>(kWriteOutWindow), kWriteOutWindow,
-                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                            SYNC_FILE_RANGE_WAIT_AFTER);
+      ::sync_file_range(
+          fd_, begin - static_cast<off64_t>(kWriteOutWindow), kWriteOutWindow,
+          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
     }
     written_out_ += kWriteOutWindow;
   }

@@ -1,7 +1,8 @@
-// A file that is being written in the staging folder: hashed on the way, pushed to the disk early, and
-// durable when `close` returns.
+// A file that is being written in the staging folder: hashed on the way, pushed to the disk early,
+// and durable when `close` returns.
 //
-// Not thread-safe. A file that is destroyed without `close` is left for the staging folder to remove.
+// Not thread-safe. A file that is destroyed without `close` is left for the staging folder to
+// remove.
 #pragma once
 
 #include <cstddef>

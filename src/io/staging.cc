@@ -24,7 +24,8 @@ namespace fs = std::filesystem;
 
 constexpr size_t kCopyBlock = 4U << 20;
 
-[[noreturn]] void fail(const fs::path& path, const std::string& what, const std::string& hint = {}) {
+[[noreturn]] void fail(const fs::path& path, const std::string& what,
+                       const std::string& hint = {}) {
   throw Error(ErrorCode::kOutput, what, {.path = path.string(), .hint = hint});
 }
 
@@ -49,7 +50,7 @@ void sync_folder(const fs::path& folder) {
 }
 
 void check_free_space(const fs::path& folder, uint64_t planned_bytes) {
-  struct statvfs info {};
+  struct statvfs info{};
   if (::statvfs(folder.c_str(), &info) != 0) return;
   const uint64_t free = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
   const uint64_t needed = planned_bytes + planned_bytes / 20;
@@ -105,7 +106,8 @@ void Staging::check_output(bool overwrite) const {
   std::error_code error;
   const fs::file_status status = fs::symlink_status(output_, error);
   if (!fs::exists(status)) return;
-  if (fs::is_symlink(status)) fail(output_, "the output is a symbolic link", "Choose another path.");
+  if (fs::is_symlink(status))
+    fail(output_, "the output is a symbolic link", "Choose another path.");
   if (!fs::is_directory(status)) fail(output_, "the output is a file", "Choose another path.");
   if (fs::is_empty(output_, error) && !error) return;
   if (error) fail(output_, error.message());
@@ -128,8 +130,8 @@ void Staging::lock() {
       fail_errno(lock_path_, "cannot lock");
     }
     // The file may have been removed by its last owner between our open and our lock.
-    struct stat held {};
-    struct stat named {};
+    struct stat held{};
+    struct stat named{};
     const bool same = ::fstat(lock_fd_, &held) == 0 && ::stat(lock_path_.c_str(), &named) == 0 &&
                       held.st_ino == named.st_ino;
     if (same) return;

@@ -1,5 +1,5 @@
-// The commit protocol: everything is written in a hidden folder beside the output; one rename makes it
-// the output. At any moment the output path is unchanged or complete.
+// The commit protocol: everything is written in a hidden folder beside the output; one rename makes
+// it the output. At any moment the output path is unchanged or complete.
 //
 // One process works on one output at a time: a lock file beside it says so, and never outlives a
 // normal end. Not thread-safe.
@@ -17,7 +17,8 @@ namespace arrow_quant {
 class Staging {
  public:
   /// Take the lock and make an empty staging folder. `planned_bytes` must be free on the disk. An
-  /// existing artefact of ours at `output` is replaced at commit only if `overwrite`. Raises kOutput.
+  /// existing artefact of ours at `output` is replaced at commit only if `overwrite`. Raises
+  /// kOutput.
   Staging(const std::string& output, bool overwrite, uint64_t planned_bytes);
   /// Removes the staging folder, unless committed, and the lock.
   ~Staging();

@@ -11,6 +11,7 @@
 #define HWY_TARGET_INCLUDE "kernels/encode.cc"
 #include "hwy/foreach_target.h"
 // Must come after foreach_target.h.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,8 +22,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Codes are rounded by adding 1.5 * 2^23: the sum's low byte is then the two's complement integer.
 constexpr float kRounder = 12582912.0F;
 
-// Codes wait here, one per byte, until they are packed; it also bounds the run of f32 additions.
-constexpr size_t kBlock = 1024;
+// Codes wait, one per byte, until a block of them is packed. A block also bounds how many f32 terms
+// one lane adds up before they move to f64: 64, or 128 where only half of the lanes are used.
+constexpr size_t kBlock = 64 * hn::MaxLanes(hn::ScalableTag<float>());
 
 /// The f64 accumulator that takes the lanes of one f32 vector.
 #if HWY_TARGET == HWY_SCALAR
@@ -99,8 +101,9 @@ HWY_INLINE void encode_vector(DF df, hn::Vec<DF> weights, const Rule<DF>& rule, 
   const hn::RebindToUnsigned<DF> du;
   const hn::Rebind<uint8_t, DF> d8;
   const auto rounder = hn::Set(df, kRounder);
-  const auto x = hn::Mul(weights, rule.factor);
-  const auto u = hn::Add(hn::MulAdd(weights, rule.inverse, rule.shift), rounder);
+  auto x = hn::Mul(weights, rule.factor);
+  if (kMasked) x = hn::IfThenElseZero(mask, x);
+  const auto u = hn::Add(hn::MulAdd(x, rule.inverse, rule.shift), rounder);
   // Rounded codes are positive floats, so their bits compare like the numbers; integer minimum and
   // maximum run beside the floating-point pipes and make NaN harmless.
   const auto bits = hn::Min(hn::Max(hn::BitCast(di, u), rule.first), rule.last);
@@ -169,12 +172,12 @@ struct BlockLevels {
   static constexpr size_t kGroups = kBlock / 8;
   float step[kGroups], base[kGroups], inverse[kGroups], shift[kGroups];
 
-  HWY_INLINE void load(const Levels& levels, size_t first, size_t groups, float factor) {
+  HWY_INLINE void load(const Levels& levels, size_t first, size_t groups) {
     for (size_t g = 0; g < groups; ++g) {
       const float s = levels.step[first + g], b = levels.base[first + g];
       step[g] = s;
       base[g] = b;
-      inverse[g] = factor / s;
+      inverse[g] = 1.0F / s;
       shift[g] = -b / s;
     }
   }
@@ -188,16 +191,24 @@ HWY_INLINE void set_levels(DF df, const BlockLevels& levels, size_t group, Rule<
   rule.shift = hn::Set(df, levels.shift[group]);
 }
 
-/// Encode `groups` groups of `length` weights, a multiple of the lanes.
+/// The address `count` weights further on, which need not lie in the array: only to be prefetched.
+HWY_INLINE const float* after(const float* weights, size_t count) {
+  return reinterpret_cast<const float*>(reinterpret_cast<uintptr_t>(weights) +
+                                        count * sizeof(float));
+}
+
+/// Encode `groups` groups of `length` weights, a multiple of the lanes, and fetch the weights `ahead`
+/// of them: the next call's, which the computation here hides from the memory's latency.
 template <bool kLimit, class DF>
 HWY_INLINE void encode_whole(DF df, const float* HWY_RESTRICT weights, size_t groups, size_t length,
-                             const BlockLevels& levels, Rule<DF> rule, Accumulator<DF>& acc,
-                             uint8_t* HWY_RESTRICT codes) {
+                             const BlockLevels& levels, Rule<DF> rule, size_t ahead,
+                             Accumulator<DF>& acc, uint8_t* HWY_RESTRICT codes) {
   Accumulator<DF> sums = acc;
   const auto all = hn::FirstN(df, hn::Lanes(df));
   for (size_t g = 0; g < groups; ++g) {
     set_levels(df, levels, g, rule);
     for (size_t i = 0; i < length; i += hn::Lanes(df)) {
+      hwy::Prefetch(after(weights, ahead));
       encode_vector<kLimit, false>(df, hn::LoadU(df, weights), rule, all, sums, codes);
       weights += hn::Lanes(df);
       codes += hn::Lanes(df);
@@ -222,8 +233,8 @@ HWY_NOINLINE void encode_ragged(DF df, const float* HWY_RESTRICT weights, size_t
 /// Encode in blocks that either hold whole groups or lie within one group.
 template <bool kLimit, class DF>
 void encode_blocks(DF df, int bits, const float* HWY_RESTRICT weights, size_t count,
-                   const Levels& levels, const Rule<DF>& common, float factor,
-                   uint8_t* HWY_RESTRICT out, ErrorSums& sums) {
+                   const Levels& levels, const Rule<DF>& common, uint8_t* HWY_RESTRICT out,
+                   ErrorSums& sums) {
   const size_t group = std::min(levels.group, count);
   const size_t per_block = std::max<size_t>(1, kBlock / group);
   Accumulator<DF> acc;
@@ -235,9 +246,10 @@ void encode_blocks(DF df, int bits, const float* HWY_RESTRICT weights, size_t co
     const size_t end = std::min({begin + kBlock, (first + per_block) * group, count});
     const size_t length = std::min(group, end - begin);
     const size_t groups = (end - begin + length - 1) / length;
-    block.load(levels, first, groups, factor);
+    block.load(levels, first, groups);
     const size_t whole = length % hn::Lanes(df) == 0 ? (end - begin) / length : 0;
-    encode_whole<kLimit>(df, weights + begin, whole, length, block, common, acc, codes.bytes);
+    encode_whole<kLimit>(df, weights + begin, whole, length, block, common, count, acc,
+                         codes.bytes);
     for (size_t g = whole; g < groups; ++g) {
       Rule<DF> rule = common;
       set_levels(df, block, g, rule);
@@ -259,9 +271,9 @@ HWY_INLINE void encode_with(DF df, int bits, const float* HWY_RESTRICT weights, 
   const float last = static_cast<float>((1 << bits) - 1);
   const Rule<DF> rule = make_rule(df, factor, 0.0F, last, limit);
   if (limit < std::numeric_limits<float>::infinity()) {
-    encode_blocks<true>(df, bits, weights, count, levels, rule, factor, codes, sums);
+    encode_blocks<true>(df, bits, weights, count, levels, rule, codes, sums);
   } else {
-    encode_blocks<false>(df, bits, weights, count, levels, rule, factor, codes, sums);
+    encode_blocks<false>(df, bits, weights, count, levels, rule, codes, sums);
   }
 }
 
@@ -283,7 +295,7 @@ void EncodeInt8(const float* HWY_RESTRICT weights, size_t count, float factor, f
   const hn::ScalableTag<float> df;
   const float base = 0.0F;
   const auto rule = make_rule(df, factor, -127.0F, 127.0F, 0.0F);
-  encode_blocks<false>(df, 8, weights, count, {&scale, &base, count}, rule, factor, out, sums);
+  encode_blocks<false>(df, 8, weights, count, {&scale, &base, count}, rule, out, sums);
 }
 
 template <bool kWeighted>

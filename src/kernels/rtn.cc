@@ -155,8 +155,9 @@ struct RowUnits {
   float inverse_scale, unit, inverse_unit, cells;
 };
 
-/// Covered means that every weight lies within half a step of a level. Coverage can fail for the
-/// smallest q because z is an integer, so a few larger q are tried.
+/// Covered means that every weight lies within half a step of a level. The levels of (q, z) are
+/// centred at m z - q / 2. Coverage can fail for the smallest q because z is an integer, so a few
+/// larger q are tried.
 template <class D>
 HWY_INLINE hn::Vec<hn::RebindToSigned<D>> cover(D d, hn::Vec<D> low, hn::Vec<D> high,
                                                 const RowUnits& units) {
@@ -164,7 +165,14 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> cover(D d, hn::Vec<D> low, hn::Vec<D> 
   const hn::RebindToSigned<D> di;
   const auto half = hn::Set(d, 0.5F);
   const auto middle = hn::Mul(half, hn::Add(low, high));
-  const auto first_q = hn::Ceil(hn::Mul(hn::Sub(high, low), hn::Set(d, 1.0F / units.cells)));
+  // What the width of the range needs, and what its ends need when z is at its limit.
+  const float side = 0.5F * units.cells;
+  const auto width_q = hn::Mul(hn::Sub(high, low), hn::Set(d, 1.0F / units.cells));
+  const auto high_q = hn::Mul(hn::Sub(high, hn::Set(d, 7.0F * units.unit)),
+                              hn::Set(d, 1.0F / (side - 0.5F)));
+  const auto low_q = hn::Mul(hn::Sub(hn::Set(d, -8.0F * units.unit), low),
+                             hn::Set(d, 1.0F / (side + 0.5F)));
+  const auto first_q = hn::Ceil(hn::Max(width_q, hn::Max(high_q, low_q)));
   auto best_q = hn::Set(d, 1.0F), best_z = hn::Zero(d);
   auto searching = hn::Eq(best_q, best_q);
   for (int k = 0; k < kTries; ++k) {

@@ -121,10 +121,8 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
             .codes = chunk.codes.data() + row * code_row,
             .params = chunk.params.data() + row * param_row,
             .row_scales = chunk.row_scales.empty() ? nullptr : chunk.row_scales.data() + row};
-        const RowBlock rows{.weights = w,
-                            .rows = count,
-                            .cols = job.cols,
-                            .importance = job.importance.data()};
+        const RowBlock rows{
+            .weights = w, .rows = count, .cols = job.cols, .importance = job.importance.data()};
         if (!quantize_rows(spec, settings, rows, out, sums[block])) overflow = true;
       },
       poll_);
@@ -155,8 +153,9 @@ QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const R
     // The sample missed the largest rows: repeat once with a scale that holds all of them.
     settings.tensor_scale = tensor_scale_for(info.spec, absmax(job));
     if (!run_blocks(job, settings, chunk)) {
-      throw Error(ErrorCode::kQuantization, "the range of the weights does not fit any scale",
-                  {.path = path, .tensor = info.name, .hint = "Keep this tensor: layer rule 'keep'."});
+      throw Error(
+          ErrorCode::kQuantization, "the range of the weights does not fit any scale",
+          {.path = path, .tensor = info.name, .hint = "Keep this tensor: layer rule 'keep'."});
     }
   }
   chunk.tensor_scale = settings.tensor_scale;

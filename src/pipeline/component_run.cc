@@ -33,8 +33,8 @@ class TensorRows final : public RowSource {
   uint64_t row_bytes_;
 };
 
-// Bytes of one row of a copied tensor; 0 when rows do not end on whole bytes (4 and 6 bit types), in
-// which case the tensor is copied in one piece.
+// Bytes of one row of a copied tensor; 0 when rows do not end on whole bytes (4 and 6 bit types),
+// in which case the tensor is copied in one piece.
 uint64_t copied_row_bytes(const TensorInfo& source, uint64_t rows) noexcept {
   return rows != 0 && source.nbytes % rows == 0 ? source.nbytes / rows : 0;
 }

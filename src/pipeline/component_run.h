@@ -1,4 +1,5 @@
-// One component at one bit width: every tensor, chunk by chunk, from the source files to the writer.
+// One component at one bit width: every tensor, chunk by chunk, from the source files to the
+// writer.
 #pragma once
 
 #include <cstdint>

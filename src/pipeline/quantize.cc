@@ -1,5 +1,5 @@
-// quantize_model: read -> plan -> quantize -> write, at one bit width after the other until the result
-// is good enough, then commit.
+// quantize_model: read -> plan -> quantize -> write, at one bit width after the other until the
+// result is good enough, then commit.
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
@@ -107,7 +107,8 @@ class QuantizeJob {
   bool is_good_enough(QuantizeReport& report, int bit_width) const {
     report.meets_min_accuracy = report.cosine_similarity >= options_.min_accuracy;
     if (report.meets_min_accuracy) return true;
-    const std::string what = "INT" + std::to_string(bit_width) + " reached a cosine similarity of " +
+    const std::string what = "INT" + std::to_string(bit_width) +
+                             " reached a cosine similarity of " +
                              std::to_string(report.cosine_similarity) + ", min_accuracy is " +
                              std::to_string(options_.min_accuracy);
     if (options_.fail_fast) {

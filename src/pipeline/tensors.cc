@@ -26,14 +26,14 @@ void check_size(const QuantizedTensorInfo& info, uint64_t found, uint64_t expect
 
 void require_quantized(const QuantizedTensorInfo& info) {
   if (info.encoding == Encoding::kAffine) return;
-  throw Error(ErrorCode::kConfiguration,
-              "expected an affine tensor, found encoding '" +
-                  std::string(to_string(info.encoding)) + "'",
-              {.tensor = info.name, .hint = "Kept tensors hold their source bytes as they are."});
+  throw Error(
+      ErrorCode::kConfiguration,
+      "expected an affine tensor, found encoding '" + std::string(to_string(info.encoding)) + "'",
+      {.tensor = info.name, .hint = "Kept tensors hold their source bytes as they are."});
 }
 
-PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& chunk,
-                       uint64_t first, uint64_t count) {
+PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& chunk, uint64_t first,
+                       uint64_t count) {
   const uint64_t cols = info.cols();
   return {.codes = chunk.codes.data() + first * packed_row_bytes(cols, info.spec.bit_width),
           .params = chunk.params.data() + first * param_row_bytes(cols, info.spec),
@@ -113,9 +113,10 @@ void expand_int8(const QuantizedTensor& tensor, std::span<int8_t> out,
   const QuantizedTensorInfo& info = tensor.info;
   require_quantized(info);
   if (info.spec.param_encoding == ParamEncoding::kFp16) {
-    throw Error(ErrorCode::kConfiguration, "fp16 parameters have no int8 form with one scale per row",
-                {.tensor = info.name,
-                 .hint = "Quantize with param_encoding 'two_level' (2 and 4 bits) or 'row' (8 bits)."});
+    throw Error(
+        ErrorCode::kConfiguration, "fp16 parameters have no int8 form with one scale per row",
+        {.tensor = info.name,
+         .hint = "Quantize with param_encoding 'two_level' (2 and 4 bits) or 'row' (8 bits)."});
   }
   check_size(info, out.size(), info.elements(), "output");
   check_size(info, row_scales.size(), info.rows(), "row scales");

@@ -70,8 +70,8 @@ class ComponentCheck {
   }
 
  private:
-  TensorComparison compare(const TensorInfo& expected, const QuantizedTensorInfo& info, size_t tensor,
-                           std::vector<std::string>& problems) {
+  TensorComparison compare(const TensorInfo& expected, const QuantizedTensorInfo& info,
+                           size_t tensor, std::vector<std::string>& problems) {
     TensorComparison result{.component = source_.component, .name = info.name};
     ErrorSums sums;
     bool equal = true;
@@ -168,8 +168,8 @@ void summarize(const Artefact& artefact, ValidationReport& report) {
     const uint64_t count = elements[{tensor.component, tensor.name}];
     quality.add(tensor.name, count, tensor.cosine);
     nmse += tensor.nmse * static_cast<double>(count);
-    report.bit_width = report.bit_width == 0 ? tensor.bit_width
-                                             : std::min(report.bit_width, tensor.bit_width);
+    report.bit_width =
+        report.bit_width == 0 ? tensor.bit_width : std::min(report.bit_width, tensor.bit_width);
   }
   report.cosine_similarity = quality.mean();
   report.min_cosine_similarity = quality.worst();

@@ -1,8 +1,8 @@
 // Hands finished work to one writer thread, in order, within a memory bound.
 //
-// The producer asks for room before it allocates; the bytes come free when the work has been written.
-// An exception of the writer reaches the producer at its next call. All methods are for the
-// producer's thread; while they wait they run `poll` at least every 50 ms.
+// The producer asks for room before it allocates; the bytes come free when the work has been
+// written. An exception of the writer reaches the producer at its next call. All methods are for
+// the producer's thread; while they wait they run `poll` at least every 50 ms.
 #pragma once
 
 #include <condition_variable>

@@ -17,7 +17,7 @@ namespace arrow_quant {
 namespace {
 
 // Groups handled at a time; their levels live on the stack.
-constexpr size_t kRun = 64;
+constexpr size_t kRun = 32;
 
 struct Run {
   std::array<float, kRun> step, base;

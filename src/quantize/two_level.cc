@@ -23,15 +23,17 @@ struct Geometry {
   int bits;
   float unit;   ///< m
   float cells;  ///< 2^bits
-  float up;     ///< largest v that q = 16 and z = 7 reach
-  float down;   ///< largest -v that q = 16 and z = -8 reach
+  float up;     ///< the weight farthest up that (16, 7) has within half a step of a level, over s
+  float down;   ///< the same downwards with (16, -8)
 };
 
 Geometry geometry(int bits, int offset_unit) {
-  const float half = static_cast<float>(1 << (bits - 1));
   const float unit = static_cast<float>(offset_unit);
-  return {bits, unit, 2.0F * half, std::min(kMaxV, kMaxQ * (half - 1.0F) + 7.0F * unit),
-          std::min(kMaxV, kMaxQ * half + 8.0F * unit)};
+  const float cells = static_cast<float>(1 << bits);
+  // The levels of (q, z) are centred at m z - q / 2 and reach q * cells / 2 to either side.
+  const float reach = 0.5F * kMaxQ * cells;
+  return {bits, unit, cells, std::min(kMaxV, reach + 7.0F * unit - 0.5F * kMaxQ),
+          std::min(kMaxV, reach + 8.0F * unit + 0.5F * kMaxQ)};
 }
 
 struct Scratch {
@@ -73,8 +75,9 @@ void encode_row(const Geometry& geo, float factor, float row_scale, const float*
 float covering_scale(const Geometry& geo, const float* low, const float* high, size_t groups,
                      float factor) {
   const RangeSummary all = summarize_ranges(low, high, groups, factor);
-  const float wanted =
-      std::max({all.width / (geo.cells * kMaxQ), all.high / geo.up, -all.low / geo.down});
+  // z moves the levels in steps of m, so that up to m / 2 is lost at either end.
+  const float wanted = std::max({all.width / (geo.cells * kMaxQ - geo.unit), all.high / geo.up,
+                                 -all.low / geo.down});
   const float stored = usable_row_scale(wanted);
   if (stored >= wanted || !std::isfinite(stored)) return stored;
   return f16_to_f32(static_cast<uint16_t>(f32_to_f16(stored) + 1));

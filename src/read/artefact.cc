@@ -126,8 +126,9 @@ ComponentTensors load_tensors(const std::vector<ParquetPart>& parts, uint64_t ex
 void check_length(uint64_t found, uint64_t expected, const char* what, const std::string& path,
                   const std::string& tensor) {
   if (found == expected) return;
-  fail(path, std::string(what) + ": expected " + std::to_string(expected) + " bytes, found " +
-                 std::to_string(found),
+  fail(path,
+       std::string(what) + ": expected " + std::to_string(expected) + " bytes, found " +
+           std::to_string(found),
        tensor);
 }
 
@@ -163,7 +164,8 @@ fs::path find_root(const fs::path& start) {
               fs::exists(path) ? "no manifest.json: not an artefact" : "no such file or directory",
               {.path = path,
                .hint = is_model ? "This is a model that is not quantized yet: "
-                                  "arrow-quant quantize " + path + " OUT"
+                                  "arrow-quant quantize " +
+                                      path + " OUT"
                                 : "Pass the folder that arrow-quant quantize wrote."});
 }
 
@@ -203,10 +205,11 @@ Artefact Artefact::open(const std::string& path) {
     records[record.path] = &record;
     std::error_code error;
     const uint64_t size = fs::file_size(root / record.path, error);
-    if (error) fail((root / record.path).string(), "the manifest names this file: " + error.message());
+    if (error)
+      fail((root / record.path).string(), "the manifest names this file: " + error.message());
     if (size != record.size) {
-      fail((root / record.path).string(), "expected " + std::to_string(record.size) +
-                                              " bytes, found " + std::to_string(size));
+      fail((root / record.path).string(),
+           "expected " + std::to_string(record.size) + " bytes, found " + std::to_string(size));
     }
   }
   for (const ManifestComponent& component : state->manifest.components) {

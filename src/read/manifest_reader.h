@@ -8,8 +8,8 @@
 
 namespace arrow_quant {
 
-/// Parse the text of a manifest. Raises kMetadata when it is not JSON, kValidation when its own hash or
-/// a field is wrong, or when a newer version of the format wrote it.
+/// Parse the text of a manifest. Raises kMetadata when it is not JSON, kValidation when its own
+/// hash or a field is wrong, or when a newer version of the format wrote it.
 Manifest parse_manifest(const std::string& text, const std::string& path);
 
 }  // namespace arrow_quant

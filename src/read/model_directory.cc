@@ -88,7 +88,8 @@ void check_against_index(const ModelIndex& component, const ShardIndex& index,
   for (const TensorInfo& tensor : component.tensors) {
     const std::string file = fs::path(component.files[tensor.file].path).filename().string();
     const auto entry = index.file_of.find(tensor.name);
-    const std::string expected = entry == index.file_of.end() ? "no file" : "'" + entry->second + "'";
+    const std::string expected =
+        entry == index.file_of.end() ? "no file" : "'" + entry->second + "'";
     if (!seen.insert(tensor.name).second || expected != "'" + file + "'") {
       throw Error(ErrorCode::kMetadata, "the index names " + expected + ", found in '" + file + "'",
                   {.path = path.string(), .tensor = tensor.name});
@@ -113,7 +114,8 @@ void add_shards(ModelIndex& component, const fs::path& index_path,
     if (!fs::exists(index_path.parent_path() / shard)) missing.push_back(shard);
   }
   if (!missing.empty()) {
-    not_found(index_path, "missing shards: " + join(missing), "Download them into the same folder.");
+    not_found(index_path, "missing shards: " + join(missing),
+              "Download them into the same folder.");
   }
   for (const std::string& shard : shards) add_file(component, index_path.parent_path() / shard);
   component.index_path = index_path.string();
@@ -173,8 +175,8 @@ ModelIndex make_component(const std::string& name, const fs::path& folder) {
   std::vector<std::string> models;
   for (const fs::path& path : list(folder)) {
     if (fs::is_directory(path)) {
-      const bool is_model = fs::exists(path / "model_index.json") ||
-                            !files_with_suffix(path, ".safetensors").empty();
+      const bool is_model =
+          fs::exists(path / "model_index.json") || !files_with_suffix(path, ".safetensors").empty();
       if (is_model) models.push_back(path.filename().string());
     } else if (is_weight_file(path)) {
       foreign.push_back(path.filename().string());
@@ -207,7 +209,8 @@ std::vector<std::string> other_files(const fs::path& root, const ModelDirectory&
     if (!fs::exists(path, ignored)) not_found(path, "a symbolic link that leads nowhere");
     if (!fs::is_regular_file(path, ignored)) continue;
     result.push_back(path.lexically_relative(root).generic_string());
-    if (result.size() > kMaxOtherFiles) not_found(root, "more than 100,000 files: not a model folder");
+    if (result.size() > kMaxOtherFiles)
+      not_found(root, "more than 100,000 files: not a model folder");
   }
   if (error) not_found(root, error.message());
   std::ranges::sort(result);

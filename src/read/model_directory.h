@@ -1,4 +1,5 @@
-// From a path that a user typed to everything that is known about the model without reading weights.
+// From a path that a user typed to everything that is known about the model without reading
+// weights.
 #pragma once
 
 #include <string>
@@ -7,9 +8,10 @@
 
 namespace arrow_quant {
 
-/// Open a safetensors file, a component directory (diffusers or transformers, one file or shards) or a
-/// diffusers pipeline directory, and check every header. Raises kModelNotFound when nothing that can
-/// be read is there, and says what was looked for; kMetadata or kShapeMismatch for malformed files.
+/// Open a safetensors file, a component directory (diffusers or transformers, one file or shards)
+/// or a diffusers pipeline directory, and check every header. Raises kModelNotFound when nothing
+/// that can be read is there, and says what was looked for; kMetadata or kShapeMismatch for
+/// malformed files.
 ModelDirectory open_model(const std::string& path);
 
 }  // namespace arrow_quant

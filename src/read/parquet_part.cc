@@ -24,8 +24,8 @@ namespace {
               {.path = path, .tensor = tensor, .hint = "The artefact is damaged: quantize again."});
 }
 
-/// Our reader as Arrow's random-access file. Stateless but for Tell and Seek, which Parquet does not
-/// use for reading; ReadAt is thread-safe.
+/// Our reader as Arrow's random-access file. Stateless but for Tell and Seek, which Parquet does
+/// not use for reading; ReadAt is thread-safe.
 class PreadFile final : public arrow::io::RandomAccessFile {
  public:
   explicit PreadFile(FileReader file) : file_(std::move(file)) {}
@@ -126,8 +126,7 @@ std::span<const uint8_t> span_of(const std::optional<parquet::ByteArray>& value)
 // The shapes of all rows: a list column, told apart by repetition levels.
 std::vector<std::vector<uint64_t>> read_shapes(parquet::RowGroupReader& group, int64_t rows,
                                                const std::string& path) {
-  auto reader =
-      std::static_pointer_cast<parquet::Int64Reader>(group.Column(kColShape));
+  auto reader = std::static_pointer_cast<parquet::Int64Reader>(group.Column(kColShape));
   std::vector<std::vector<uint64_t>> shapes;
   while (reader->HasNext()) {
     int16_t defined = 0;
@@ -164,8 +163,8 @@ void check_spec(const AffineSpec& spec, const std::string& path, const std::stri
   const int bits = spec.bit_width;
   const bool width = bits == 2 || bits == 4 || bits == 8;
   const bool group = spec.group_size >= 8 && spec.group_size <= 65536 && spec.group_size % 8 == 0;
-  const bool two_level = spec.param_encoding != ParamEncoding::kTwoLevel ||
-                         (bits != 8 && spec.group_size % 32 == 0);
+  const bool two_level =
+      spec.param_encoding != ParamEncoding::kTwoLevel || (bits != 8 && spec.group_size % 32 == 0);
   const bool row = spec.param_encoding != ParamEncoding::kRow || bits == 8;
   if (!width || !group || !two_level || !row) {
     fail(path, "bit width, group size and parameter encoding do not fit together", tensor);
@@ -248,8 +247,8 @@ ParquetPart::ParquetPart(const std::string& folder, const FileRecord& record)
   parquet::ReaderProperties properties;
   properties.set_page_checksum_verification(true);
   try {
-    reader_ = parquet::ParquetFileReader::Open(std::make_shared<PreadFile>(std::move(file)),
-                                               properties);
+    reader_ =
+        parquet::ParquetFileReader::Open(std::make_shared<PreadFile>(std::move(file)), properties);
     check_columns(*reader_->metadata()->schema(), path_);
   } catch (...) {
     rethrow_parquet_error(path_, false);
@@ -263,7 +262,8 @@ std::map<std::string, std::string> ParquetPart::metadata() const {
   std::map<std::string, std::string> result;
   const auto& key_values = reader_->metadata()->key_value_metadata();
   if (key_values == nullptr) return result;
-  for (int64_t i = 0; i < key_values->size(); ++i) result[key_values->key(i)] = key_values->value(i);
+  for (int64_t i = 0; i < key_values->size(); ++i)
+    result[key_values->key(i)] = key_values->value(i);
   return result;
 }
 

@@ -1,7 +1,7 @@
 // One Parquet file of an artefact: the small columns of all its rows, and the bytes of one row.
 //
-// The footer is verified against the manifest before it is parsed; page checksums are verified as pages
-// are read. Thread-safe after construction.
+// The footer is verified against the manifest before it is parsed; page checksums are verified as
+// pages are read. Thread-safe after construction.
 #pragma once
 
 #include <cstdint>

@@ -5,11 +5,14 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "arrow_quant/error.h"
 #include "core/checked.h"
 #include "core/hash.h"
+#include "core/json.h"
+#include "core/text.h"
 
 namespace arrow_quant {
 namespace {
@@ -37,8 +40,10 @@ class HeaderBuilder final : public nlohmann::json_sax<Json> {
 
   bool null() override { reject("null"); }
   bool boolean(bool) override { reject("a boolean"); }
-  bool number_integer(int64_t value) override { reject("the negative number " + std::to_string(value)); }
-  bool number_float(double, const std::string& text) override { reject("the number " + text); }
+  bool number_integer(int64_t value) override {
+    reject("the negative number " + std::to_string(value));
+  }
+  bool number_float(double, const std::string& text) override { reject("the number " + printable(text)); }
   bool binary(Json::binary_t&) override { reject("binary data"); }
 
   bool number_unsigned(uint64_t value) override {
@@ -128,8 +133,8 @@ class HeaderBuilder final : public nlohmann::json_sax<Json> {
 
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
-    fail(path_, "the header is not valid JSON: byte " + std::to_string(position) + ": " +
-                    error.what());
+    fail(path_,
+         "the header is not valid JSON: byte " + std::to_string(position) + ": " + json_problem(error));
   }
 
  private:
@@ -150,26 +155,27 @@ class HeaderBuilder final : public nlohmann::json_sax<Json> {
   };
   enum Field : unsigned { kHasDtype = 1, kHasShape = 2, kHasOffsets = 4 };
 
-  // Names of strangers go into messages: keep them short.
-  static std::string printable(const std::string& text) {
-    return text.size() <= 80 ? text : text.substr(0, 80) + "...";
-  }
-
   [[noreturn]] void fail_here(const std::string& what) const {
     fail(path_, what, printable(tensor_.name));
   }
 
   [[noreturn]] void reject(const std::string& found) const {
-    static constexpr const char* kExpected[] = {
-        "the header to be an object", "a tensor name",
-        "__metadata__ to be an object", "a key",
-        "__metadata__ values to be strings", "the entry to be an object",
-        "a field", "dtype to be a string",
-        "shape to be an array", "dimensions to be whole numbers",
-        "data_offsets to be an array", "data_offsets to be whole numbers",
-        "the end"};
+    static constexpr const char* kExpected[] = {"the header to be an object",
+                                                "a tensor name",
+                                                "__metadata__ to be an object",
+                                                "a key",
+                                                "__metadata__ values to be strings",
+                                                "the entry to be an object",
+                                                "a field",
+                                                "dtype to be a string",
+                                                "shape to be an array",
+                                                "dimensions to be whole numbers",
+                                                "data_offsets to be an array",
+                                                "data_offsets to be whole numbers",
+                                                "the end"};
     const bool in_tensor = place_ >= Place::kTensorStart && place_ != Place::kEnd;
-    fail(path_, std::string("expected ") + kExpected[static_cast<size_t>(place_)] + ", found " + found,
+    fail(path_,
+         std::string("expected ") + kExpected[static_cast<size_t>(place_)] + ", found " + found,
          in_tensor ? printable(tensor_.name) : "");
   }
 
@@ -181,7 +187,8 @@ class HeaderBuilder final : public nlohmann::json_sax<Json> {
       return true;
     }
     if (name.size() > Limits::kMaxNameBytes) {
-      fail(path_, "a tensor name of " + std::to_string(name.size()) + " bytes, at most 4096 are read");
+      fail(path_,
+           "a tensor name of " + std::to_string(name.size()) + " bytes, at most 4096 are read");
     }
     if (header_.tensors.size() == Limits::kMaxTensors) {
       fail(path_, "more than 1,000,000 tensors");
@@ -263,8 +270,8 @@ void check_sizes(const std::vector<TensorInfo>& tensors, const std::string& path
     }
     if (*expected != tensor.nbytes) {
       throw Error(ErrorCode::kShapeMismatch,
-                  "shape and dtype need " + std::to_string(*expected) + " bytes, data_offsets span " +
-                      std::to_string(tensor.nbytes),
+                  "shape and dtype need " + std::to_string(*expected) +
+                      " bytes, data_offsets span " + std::to_string(tensor.nbytes),
                   {.path = path, .tensor = tensor.name});
     }
   }
@@ -284,8 +291,8 @@ void check_cover(const std::vector<TensorInfo>& tensors, uint64_t data_bytes,
     }
     if (tensor.nbytes > data_bytes - end) {
       fail(path,
-           "data_offsets end at " + std::to_string(tensor.offset + tensor.nbytes) + ", the file has " +
-               std::to_string(data_bytes) + " bytes of data",
+           "data_offsets end at " + std::to_string(tensor.offset + tensor.nbytes) +
+               ", the file has " + std::to_string(data_bytes) + " bytes of data",
            tensor.name, "An incomplete download?");
     }
     end += tensor.nbytes;
@@ -317,9 +324,9 @@ std::string looks_like(std::string_view start) {
   if (begins("GGUF")) return "a GGUF file";
   if (begins("PAR1")) return "a Parquet file";
   if (begins("version ")) return "a git-lfs pointer (run 'git lfs pull')";
-  if (begins("<!DOCTY") || begins("<html") || begins("<!docty")) {
-    return "an HTML page (a failed download?)";
-  }
+  if (begins("\x89HDF")) return "an HDF5 file";
+  if (begins("<")) return "an HTML page (a failed download?)";
+  if (begins("{")) return "JSON text (a failed download?)";
   return {};
 }
 
@@ -352,26 +359,30 @@ SafetensorsHeader parse_safetensors_header(std::string_view header, uint64_t fil
 SafetensorsHeader read_safetensors_header(const FileReader& file, SourceFile& identity) {
   const std::string& path = file.path();
   if (file.size() < kLengthBytes) {
-    fail(path, "expected at least 8 bytes (the header length), found " + std::to_string(file.size()),
-         {}, "An empty or incomplete download?");
+    fail(path,
+         "expected at least 8 bytes (the header length), found " + std::to_string(file.size()), {},
+         "An empty or incomplete download?");
   }
-  std::byte start[kLengthBytes];
-  file.read_exact(0, start);
-  const std::string kind =
-      looks_like(std::string_view(reinterpret_cast<const char*>(start), kLengthBytes));
-  if (!kind.empty()) fail(path, "expected a safetensors file, found what looks like " + kind);
-
+  char start[kLengthBytes + 1] = {};  // the length and the first byte of the header
+  const size_t known = std::min<uint64_t>(file.size(), sizeof(start));
+  file.read_exact(0, std::as_writable_bytes(std::span(start, known)));
   uint64_t length = 0;
   static_assert(std::endian::native == std::endian::little);
   std::memcpy(&length, start, kLengthBytes);
+  // A valid length may look like the start of another format: 640 is that of a pickle.
+  if (start[kLengthBytes] != '{' || length > Limits::kMaxHeaderBytes) {
+    const std::string kind = looks_like(std::string_view(start, known));
+    if (!kind.empty()) fail(path, "expected a safetensors file, found what looks like " + kind);
+  }
   if (length < 2) fail(path, "a header of " + std::to_string(length) + " bytes holds no tensors");
   if (length > Limits::kMaxHeaderBytes) {
     fail(path, "a header of " + std::to_string(length) + " bytes, at most 100 MB are read", {},
          "Is this a safetensors file?");
   }
   if (length > file.size() - kLengthBytes) {
-    fail(path, "the header needs " + std::to_string(length) + " bytes, the file has " +
-                   std::to_string(file.size() - kLengthBytes) + " after the length",
+    fail(path,
+         "the header needs " + std::to_string(length) + " bytes, the file has " +
+             std::to_string(file.size() - kLengthBytes) + " after the length",
          {}, "An incomplete download?");
   }
   std::string header(length, '\0');

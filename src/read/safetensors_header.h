@@ -1,8 +1,8 @@
 // The safetensors header, checked as a whole before anything larger than the header is allocated.
 //
-// `parse_safetensors_header` is a pure function of the header bytes and the file size, so that it can
-// be tested and fuzzed alone. What it accepts is exact: sorted contiguous offsets that cover the file,
-// sizes equal to shape times dtype, no duplicate name, no unknown field or dtype.
+// `parse_safetensors_header` is a pure function of the header bytes and the file size, so that it
+// can be tested and fuzzed alone. What it accepts is exact: sorted contiguous offsets that cover
+// the file, sizes equal to shape times dtype, no duplicate name, no unknown field or dtype.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-/// Check `header` (the JSON text, without its 8-byte length) of a file of `file_size` bytes. `path` is
-/// for messages. Raises kMetadata, or kShapeMismatch when a size is not shape times dtype.
+/// Check `header` (the JSON text, without its 8-byte length) of a file of `file_size` bytes. `path`
+/// is for messages. Raises kMetadata, or kShapeMismatch when a size is not shape times dtype.
 SafetensorsHeader parse_safetensors_header(std::string_view header, uint64_t file_size,
                                            const std::string& path);
 

@@ -13,7 +13,8 @@ struct ShardIndex {
   std::optional<uint64_t> total_size;          ///< as the index claims; only ever a warning
 };
 
-/// Parse the text of `*.safetensors.index.json`. Every file name must be one plain name that ends in
+/// Parse the text of `*.safetensors.index.json`. Every file name must be one plain name that ends
+/// in
 /// ".safetensors", so that no path leaves the folder. Raises kMetadata.
 ShardIndex parse_shard_index(const std::string& text, const std::string& path);
 

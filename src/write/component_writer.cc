@@ -115,8 +115,10 @@ class ComponentWriter::Part {
     write_shapes(group, rows);
     text([](const Row& row) { return dtype_info(row.info.source_dtype).name; });
     text([](const Row& row) { return to_string(row.info.encoding); });
-    write_optional<Int>(group, rows, affine, [](const Row& row) { return row.info.spec.bit_width; });
-    write_optional<Int>(group, rows, affine, [](const Row& row) { return row.info.spec.group_size; });
+    write_optional<Int>(group, rows, affine,
+                        [](const Row& row) { return row.info.spec.bit_width; });
+    write_optional<Int>(group, rows, affine,
+                        [](const Row& row) { return row.info.spec.group_size; });
     write_optional<Int>(group, rows, affine, [](const Row&) { return 1; });
     write_required<Bytes>(group, rows, [](const Row& row) { return byte_array(row.chunk.codes); });
     write_optional<Bytes>(group, rows, affine, [](const Row& row) {
@@ -124,7 +126,8 @@ class ComponentWriter::Part {
     });
     write_optional<Bytes>(group, rows, has_scales,
                           [](const Row& row) { return byte_array(row.chunk.row_scales); });
-    write_optional<Float>(group, rows, affine, [](const Row& row) { return row.chunk.tensor_scale; });
+    write_optional<Float>(group, rows, affine,
+                          [](const Row& row) { return row.chunk.tensor_scale; });
     write_optional<Int>(group, rows, has_unit,
                         [](const Row& row) { return int32_t{row.chunk.offset_unit}; });
     write_optional<Bytes>(group, rows, affine,

@@ -1,7 +1,7 @@
 // Streams the tensors of one component into weights.parquet, or into a folder of parts.
 //
-// Chunks are written as they come; the writer holds at most the small ones of one row group and what
-// Parquet needs for one large chunk. Same chunks and metadata, same bytes. Not thread-safe.
+// Chunks are written as they come; the writer holds at most the small ones of one row group and
+// what Parquet needs for one large chunk. Same chunks and metadata, same bytes. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 namespace arrow_quant {
 
 struct ComponentWriterOptions {
-  std::string directory;                        ///< of the component in the artefact; "" is the root
+  std::string directory;  ///< of the component in the artefact; "" is the root
   std::map<std::string, std::string> metadata;  ///< key-values of every part's schema
   uint64_t planned_bytes = 0;                   ///< decides between one file and parts
   uint64_t part_size = 1ULL << 30;

@@ -11,9 +11,8 @@ std::string write_manifest(const Manifest& manifest) {
   using Json = nlohmann::json;
   Json components = Json::array();
   for (const ManifestComponent& component : manifest.components) {
-    components.push_back({{"name", component.name},
-                          {"parts", component.parts},
-                          {"tensors", component.tensors}});
+    components.push_back(
+        {{"name", component.name}, {"parts", component.parts}, {"tensors", component.tensors}});
   }
   Json files = Json::array();
   for (const FileRecord& file : manifest.files) {

@@ -7,15 +7,14 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _PIPE_WIDTH = 1000  # a row is one line when nobody looks at it on a terminal
 _MESSAGE_WIDTH = 30
+_GAP = 2
 
 
 def printable(text: str, *, keep_newlines: bool = False) -> str:
@@ -45,26 +44,49 @@ def warn(messages: Sequence[str]) -> None:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
 ) -> None:
-    """Print rows under headings; columns named in `right` are aligned to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        if column in right:
-            table.add_column(column, justify="right", no_wrap=True)
-        else:
-            table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    _stdout().print(table)
+    """Print rows under headings; columns named in `right` are aligned to the right.
+
+    Where the rows are wider than the terminal, the first cell stands on a line of its own.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if sum(widths) + _GAP * (len(widths) - 1) <= _stdout().width:
+        for line in [columns, *cells]:
+            _print_line(_aligned(line, columns, widths, right), heading=line is columns)
+        return
+    _print_line(columns[0], heading=True)
+    _print_line("  " + _aligned(columns[1:], columns[1:], widths[1:], right), heading=True)
+    for line in cells:
+        _print_line(line[0])
+        _print_line("  " + _aligned(line[1:], columns[1:], widths[1:], right))
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one pair a line."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
+    width = max((len(name) for name, _ in facts), default=0) + _GAP
     for name, value in facts:
-        table.add_row(name, Text(printable(value)))
-    _stdout().print(table)
+        text = Text(name.ljust(width), style="bold")
+        text.append(printable(value), style="not bold")
+        _stdout().print(text, soft_wrap=True)
+
+
+def print_blank() -> None:
+    """Print an empty line."""
+    _stdout().print()
+
+
+def _aligned(
+    line: Sequence[str], columns: Sequence[str], widths: Sequence[int], right: Sequence[str]
+) -> str:
+    padded = [
+        cell.rjust(width) if column in right else cell.ljust(width)
+        for cell, column, width in zip(line, columns, widths, strict=True)
+    ]
+    return (" " * _GAP).join(padded).rstrip()
+
+
+def _print_line(line: str, *, heading: bool = False) -> None:
+    _stdout().print(Text(line, style="bold" if heading else ""), soft_wrap=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Every = Annotated[bool, typer.Option("--all", help="List kept tensors one by one as well.")]
 Model = Annotated[
     Path, typer.Argument(help="Pipeline directory, component directory, or safetensors file.")
 ]

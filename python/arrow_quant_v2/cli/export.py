@@ -50,4 +50,6 @@ def export(
         facts = {"path": str(written), "format": format.value, "bytes": size, "files": len(files)}
         print_json(json_module.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        print_facts([("output", str(written)), ("size", f"{size_text(size)} in {len(files)} files")])
+        print_facts(
+            [("output", str(written)), ("size", f"{size_text(size)} in {len(files)} files")]
+        )

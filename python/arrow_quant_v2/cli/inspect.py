@@ -12,6 +12,7 @@ from arrow_quant_v2.api import ArrowQuantV2
 from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
 from arrow_quant_v2.cli import _options as options
 from arrow_quant_v2.cli._console import (
+    print_blank,
     print_facts,
     print_json,
     print_table,
@@ -30,6 +31,7 @@ def inspect(
     metadata: Annotated[
         bool, typer.Option("--metadata", help="Print what the Parquet schema records instead.")
     ] = False,
+    every: options.Every = False,
     json: options.Json = False,
 ) -> None:
     """Show the tensors of an artefact: bits, sizes, cosine similarity and error."""
@@ -41,7 +43,7 @@ def inspect(
     if json:
         print_json(json_module.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        _print_artefact(facts)
+        _print_artefact(facts, every)
 
 
 @command
@@ -113,18 +115,22 @@ def _tensor_facts(component: str, tensors: QuantizedComponent) -> list[dict[str,
 
 def _weighted(entries: list[dict[str, Any]], key: str) -> float:
     """Mean over tensors, weighted by their number of weights."""
-    weights = [math.prod(entry["shape"]) for entry in entries]
-    total = sum(weights)
-    if total == 0:
-        return 1.0
-    return sum(w * float(e[key]) for w, e in zip(weights, entries, strict=True)) / total
+    total = 0
+    score = 0.0
+    for entry in entries:
+        weights = math.prod(entry["shape"])
+        total += weights
+        score += weights * float(entry[key])
+    return score / total if total else 1.0
 
 
-def _print_artefact(facts: dict[str, Any]) -> None:
+def _print_artefact(facts: dict[str, Any], every: bool) -> None:
     several = len(facts["components"]) > 1
     rows = []
     for entry in facts["tensors"]:
         kept = entry["bit_width"] is None
+        if kept and not every:
+            continue
         rows.append(
             [
                 f"{entry['component']}/{entry['name']}" if several else entry["name"],
@@ -138,13 +144,15 @@ def _print_artefact(facts: dict[str, Any]) -> None:
         )
     columns = ["tensor", "shape", "bits", "encoding", "size", "cosine", "NMSE"]
     print_table(columns, rows, right=["bits", "size", "cosine", "NMSE"])
-    quantized = sum(entry["bit_width"] is not None for entry in facts["tensors"])
+    print_blank()
+    kept_sizes = [e["stored_bytes"] for e in facts["tensors"] if e["bit_width"] is None]
+    quantized = len(facts["tensors"]) - len(kept_sizes)
     print_facts(
         [
             ("modality", str(facts["modality"])),
-            ("tensors", f"{quantized} quantized, {len(facts['tensors']) - quantized} kept"),
+            ("quantized", f"{quantized} tensors, {facts['bits_per_weight']:.3f} bits per weight"),
+            ("kept", f"{len(kept_sizes)} tensors, exact, {size_text(sum(kept_sizes))}"),
             ("size", size_text(facts["stored_bytes"])),
-            ("bits per weight", f"{facts['bits_per_weight']:.3f} (quantized tensors)"),
             ("cosine", f"mean {facts['cosine_similarity']:.6f}"),
             ("worst layer", f"{facts['min_cosine_similarity']:.6f}  {facts['worst_layer']}"),
         ]

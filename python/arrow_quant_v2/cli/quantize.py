@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from arrow_quant_v2.api import quantize_files
 from arrow_quant_v2.cli import _options as options
 from arrow_quant_v2.cli._console import (
+    print_blank,
     print_facts,
     print_json,
     print_table,
@@ -64,9 +66,7 @@ def quantize(
         max_memory_mb=max_memory_mb,
     )
     with progress_bar(quiet=json) as show:
-        result = quantize_files(
-            model, out, settings, overwrite=overwrite, progress_callback=show
-        )
+        result = quantize_files(model, out, settings, overwrite=overwrite, progress_callback=show)
     warn(result["warnings"])
     if json:
         print_json(result.json(tensors=True))
@@ -90,6 +90,7 @@ def plan(
     fail_fast: options.FailFast = False,
     threads: options.Threads = None,
     max_memory_mb: options.MaxMemory = None,
+    every: options.Every = False,
     json: options.Json = False,
 ) -> None:
     """Show what would happen to every tensor, and why. Writes nothing."""
@@ -113,7 +114,7 @@ def plan(
     if json:
         print_json(made.json())
     else:
-        _print_plan(made)
+        _print_plan(made, every)
 
 
 def _print_result(result: QuantizationResult) -> None:
@@ -143,23 +144,37 @@ def _print_result(result: QuantizationResult) -> None:
     print_facts(facts)
 
 
-def _print_plan(made: ModelPlan) -> None:
+def _print_plan(made: ModelPlan, every: bool) -> None:
     several = len(made.components) > 1
-    rows = [_row(tensor, several) for tensor in made.tensors]
-    print_table(["tensor", "shape", "bits", "encoding", "size", "why"], rows, right=["bits", "size"])
+    shown = [tensor for tensor in made.tensors if every or not _is_kept_by_default(tensor)]
+    print_table(
+        ["tensor", "shape", "bits", "encoding", "size", "why"],
+        [_row(tensor, several) for tensor in shown],
+        right=["bits", "size"],
+    )
+    print_blank()
     quantized = sum(tensor.bit_width is not None for tensor in made.tensors)
     smaller = made.source_bytes / made.planned_bytes if made.planned_bytes else 1.0
-    print_facts(
-        [
-            ("modality", f"{made.modality} ({made.modality_reason})"),
-            ("strategy", made.strategy),
-            ("components", ", ".join(name for name in made.components if name) or "the model"),
-            ("tensors", f"{quantized} quantized, {len(made.tensors) - quantized} kept"),
-            ("source", size_text(made.source_bytes)),
-            ("planned", f"{size_text(made.planned_bytes)}, {smaller:.2f} times smaller"),
-            ("bits per weight", f"{made.bits_per_weight:.3f} (quantized tensors)"),
-        ]
-    )
+    facts = [
+        ("modality", f"{made.modality} ({made.modality_reason})"),
+        ("strategy", made.strategy),
+        ("components", ", ".join(name for name in made.components if name) or "the model"),
+        ("quantized", f"{quantized} tensors, {made.bits_per_weight:.3f} bits per weight"),
+    ]
+    kept = Counter(tensor.reason for tensor in made.tensors if tensor.bit_width is None)
+    facts += [
+        ("kept", f"{count} tensors ({reason.removeprefix('kept: ')})")
+        for reason, count in kept.most_common()
+    ]
+    facts += [
+        ("source", size_text(made.source_bytes)),
+        ("planned", f"{size_text(made.planned_bytes)}, {smaller:.2f} times smaller"),
+    ]
+    print_facts(facts)
+
+
+def _is_kept_by_default(tensor: PlannedTensor) -> bool:
+    return tensor.bit_width is None and tensor.reason.startswith("kept: ")
 
 
 def _row(tensor: PlannedTensor, several: bool) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import numpy as np
 import numpy.typing as npt
 
 _ALIGNMENT = 8
@@ -30,12 +31,12 @@ class SafetensorsWriter:
 
     def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
         self._left = sum(entry.nbytes for entry in entries)
-        self._file: BinaryIO = open(path, "xb", buffering=0)
+        self._file: BinaryIO = open(path, "xb", buffering=0)  # noqa: SIM115
         self._file.write(_header(entries))
 
     def append(self, array: npt.NDArray[Any]) -> None:
         """Write the bytes of a C-contiguous array."""
-        data = memoryview(array.reshape(-1).view("u1"))
+        data = array.reshape(-1).view(np.uint8).data
         self._left -= len(data)
         while data:
             data = data[self._file.write(data) or 0 :]

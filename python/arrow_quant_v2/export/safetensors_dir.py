@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from arrow_quant_v2._engine import ProgressCallback, StrPath
 from arrow_quant_v2._native import core
 from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
-from arrow_quant_v2.dtypes import FLOAT_NAMES, float_dtype, numpy_dtype, safetensors_name
+from arrow_quant_v2.dtypes import float_dtype, numpy_dtype, safetensors_name
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.export._safetensors_writer import Entry, SafetensorsWriter
 from arrow_quant_v2.export._staging import staged_directory
@@ -214,13 +214,11 @@ def _values(
             continue
         dtype = numpy_dtype(entry.dtype)
         assert dtype is not None  # every type that can be quantized has one
-        yield from _dequantized(chunk, num_threads, lambda block: block.astype(dtype, copy=False))
+        yield from _dequantized(chunk, dtype, num_threads)
 
 
 def _dequantized(
-    chunk: core.Tensor,
-    num_threads: int,
-    convert: Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]],
+    chunk: core.Tensor, dtype: np.dtype[Any], num_threads: int
 ) -> Iterator[npt.NDArray[Any]]:
     rows = chunk.info.shape[0]
     cols = math.prod(chunk.info.shape[1:])
@@ -229,4 +227,4 @@ def _dequantized(
         count = min(step, rows - first)
         block = np.empty(count * cols, np.float32)
         chunk.slice_rows(first, count).dequantize(block, num_threads)
-        yield convert(block)
+        yield block.astype(dtype, copy=False)
