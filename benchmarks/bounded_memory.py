@@ -46,9 +46,12 @@ def write_once(path: Path, size: int) -> float:
     return seconds
 
 
-def quantize(model: Path, out: Path, method: str, memory_mb: int) -> tuple[float, float]:
+def quantize(
+    model: Path, out: Path, method: str, memory_mb: int, *, bit_width: int = 4
+) -> tuple[float, float]:
     """Run the command; return (seconds, peak resident MB of that process)."""
-    command = [sys.executable, "-m", "arrow_quant_v2.cli", "quantize", str(model), str(out)]
+    command = [str(Path(sys.executable).with_name("arrow-quant")), "quantize", str(model), str(out)]
+    command += ["--bit-width", str(bit_width)]
     command += ["--method", method, "--max-memory-mb", str(memory_mb), "--overwrite", "--json"]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ class Peer:
 class Ggml:
     """``ggml_quantize_chunk`` of a libggml that some installed wheel carries."""
 
-    TYPES = {"q4_0": 2, "q4_1": 3, "q8_0": 8, "q2_K": 10, "q4_K": 12}
+    TYPES: ClassVar = {"q4_0": 2, "q4_1": 3, "q8_0": 8, "q2_K": 10, "q4_K": 12}
 
     def __init__(self, library: Path) -> None:
         self._lib = ctypes.CDLL(str(library))

@@ -1,4 +1,4 @@
-"""Synthetic inputs: random weights in the shapes of a 7B language model, written in bounded memory."""
+"""Synthetic inputs: random weights in the shapes of a 7B language model."""
 
 from __future__ import annotations
 

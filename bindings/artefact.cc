@@ -4,7 +4,6 @@
 #include <nanobind/stl/map.h>
 
 #include <cstddef>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <string>
@@ -41,10 +40,7 @@ Tensor read_chunk(const Artefact& artefact, size_t component, size_t tensor, siz
     copy.rows = view.rows;
     copy.codes.assign(view.codes.begin(), view.codes.end());
     copy.params.assign(view.params.begin(), view.params.end());
-    copy.row_scales.resize(view.row_scales.size() / sizeof(uint16_t));
-    if (!copy.row_scales.empty()) {
-      std::memcpy(copy.row_scales.data(), view.row_scales.data(), view.row_scales.size());
-    }
+    copy.row_scales.assign(view.row_scales.begin(), view.row_scales.end());
     copy.tensor_scale = view.tensor_scale;
     copy.offset_unit = view.offset_unit;
   });

@@ -48,9 +48,7 @@ def read_idx_images(path: Path) -> npt.NDArray[np.uint8]:
         raise ValueError(f"{path}: expected IDX images (magic 00000803), found {raw[:4].hex()}")
     count, rows, columns = struct.unpack(">III", raw[4:16])
     if len(raw) - 16 != count * rows * columns:
-        raise ValueError(
-            f"{path}: expected {count * rows * columns} pixels, found {len(raw) - 16}"
-        )
+        raise ValueError(f"{path}: expected {count * rows * columns} pixels, found {len(raw) - 16}")
     return np.frombuffer(raw, np.uint8, offset=16).reshape(count, rows, columns)
 
 

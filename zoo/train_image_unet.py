@@ -73,9 +73,7 @@ class Trainer:
         self.unet = make_unet().to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.unet).eval()
         self.scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
-        self.optimizer = torch.optim.AdamW(
-            self.unet.parameters(), LEARNING_RATE, weight_decay=1e-4
-        )
+        self.optimizer = torch.optim.AdamW(self.unet.parameters(), LEARNING_RATE, weight_decay=1e-4)
         self.step = 0
         self.steps = epochs * (len(images) // BATCH)
 
@@ -99,9 +97,7 @@ class Trainer:
         self.step += 1
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for average, current in zip(
-                self.ema.parameters(), self.unet.parameters(), strict=True
-            ):
+            for average, current in zip(self.ema.parameters(), self.unet.parameters(), strict=True):
                 average.lerp_(current, 1 - decay)
         return float(loss)
 

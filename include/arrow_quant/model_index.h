@@ -60,6 +60,7 @@ struct ModelDirectory {
   Kind kind = Kind::kComponent;
   std::string path;
   std::string model_index_json;        ///< text of model_index.json for a pipeline
+  std::string metadata_json;           ///< text of metadata.json; empty when there is none
   std::vector<ModelIndex> components;  ///< those that have weights, by name
   /// Every other regular file to carry over, relative to `path` (configs, scheduler, tokenizer,
   /// README), sorted; weight files and shard indexes of `components` are not in it.

@@ -26,6 +26,17 @@ constexpr const char* kIndexSuffix = ".safetensors.index.json";
   throw Error(ErrorCode::kModelNotFound, what, {.path = path.string(), .hint = hint});
 }
 
+// Unlike the functions of std::filesystem these never throw: a loop of links does not exist.
+bool exists(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+bool is_directory(const fs::path& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
 bool has_suffix(const fs::path& path, std::string_view suffix) {
   return path.filename().string().ends_with(suffix);
 }
@@ -53,7 +64,8 @@ std::vector<fs::path> list(const fs::path& folder) {
 std::vector<fs::path> files_with_suffix(const fs::path& folder, std::string_view suffix) {
   std::vector<fs::path> found;
   for (const fs::path& path : list(folder)) {
-    if (has_suffix(path, suffix)) found.push_back(path);
+    const bool hidden = path.filename().string().starts_with(".");  // "._model.safetensors"
+    if (!hidden && has_suffix(path, suffix)) found.push_back(path);
   }
   return found;
 }
@@ -65,7 +77,7 @@ std::vector<std::string> names(const std::vector<fs::path>& paths) {
 }
 
 std::string read_if_present(const fs::path& path) {
-  return fs::exists(path) ? read_text_file(path.string(), kMaxConfigBytes) : std::string{};
+  return exists(path) ? read_text_file(path.string(), kMaxConfigBytes) : std::string{};
 }
 
 void add_file(ModelIndex& component, const fs::path& path) {
@@ -111,7 +123,7 @@ void add_shards(ModelIndex& component, const fs::path& index_path,
   for (const auto& [name, file] : index.file_of) shards.insert(file);
   std::vector<std::string> missing;
   for (const std::string& shard : shards) {
-    if (!fs::exists(index_path.parent_path() / shard)) missing.push_back(shard);
+    if (!exists(index_path.parent_path() / shard)) missing.push_back(shard);
   }
   if (!missing.empty()) {
     not_found(index_path, "missing shards: " + join(missing),
@@ -135,14 +147,15 @@ bool add_weights(ModelIndex& component, const fs::path& folder,
                  std::vector<std::string>& warnings) {
   const std::vector<fs::path> indexes = files_with_suffix(folder, kIndexSuffix);
   const std::vector<fs::path> files = files_with_suffix(folder, ".safetensors");
+  std::error_code error;
   for (const char* stem : {"diffusion_pytorch_model", "model"}) {
     const fs::path index = folder / (std::string(stem) + kIndexSuffix);
-    if (fs::exists(index)) {
+    if (exists(index)) {
       add_shards(component, index, warnings);
       return true;
     }
     const fs::path file = folder / (std::string(stem) + ".safetensors");
-    if (fs::exists(fs::symlink_status(file))) {
+    if (fs::exists(fs::symlink_status(file, error))) {
       add_file(component, file);
       return true;
     }
@@ -174,9 +187,9 @@ ModelIndex make_component(const std::string& name, const fs::path& folder) {
   std::vector<std::string> foreign;
   std::vector<std::string> models;
   for (const fs::path& path : list(folder)) {
-    if (fs::is_directory(path)) {
+    if (is_directory(path)) {
       const bool is_model =
-          fs::exists(path / "model_index.json") || !files_with_suffix(path, ".safetensors").empty();
+          exists(path / "model_index.json") || !files_with_suffix(path, ".safetensors").empty();
       if (is_model) models.push_back(path.filename().string());
     } else if (is_weight_file(path)) {
       foreign.push_back(path.filename().string());
@@ -191,22 +204,27 @@ ModelIndex make_component(const std::string& name, const fs::path& folder) {
   not_found(folder, "no model in this folder", hint);
 }
 
-// Every regular file below `root` that is not a weight file of a component.
-std::vector<std::string> other_files(const fs::path& root, const ModelDirectory& model) {
+// Every regular file below `root` that is not a weight file of a component. Links to folders are
+// followed as links to files are; the limits stop a loop.
+std::vector<std::string> other_files(const fs::path& root, ModelDirectory& model) {
   std::set<fs::path> component_folders;
   for (const ModelIndex& component : model.components) component_folders.insert(component.path);
   std::vector<std::string> result;
   std::error_code error;
-  fs::recursive_directory_iterator it(root, error);
+  fs::recursive_directory_iterator it(root, fs::directory_options::follow_directory_symlink, error);
   for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
     const fs::path& path = it->path();
     const bool hidden = path.filename().string().starts_with(".");
-    if (hidden && it->is_directory()) it.disable_recursion_pending();
+    if (hidden && is_directory(path)) it.disable_recursion_pending();
     if (it.depth() > 16) not_found(path, "folders nested deeper than 16");
     std::error_code ignored;
-    if (hidden || fs::is_directory(path, ignored)) continue;
+    if (hidden || is_directory(path)) continue;
     if (component_folders.contains(path.parent_path()) && is_weight_file(path)) continue;
-    if (!fs::exists(path, ignored)) not_found(path, "a symbolic link that leads nowhere");
+    if (path.parent_path() == root && is_weight_file(path)) {  // the pipeline once more, in one file
+      model.warnings.push_back(path.string() + ": no component of the pipeline, left out");
+      continue;
+    }
+    if (!exists(path)) not_found(path, "a symbolic link that leads nowhere");
     if (!fs::is_regular_file(path, ignored)) continue;
     result.push_back(path.lexically_relative(root).generic_string());
     if (result.size() > kMaxOtherFiles)
@@ -227,7 +245,7 @@ void open_pipeline(ModelDirectory& model, const fs::path& root) {
   }
   for (const auto& [name, value] : document.items()) {
     const bool plain = name.find_first_of("/\\") == std::string::npos && !name.starts_with(".");
-    if (!value.is_array() || !plain || !fs::is_directory(root / name)) continue;
+    if (!value.is_array() || !plain || !is_directory(root / name)) continue;
     ModelIndex component = make_component(name, root / name);
     if (add_weights(component, root / name, model.warnings)) {
       model.components.push_back(std::move(component));
@@ -242,7 +260,7 @@ void open_pipeline(ModelDirectory& model, const fs::path& root) {
   const fs::path wanted = path.has_filename() ? path.filename() : path.parent_path().filename();
   std::string hint = "Pass a model folder or a .safetensors file.";
   std::error_code error;
-  if (fs::is_directory(parent.empty() ? "." : parent, error)) {
+  if (is_directory(parent.empty() ? "." : parent)) {
     const std::string near =
         nearest(wanted.string(), names(list(parent.empty() ? fs::path(".") : parent)));
     if (!near.empty()) hint = "Did you mean '" + near + "'?";
@@ -282,13 +300,14 @@ ModelDirectory open_model(const std::string& path_text) {
     return model;
   }
   const fs::path root = path.has_filename() ? path : path.parent_path();
-  if (fs::exists(root / "model_index.json")) {
+  if (exists(root / "model_index.json")) {
     open_pipeline(model, root);
   } else {
     ModelIndex component = make_component("", root);
     if (!add_weights(component, root, model.warnings)) no_weights(root);
     model.components.push_back(std::move(component));
   }
+  model.metadata_json = read_if_present(root / "metadata.json");
   model.other_files = other_files(root, model);
   return model;
 }

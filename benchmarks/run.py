@@ -1,0 +1,197 @@
+"""Run every benchmark and write docs/benchmarks.md.
+
+``python -m benchmarks.run [--build DIR] [--work DIR] [--from-json FILE]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bounded_memory, quantizers
+from benchmarks.synthetic import write_llm
+
+ROOT = quantizers.ROOT
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def read_back(build: Path, work: Path) -> list[dict[str, Any]]:
+    """Dequantize a whole artefact of 0.8 G weights at every width."""
+    model = work / "readback-model"
+    write_llm(model, 4)
+    rows = []
+    for bits in (4, 2, 8):
+        out = work / f"readback-{bits}"
+        bounded_memory.quantize(model, out, "rtn", 1024, bit_width=bits)
+        program = build / "benchmarks" / "cpp" / "bench_artefact"
+        done = subprocess.run([program, out], check=True, capture_output=True, text=True)
+        rows.append({"bit_width": bits, **json.loads(done.stdout)})
+        shutil.rmtree(out)
+    shutil.rmtree(model)
+    return rows
+
+
+def measure(build: Path, work: Path) -> dict[str, Any]:
+    results = quantizers.measure(build)
+    results["read_back"] = read_back(build, work)
+    results["bounded_memory"] = bounded_memory.measure(work, 4, "rtn", 300)
+    return results
+
+
+def error_section(error: dict[str, Any]) -> str:
+    rows = sorted(
+        error["own"] + error["peers"], key=lambda row: (row["bits_per_weight"], row["gauss"])
+    )
+    own = {row["name"] for row in error["own"]}
+    return (
+        "## Weight error\n\n"
+        "`python -m benchmarks.quantizers`. NMSE = sum (w - v)^2 / sum w^2 of a 4096 x 4096\n"
+        "matrix; every parameter counts in the bits per weight. Ours are in bold.\n\n"
+        + table(
+            ("method", "bits per weight", "Gauss", "Laplace"),
+            (
+                (
+                    f"**{row['name']}**" if row["name"] in own else row["name"],
+                    f"{row['bits_per_weight']:.3f}",
+                    f"{row['gauss']:.3g}",
+                    f"{row['laplace']:.3g}",
+                )
+                for row in rows
+            ),
+        )
+    )
+
+
+#: Which ggml format a row of ours is set against.
+RIVALS = {("rtn", 4): "q4_0", ("search", 4): "q4_K", ("search", 2): "q2_K", ("rtn", 8): "q8_0"}
+
+
+def speed_section(speed: dict[str, Any]) -> str:
+    bandwidth = speed["streaming_sum_gbs"]
+    ggml = speed["ggml"]
+
+    def own_row(row: dict[str, Any]) -> tuple[str, ...]:
+        rate = row["mweights_per_s"]
+        rival = RIVALS.get((row["method"], row["bit_width"]), "")
+        against = f"{rate / ggml[rival]:.1f} x {rival}" if rival in ggml else ""
+        return (row["name"], f"{rate:,.0f}", f"{rate * 4e-3 / bandwidth:.2f}", against)
+
+    peers = ((f"ggml {k}", f"{v:,.0f}", f"{v * 4e-3 / bandwidth:.2f}", "") for k, v in ggml.items())
+    return (
+        "## Throughput\n\n"
+        f"Same command; {speed['threads']} threads, {speed['isa']}; float32 weights in memory to\n"
+        f"packed codes and parameters. Memory reads at {bandwidth:.1f} GB/s (a streaming sum, same\n"
+        "run); the third column is the float32 bytes per second over that.\n\n"
+        + table(
+            ("quantize", "M weights/s", "of bandwidth", "against ggml"),
+            [*map(own_row, speed["quantize"]), *peers],
+        )
+        + "\nFrom packed rows back to float32 in memory:\n\n"
+        + table(
+            ("dequantize", "M weights/s", "of bandwidth"),
+            (
+                (
+                    row["name"].removeprefix("rtn "),
+                    f"{row['mweights_per_s']:,.0f}",
+                    f"{row['mweights_per_s'] * 4e-3 / bandwidth:.2f}",
+                )
+                for row in speed["dequantize"]
+            ),
+        )
+    )
+
+
+def read_back_section(rows: list[dict[str, Any]]) -> str:
+    return (
+        "## Reading an artefact back\n\n"
+        "`bench_artefact` on 0.8 G weights in 7B shapes, two threads, page checksums verified,\n"
+        "warm cache. Opening reads the manifest and the Parquet footer only.\n\n"
+        + table(
+            ("bits", "open, ms", "float32 GB/s", "of bandwidth"),
+            (
+                (
+                    f"INT{row['bit_width']}",
+                    f"{row['open_ms']:.2f}",
+                    f"{row['dequantize_gbs']:.1f}",
+                    f"{row['of_bandwidth']:.2f}",
+                )
+                for row in rows
+            ),
+        )
+    )
+
+
+def memory_section(row: dict[str, float]) -> str:
+    return (
+        "## A 2 GiB model in bounded memory\n\n"
+        "`python -m benchmarks.bounded_memory`: `arrow-quant quantize --method rtn\n"
+        "--max-memory-mb 300` of a bf16 model in 7B shapes, the whole process counted. The\n"
+        "yardstick is the larger of reading the input once and writing the output once (with\n"
+        "fsync), same files, same disk.\n\n"
+        + table(
+            ("input", "output", "peak resident", "time", "read once", "write once", "ratio"),
+            [
+                (
+                    f"{row['input_gib']:.2f} GiB",
+                    f"{row['output_gib']:.2f} GiB",
+                    f"{row['peak_rss_mb']:.0f} MB",
+                    f"{row['seconds']:.2f} s",
+                    f"{row['read_seconds']:.2f} s",
+                    f"{row['write_seconds']:.2f} s",
+                    f"{row['ratio']:.2f}",
+                )
+            ],
+        )
+    )
+
+
+def page(results: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            "# Benchmarks\n",
+            "Written by `make bench`. Absolute figures depend on the machine "
+            f"({os.cpu_count()} cores here);\nratios are of one run.\n",
+            error_section(results["error"]),
+            speed_section(results["speed"]),
+            read_back_section(results["read_back"]),
+            memory_section(results["bounded_memory"]),
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", type=Path, default=quantizers.DEFAULT_BUILD)
+    parser.add_argument("--work", type=Path, help="folder for large files")
+    parser.add_argument("--json", type=Path, help="also keep the raw results")
+    parser.add_argument("--from-json", type=Path, help="only write the page, from kept results")
+    args = parser.parse_args()
+    if args.from_json:
+        results = json.loads(args.from_json.read_text())
+    else:
+        work = Path(tempfile.mkdtemp(prefix="arrow-quant-bench-", dir=args.work))
+        try:
+            results = measure(args.build, work)
+        finally:
+            shutil.rmtree(work)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2))
+    PAGE.write_text(page(results))
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
