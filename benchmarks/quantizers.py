@@ -3,8 +3,8 @@
 ``python -m benchmarks.quantizers [--build DIR] [--json FILE]``
 
 Error: sum (w - v)^2 / sum w^2 of a 4096 x 4096 float32 matrix, unit Gaussian and unit Laplace,
-every parameter counted in the bits. Throughput: float32 weights in memory to packed codes, two threads,
-our kernels and ggml's in the same run, each the best of several rounds that alternate.
+every parameter counted in the bits. Throughput: float32 weights in memory to packed codes, two
+threads, our kernels and ggml's in the same run, each the best of several rounds that alternate.
 """
 
 from __future__ import annotations

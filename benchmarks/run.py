@@ -93,8 +93,8 @@ def speed_section(speed: dict[str, Any]) -> str:
     return (
         "## Throughput\n\n"
         f"Same command; {speed['threads']} threads, {speed['isa']}; float32 weights in memory to\n"
-        f"packed codes and parameters. Memory reads at {bandwidth:.1f} GB/s (a streaming sum, same\n"
-        "run); the third column is the float32 bytes per second over that.\n\n"
+        f"packed codes and parameters. Memory reads at {bandwidth:.1f} GB/s (a streaming sum,\n"
+        "same run); the third column is the float32 bytes per second over that.\n\n"
         + table(
             ("quantize", "M weights/s", "of bandwidth", "against ggml"),
             [*map(own_row, speed["quantize"]), *peers],

@@ -48,7 +48,7 @@ def quantize_files(
         quantize_options(config, overwrite=overwrite),
         progress_callback,
     )
-    return quantization_result(report, config.method)
+    return quantization_result(report, config)
 
 
 class ArrowQuantV2:

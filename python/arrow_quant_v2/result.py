@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from arrow_quant_v2._native import core
+from arrow_quant_v2.config import DiffusionQuantConfig
 
 __all__ = ["QuantizationResult", "TensorResult", "ValidationResult"]
 
@@ -144,7 +145,9 @@ class ValidationResult(_Result):
     )
 
 
-def quantization_result(report: core.QuantizeReport, method: str) -> QuantizationResult:
+def quantization_result(
+    report: core.QuantizeReport, config: DiffusionQuantConfig
+) -> QuantizationResult:
     """Bring the engine's report into the form of the contract."""
     weights = report.weights_bytes
     values = {
@@ -172,12 +175,28 @@ def quantization_result(report: core.QuantizeReport, method: str) -> Quantizatio
         ],
         "calibration": "none",
         "modality_reason": report.modality_reason,
-        "strategy": strategy(report.modality, method),
+        "strategy": strategy(report.modality, config.method),
         "components": list(report.components),
         "total_size_mb": report.total_bytes / _MB,
-        "warnings": list(report.warnings),
+        "warnings": _warnings(report, config),
     }
     return QuantizationResult(values, [_tensor_result(tensor) for tensor in report.tensors])
+
+
+def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list[str]:
+    """The engine's warnings, and that more bits were used than asked for."""
+    found = list(report.warnings)
+    if report.bit_width > config.bit_width:
+        missed = ", ".join(
+            f"INT{attempt.bit_width} reached {attempt.cosine_similarity:.4f}"
+            for attempt in report.attempts[:-1]
+        )
+        found.insert(
+            0,
+            f"INT{report.bit_width} was used instead of INT{config.bit_width}: "
+            f"min_accuracy is {config.min_accuracy}, {missed}",
+        )
+    return found
 
 
 def strategy(modality: str, method: str) -> str:

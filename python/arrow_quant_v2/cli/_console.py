@@ -130,7 +130,14 @@ def shape_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) if shape else "scalar"
 
 
+class _Console(Console):
+    """A console that leaves a closed pipe to the command."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _stdout() -> Console:
     if sys.stdout.isatty():
-        return Console()
-    return Console(width=_PIPE_WIDTH, no_color=True)
+        return _Console()
+    return _Console(width=_PIPE_WIDTH, no_color=True)

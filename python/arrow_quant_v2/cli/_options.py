@@ -13,9 +13,14 @@ from arrow_quant_v2.errors import ConfigurationError
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Every = Annotated[bool, typer.Option("--all", help="List kept tensors one by one as well.")]
 Model = Annotated[
-    Path, typer.Argument(help="Pipeline directory, component directory, or safetensors file.")
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="Pipeline directory, component directory, or safetensors file."
+    ),
 ]
-Artefact = Annotated[Path, typer.Argument(help="Directory that 'quantize' wrote.")]
+Artefact = Annotated[
+    Path, typer.Argument(metavar="ARTEFACT", help="Directory that 'quantize' wrote.")
+]
 
 Profile = Annotated[
     str | None, typer.Option("--profile", metavar="edge|local|cloud", help="Deployment profile.")

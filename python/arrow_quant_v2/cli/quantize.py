@@ -30,7 +30,7 @@ _MB = 1e6
 @command
 def quantize(
     model: options.Model,
-    out: Annotated[Path, typer.Argument(help="Directory to create.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to create.")],
     profile: options.Profile = None,
     bit_width: options.BitWidth = None,
     group_size: options.GroupSize = None,
