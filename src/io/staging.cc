@@ -49,6 +49,10 @@ void sync_folder(const fs::path& folder) {
   if (!synced) fail_errno(folder, "making the folder durable failed");
 }
 
+fs::path parent_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
 void check_free_space(const fs::path& folder, uint64_t planned_bytes) {
   struct statvfs info{};
   if (::statvfs(folder.c_str(), &info) != 0) return;
@@ -62,24 +66,23 @@ void check_free_space(const fs::path& folder, uint64_t planned_bytes) {
 
 }  // namespace
 
-Staging::Staging(const std::string& output, bool overwrite, uint64_t planned_bytes) {
+Staging::Staging(const std::string& output, bool overwrite, uint64_t planned_bytes)
+    : overwrite_(overwrite) {
   fs::path path = fs::path(output).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();  // "out/"
   if (path.empty() || path.filename() == "." || path.filename() == "..") {
     fail(output, "expected the name of a folder to create");
   }
   output_ = path.string();
-  check_output(overwrite);
-  const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  std::error_code error;
-  fs::create_directories(parent, error);
-  if (error) fail(parent, "cannot create the folder: " + error.message());
-  check_free_space(parent, planned_bytes);
-
+  check_output();
+  const fs::path parent = parent_of(path);
   const std::string name = path.filename().string();
   lock_path_ = (parent / ("." + name + ".lock")).string();
-  lock();
   try {
+    make_parents(parent.string());
+    check_free_space(parent, planned_bytes);
+    lock();
+    check_output();  // whoever held the lock a moment ago may have finished
     // Whoever holds the lock owns every staging folder of this output: older ones are stale.
     const std::string prefix = "." + name + ".staging-";
     for (const fs::directory_entry& entry : fs::directory_iterator(parent)) {
@@ -89,9 +92,11 @@ Staging::Staging(const std::string& output, bool overwrite, uint64_t planned_byt
     if (!fs::create_directory(staging_)) fail(staging_, "the staging folder already exists");
   } catch (const fs::filesystem_error& e) {
     unlock();
+    remove_parents();
     fail(parent, e.code().message());
   } catch (...) {
     unlock();
+    remove_parents();
     throw;
   }
 }
@@ -100,9 +105,29 @@ Staging::~Staging() {
   std::error_code ignored;
   if (!staging_.empty()) fs::remove_all(staging_, ignored);
   unlock();
+  remove_parents();
 }
 
-void Staging::check_output(bool overwrite) const {
+void Staging::make_parents(const std::string& parent) {
+  std::error_code error;
+  std::vector<std::string> missing;
+  for (fs::path folder = parent; !folder.empty() && !fs::exists(folder, error);
+       folder = folder.parent_path()) {
+    missing.push_back(folder.string());
+  }
+  for (; !missing.empty(); missing.pop_back()) {
+    const std::string& folder = missing.back();
+    if (fs::create_directory(folder, error)) made_parents_.push_back(folder);
+    if (error) fail(folder, "cannot create the folder: " + error.message());
+  }
+}
+
+// Only those that are still empty go.
+void Staging::remove_parents() noexcept {
+  for (; !made_parents_.empty(); made_parents_.pop_back()) ::rmdir(made_parents_.back().c_str());
+}
+
+void Staging::check_output() const {
   std::error_code error;
   const fs::file_status status = fs::symlink_status(output_, error);
   if (!fs::exists(status)) return;
@@ -115,7 +140,7 @@ void Staging::check_output(bool overwrite) const {
     fail(output_, "the folder is not empty and not an artefact of ours",
          "It is never replaced. Choose another path.");
   }
-  if (!overwrite) fail(output_, "the output exists", "Pass overwrite=True (--overwrite).");
+  if (!overwrite_) fail(output_, "the output exists", "Pass overwrite=True (--overwrite).");
 }
 
 void Staging::lock() {
@@ -186,18 +211,21 @@ void Staging::commit(const std::string& manifest) {
   }
   sync_folder(staging_);
 
-  const fs::path parent = fs::path(staging_).parent_path();
-  const fs::path to_sync = parent.empty() ? fs::path(".") : parent;
+  const fs::path parent = parent_of(staging_);
   if (::rename(staging_.c_str(), output_.c_str()) == 0) {  // absent, or an empty folder
     staging_.clear();
-    sync_folder(to_sync);
+    sync_folder(parent);
+    for (const std::string& folder : std::exchange(made_parents_, {})) {
+      sync_folder(parent_of(folder));
+    }
     return;
   }
   if (errno != ENOTEMPTY && errno != EEXIST) fail_errno(output_, "the final rename failed");
+  check_output();  // what is there now may not be what was there at the start
   if (::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, output_.c_str(), RENAME_EXCHANGE) != 0) {
     fail_errno(output_, "exchanging the old artefact for the new one failed");
   }
-  sync_folder(to_sync);  // the old artefact is in the staging folder now; the destructor removes it
+  sync_folder(parent);  // the old artefact is in the staging folder now; the destructor removes it
 }
 
 }  // namespace arrow_quant

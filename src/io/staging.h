@@ -42,10 +42,14 @@ class Staging {
   void commit(const std::string& manifest);
 
  private:
-  void check_output(bool overwrite) const;
+  void check_output() const;
+  void make_parents(const std::string& parent);
   void lock();
   void unlock() noexcept;
+  void remove_parents() noexcept;
 
+  bool overwrite_;
+  std::vector<std::string> made_parents_;  // from the outermost; removed again without a commit
   std::string output_;
   std::string staging_;
   std::string lock_path_;

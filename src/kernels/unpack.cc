@@ -83,6 +83,23 @@ void UnpackCodes(int bits, const uint8_t* packed, size_t count, uint8_t* HWY_RES
   }
 }
 
+/// Walks through the groups of a row block by block without a division per group.
+class GroupCursor {
+ public:
+  explicit GroupCursor(size_t group) : group_(group), end_(group) {}
+
+  /// Group that element `i` is in; `i` must not skip a whole group since the last call.
+  size_t at(size_t i) {
+    if (i == end_) ++index_, end_ += group_;
+    return index_;
+  }
+  /// One past the last element of that group.
+  size_t end() const { return end_; }
+
+ private:
+  size_t group_, end_, index_ = 0;
+};
+
 struct FloatBuffer {
   HWY_ALIGN float values[kBlock + kSlack];
 };
@@ -114,14 +131,15 @@ void dequantize_blocks(int bits, const uint8_t* packed, size_t count, const Leve
   const size_t lanes = hn::Lanes(df);
   const auto factor = hn::Set(df, target.factor);
   const auto top = hn::Set(df, limit), bottom = hn::Neg(top);
+  GroupCursor cursor(levels.group);
   CodeBuffer codes;
   FloatBuffer values;
   for (size_t begin = 0; begin < count; begin += kBlock) {
     const size_t end = std::min(begin + kBlock, count);
     load_codes(bits, packed, begin, end - begin, codes);
     for (size_t i = begin; i < end;) {
-      const size_t group = i / levels.group;
-      const size_t stop = std::min(end, (group + 1) * levels.group) - begin;
+      const size_t group = cursor.at(i);
+      const size_t stop = std::min(end, cursor.end()) - begin;
       const auto step = hn::Set(df, levels.step[group]), base = hn::Set(df, levels.base[group]);
       for (size_t j = i - begin; j < stop; j += lanes) {
         const auto wide = hn::PromoteTo(di, hn::LoadU(d8, codes.bytes + j));
@@ -169,17 +187,18 @@ void ExpandTwoLevel(int bits, const uint8_t* packed, size_t count, const uint8_t
   const hn::Rebind<uint8_t, decltype(d16)> du8;
   const hn::Rebind<int8_t, decltype(d16)> d8;
   const int half = 1 << (bits - 1);
+  GroupCursor cursor(group);
   CodeBuffer codes;
   HWY_ALIGN int8_t values[kBlock + kSlack];
   for (size_t begin = 0; begin < count; begin += kBlock) {
     const size_t end = std::min(begin + kBlock, count);
     load_codes(bits, packed, begin, end - begin, codes);
     for (size_t i = begin; i < end;) {
-      const uint8_t param = params[i / group];
+      const uint8_t param = params[cursor.at(i)];
       const int q = (param & 15) + 1, z = (param >> 4) - 8;
       const auto step = hn::Set(d16, static_cast<int16_t>(q));
       const auto base = hn::Set(d16, static_cast<int16_t>(offset_unit * z - half * q));
-      const size_t stop = std::min(end, (i / group + 1) * group) - begin;
+      const size_t stop = std::min(end, cursor.end()) - begin;
       for (size_t j = i - begin; j < stop; j += hn::Lanes(d16)) {
         const auto code = hn::PromoteTo(d16, hn::LoadU(du8, codes.bytes + j));
         const auto v = hn::Max(hn::Add(hn::Mul(code, step), base), hn::Set(d16, int16_t{-127}));

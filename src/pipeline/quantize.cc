@@ -94,11 +94,11 @@ class QuantizeJob {
       attempts.push_back({bit_width, report.cosine_similarity, seconds_since(attempt_start)});
       report.attempts = attempts;
       if (!is_good_enough(report, bit_width)) continue;
+      std::ranges::copy(warnings_, std::back_inserter(report.warnings));
       commit(report, staging);
       break;
     }
     report.seconds = seconds_since(start);
-    progress_.report("done", 1.0);
     return report;
   }
 
@@ -118,7 +118,7 @@ class QuantizeJob {
                    .hint = "Use more bits, lower min_accuracy, or allow the fallback "
                            "(fail_fast=False)."});
     }
-    report.warnings.push_back(what);
+    warnings_.push_back(what);
     return bit_width == 8;
   }
 
@@ -238,7 +238,8 @@ class QuantizeJob {
   }
 
   void commit(QuantizeReport& report, Staging& staging) {
-    progress_.report("commit", std::max(fraction_, 0.99));
+    // The last time that the caller may stop the job: after the rename there is nothing to undo.
+    progress_.report("commit", 1.0);
     Json attempts = Json::array();
     for (const Attempt& attempt : report.attempts) {
       attempts.push_back(
@@ -275,6 +276,7 @@ class QuantizeJob {
   uint64_t source_bytes_ = 0;
   uint64_t bytes_done_ = 0;
   double fraction_ = 0;
+  std::vector<std::string> warnings_;  // of all attempts
   std::vector<FileRecord> files_;
   std::vector<ManifestComponent> components_;
   mutable std::string fingerprint_;

@@ -43,7 +43,8 @@ class ComponentCheck {
         progress_(progress),
         scratch_(static_cast<size_t>(pool.size())) {}
 
-  void run(ValidationReport& report) {
+  /// Tells progress from `begin` to `end`.
+  void run(double begin, double end, ValidationReport& report) {
     std::map<std::string, const TensorInfo*> originals;
     for (const TensorInfo& tensor : source_.tensors) originals[tensor.name] = &tensor;
     const auto& stored = artefact_.tensors(component_);
@@ -61,7 +62,8 @@ class ComponentCheck {
       } else {
         report.tensors.push_back(compare(expected, info, i, report.problems));
       }
-      progress_.report(info.name, static_cast<double>(i + 1) / static_cast<double>(stored.size()));
+      const double done = static_cast<double>(i + 1) / static_cast<double>(stored.size());
+      progress_.report(info.name, begin + (end - begin) * done);
     }
     for (const auto& [name, tensor] : originals) {
       report.problems.push_back("missing tensor '" + name + "'");
@@ -115,7 +117,7 @@ class ComponentCheck {
     if (cols == 0) return {};
     const uint64_t step = std::max<uint64_t>(1, kBlockElements / cols);
     std::vector<ErrorSums> blocks((view.rows + step - 1) / step);
-    pool_.parallel_for(blocks.size(), [&](size_t block, int worker) {
+    const auto compare_block = [&](size_t block, int worker) {
       const uint64_t first = block * step;
       const uint64_t count = std::min(step, view.rows - first);
       Scratch& scratch = scratch_[static_cast<size_t>(worker)];
@@ -131,7 +133,8 @@ class ComponentCheck {
           .cols = cols};
       dequantize_rows(info.spec, rows, scratch.restored.data());
       blocks[block] = error_sums(std::span(scratch.original).first(count * cols), scratch.restored);
-    });
+    };
+    pool_.parallel_for(blocks.size(), compare_block, [this] { progress_.poll(); });
     ErrorSums sums;
     for (const ErrorSums& block : blocks) sums.add(block);
     return sums;
@@ -188,15 +191,20 @@ ValidationReport validate_artefact(const std::string& original_path,
   artefact.verify([&progress] { progress.poll(); });
   ThreadPool pool(num_threads);
   ValidationReport report;
-  for (size_t c = 0; c < artefact.manifest().components.size(); ++c) {
+  const size_t components = artefact.manifest().components.size();
+  for (size_t c = 0; c < components; ++c) {
     const std::string& name = artefact.manifest().components[c].name;
     const auto source = std::ranges::find(original.components, name, &ModelIndex::component);
     if (source == original.components.end()) {
       report.problems.push_back("the original has no component '" + name + "'");
       continue;
     }
-    ComponentCheck(*source, artefact, c, pool, progress).run(report);
+    const auto share = [&](size_t done) {
+      return static_cast<double>(done) / static_cast<double>(components);
+    };
+    ComponentCheck(*source, artefact, c, pool, progress).run(share(c), share(c + 1), report);
   }
+  progress.report("done", 1.0);
   summarize(artefact, report);
   return report;
 }

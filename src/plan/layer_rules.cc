@@ -16,51 +16,87 @@ constexpr uint64_t kFewestInputs = 32;
 constexpr std::string_view kWeightSuffix = ".weight";
 
 struct Role {
-  std::string_view glob;  // on the name without ".weight"
+  std::string_view glob;  // on the name without wrapper and ".weight"
   std::string_view role;
 };
 
-// Layers whose error is seen at once, or whose inputs are few and odd (algorithms: a time embedding
-// sees at most T distinct inputs).
+// Kept: what happens once per model on the way in and out, and one-off embeddings, whose inputs are
+// few and odd (a time embedding sees at most T distinct inputs). What a block repeats is quantized:
+// attention, feed-forward, convolutions, and its projections of the time (time_emb_proj, adaLN).
+// Globs without a leading `*` are anchored at the network's root, below the wrappers.
 constexpr std::array kKeptRoles = {
-    Role{"*norm*", "norm"},
+    Role{"first_stage_model.*", "autoencoder"},
+    Role{"cond_stage_model.*", "text encoder"},
+    Role{"conditioner.*", "text encoder"},
+    Role{"*norm", "norm"},
+    Role{"*norm?", "norm"},
+    Role{"*.ln", "norm"},
+    Role{"*scale_shift_table", "modulation table"},
     Role{"*time_embed*", "time embedding"},
-    Role{"*timestep_embedder*", "time embedding"},
-    Role{"*time_text_embed*", "time embedding"},
-    Role{"*time_proj*", "time embedding"},
+    Role{"*timestep_*", "time embedding"},
+    Role{"*time_step_proj*", "time embedding"},
+    Role{"*time_mlp*", "time embedding"},
     Role{"*diffusion_embedding*", "time embedding"},
-    Role{"*t_embedder*", "time embedding"},
-    Role{"*guidance_embedder*", "time embedding"},
-    Role{"*pos_embed*", "position or patch embedding"},
-    Role{"*position_embedding*", "position embedding"},
-    Role{"*patch_embed*", "first projection"},
-    Role{"*x_embedder*", "first projection"},
-    Role{"*context_embedder*", "first projection"},
-    Role{"*y_embedder*", "class embedding"},
+    Role{"*sigma_map*", "time embedding"},
+    Role{"adaln_single.*", "time embedding"},
+    Role{"t_embedder.*", "time embedding"},
+    Role{"time_in.*", "time embedding"},
+    Role{"guidance_in.*", "guidance embedding"},
+    Role{"vector_in.*", "conditioning embedding"},
+    Role{"*_embedder", "first projection"},
+    Role{"*_embedder.*", "conditioning embedding"},
+    Role{"*add_embedding*", "conditioning embedding"},
     Role{"*class_embed*", "class embedding"},
-    Role{"*label_emb*", "class embedding"},
+    Role{"label_emb*", "class embedding"},
+    Role{"*caption_projection*", "conditioning embedding"},
+    Role{"encoder_hid_proj*", "conditioning embedding"},
+    Role{"encoder_hidden_states_proj", "conditioning embedding"},
+    Role{"embedding_proj", "conditioning embedding"},
+    Role{"cross_attention_proj.*", "conditioning embedding"},
+    Role{"global_proj.*", "conditioning embedding"},
+    Role{"*pos_embed*", "position or patch embedding"},
+    Role{"*patch_embed*", "patch embedding"},
     Role{"*embed_tokens*", "embedding"},
-    Role{"*word_embeddings*", "embedding"},
     Role{"*embedding_table*", "embedding"},
     Role{"*embeddings.*", "embedding"},
     Role{"*.wte", "embedding"},
     Role{"*.wpe", "position embedding"},
     Role{"*embedding", "embedding"},
-    Role{"*embed", "embedding"},
+    Role{"shared", "embedding"},
+    Role{"*relative_attention_bias", "position embedding"},
+    Role{"*_tokens", "learned tokens"},
     Role{"*conv_in", "first convolution"},
-    Role{"proj_in", "first projection"},
+    Role{"preprocess_conv", "first convolution"},
     Role{"input_blocks.0.0", "first convolution"},
+    Role{"proj_in", "first projection"},
+    Role{"input_projection*", "first projection"},
     Role{"img_in", "first projection"},
     Role{"txt_in", "first projection"},
     Role{"*conv_out", "output head"},
+    Role{"postprocess_conv", "output head"},
+    Role{"norm_out*", "output head"},
     Role{"proj_out", "output head"},
     Role{"proj_out_?", "output head"},
+    Role{"proj_to_clip_embeddings", "output head"},
+    Role{"output_projection*", "output head"},
     Role{"final_layer*", "output head"},
+    Role{"*output_layer.*", "output head"},
     Role{"*lm_head*", "output head"},
-    Role{"ff_out", "output head"},
+    Role{"transformer.ff_out", "output head"},
     Role{"*cls.predictions*", "output head"},
     Role{"out.2", "output head"},
 };
+
+// What checkpoints and training code put before the names of the network.
+constexpr std::array<std::string_view, 5> kWrappers = {"model.diffusion_model.", "module.", "model.",
+                                                       "diffmodel.", "network."};
+
+std::string_view without_wrapper(std::string_view name) noexcept {
+  for (const std::string_view wrapper : kWrappers) {
+    if (name.starts_with(wrapper)) return name.substr(wrapper.size());
+  }
+  return name;
+}
 
 std::string_view without_suffix(std::string_view name) noexcept {
   return name.ends_with(kWeightSuffix) ? name.substr(0, name.size() - kWeightSuffix.size()) : name;
@@ -141,7 +177,8 @@ std::optional<std::string> default_keep_reason(const TensorInfo& tensor) {
   const uint64_t elements = tensor.elements();
   if (elements < kFewestElements) return "fewer than 1024 elements";
   if (elements / tensor.shape[0] < kFewestInputs) return "fewer than 32 inputs";
-  const std::string_view name = without_suffix(tensor.name);
+  if (tensor.name.ends_with(".bias")) return "bias";
+  const std::string_view name = without_suffix(without_wrapper(tensor.name));
   for (const Role& role : kKeptRoles) {
     if (glob_match(role.glob, name)) return std::string(role.role);
   }
@@ -161,7 +198,7 @@ LayerRules::LayerRules(std::vector<LayerRule> rules, const std::vector<const Ten
     }
     const auto [entry, fresh] = seen.emplace(rule.glob, bits);
     if (!fresh && entry->second != bits) {
-      throw Error(ErrorCode::kConfiguration, "the layer rule '" + rule.glob + "' has two values");
+      throw Error(ErrorCode::kConfiguration, "the layer rule '" + printable(rule.glob) + "' has two values");
     }
     const bool used = std::ranges::any_of(
         tensors, [&](const TensorInfo* tensor) { return rule_matches(rule, tensor->name); });

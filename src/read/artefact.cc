@@ -148,6 +148,8 @@ std::vector<uint16_t> to_halves(std::span<const uint8_t> bytes) {
 }
 
 fs::path find_root(const fs::path& start) {
+  std::error_code error;
+  if (!fs::exists(start, error)) return {};
   fs::path folder = start;
   for (int up = 0; up < 4 && !folder.empty(); ++up) {
     if (fs::is_regular_file(folder / kManifestFile)) return folder;

@@ -67,7 +67,9 @@ bool is_inside(const std::string& relative) {
   return true;
 }
 
-void check_identity(const Json& document, const std::string& path) {
+// The writer has one text for one document; another text with the same meaning has been changed by
+// someone, which the hash over the meaning does not see.
+void check_identity(const Json& document, const std::string& text, const std::string& path) {
   const Fields fields(document, path);
   if (fields.text("format") != kFormatName) fail(path, "not a manifest of arrow_quant_v2");
   const uint64_t version = fields.number("format_version");
@@ -80,6 +82,7 @@ void check_identity(const Json& document, const std::string& path) {
   if (fields.text(kManifestHashKey) != manifest_hash(document)) {
     fail(path, "the manifest does not match its own hash");
   }
+  if (text != document.dump(2) + "\n") fail(path, "the manifest is not as it was written");
 }
 
 FileRecord read_file_record(const Json& entry, const std::string& path) {
@@ -95,7 +98,7 @@ FileRecord read_file_record(const Json& entry, const std::string& path) {
 
 Manifest parse_manifest(const std::string& text, const std::string& path) {
   const Json document = parse_json(text, path);
-  check_identity(document, path);
+  check_identity(document, text, path);
   const Fields fields(document, path);
   Manifest manifest{.tool_version = fields.text("tool_version"),
                     .modality = fields.text("modality"),

@@ -27,12 +27,12 @@ constexpr const char* kIndexSuffix = ".safetensors.index.json";
 }
 
 // Unlike the functions of std::filesystem these never throw: a loop of links does not exist.
-bool exists(const fs::path& path) {
+bool is_there(const fs::path& path) {
   std::error_code error;
   return fs::exists(path, error);
 }
 
-bool is_directory(const fs::path& path) {
+bool is_folder(const fs::path& path) {
   std::error_code error;
   return fs::is_directory(path, error);
 }
@@ -77,7 +77,7 @@ std::vector<std::string> names(const std::vector<fs::path>& paths) {
 }
 
 std::string read_if_present(const fs::path& path) {
-  return exists(path) ? read_text_file(path.string(), kMaxConfigBytes) : std::string{};
+  return is_there(path) ? read_text_file(path.string(), kMaxConfigBytes) : std::string{};
 }
 
 void add_file(ModelIndex& component, const fs::path& path) {
@@ -123,7 +123,7 @@ void add_shards(ModelIndex& component, const fs::path& index_path,
   for (const auto& [name, file] : index.file_of) shards.insert(file);
   std::vector<std::string> missing;
   for (const std::string& shard : shards) {
-    if (!exists(index_path.parent_path() / shard)) missing.push_back(shard);
+    if (!is_there(index_path.parent_path() / shard)) missing.push_back(shard);
   }
   if (!missing.empty()) {
     not_found(index_path, "missing shards: " + join(missing),
@@ -150,7 +150,7 @@ bool add_weights(ModelIndex& component, const fs::path& folder,
   std::error_code error;
   for (const char* stem : {"diffusion_pytorch_model", "model"}) {
     const fs::path index = folder / (std::string(stem) + kIndexSuffix);
-    if (exists(index)) {
+    if (is_there(index)) {
       add_shards(component, index, warnings);
       return true;
     }
@@ -187,9 +187,9 @@ ModelIndex make_component(const std::string& name, const fs::path& folder) {
   std::vector<std::string> foreign;
   std::vector<std::string> models;
   for (const fs::path& path : list(folder)) {
-    if (is_directory(path)) {
+    if (is_folder(path)) {
       const bool is_model =
-          exists(path / "model_index.json") || !files_with_suffix(path, ".safetensors").empty();
+          is_there(path / "model_index.json") || !files_with_suffix(path, ".safetensors").empty();
       if (is_model) models.push_back(path.filename().string());
     } else if (is_weight_file(path)) {
       foreign.push_back(path.filename().string());
@@ -215,16 +215,16 @@ std::vector<std::string> other_files(const fs::path& root, ModelDirectory& model
   for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
     const fs::path& path = it->path();
     const bool hidden = path.filename().string().starts_with(".");
-    if (hidden && is_directory(path)) it.disable_recursion_pending();
+    if (hidden && is_folder(path)) it.disable_recursion_pending();
     if (it.depth() > 16) not_found(path, "folders nested deeper than 16");
     std::error_code ignored;
-    if (hidden || is_directory(path)) continue;
+    if (hidden || is_folder(path)) continue;
     if (component_folders.contains(path.parent_path()) && is_weight_file(path)) continue;
     if (path.parent_path() == root && is_weight_file(path)) {  // the pipeline once more, in one file
       model.warnings.push_back(path.string() + ": no component of the pipeline, left out");
       continue;
     }
-    if (!exists(path)) not_found(path, "a symbolic link that leads nowhere");
+    if (!is_there(path)) not_found(path, "a symbolic link that leads nowhere");
     if (!fs::is_regular_file(path, ignored)) continue;
     result.push_back(path.lexically_relative(root).generic_string());
     if (result.size() > kMaxOtherFiles)
@@ -245,7 +245,7 @@ void open_pipeline(ModelDirectory& model, const fs::path& root) {
   }
   for (const auto& [name, value] : document.items()) {
     const bool plain = name.find_first_of("/\\") == std::string::npos && !name.starts_with(".");
-    if (!value.is_array() || !plain || !is_directory(root / name)) continue;
+    if (!value.is_array() || !plain || !is_folder(root / name)) continue;
     ModelIndex component = make_component(name, root / name);
     if (add_weights(component, root / name, model.warnings)) {
       model.components.push_back(std::move(component));
@@ -259,8 +259,7 @@ void open_pipeline(ModelDirectory& model, const fs::path& root) {
   if (!path.has_filename()) parent = path.parent_path().parent_path();  // "model/"
   const fs::path wanted = path.has_filename() ? path.filename() : path.parent_path().filename();
   std::string hint = "Pass a model folder or a .safetensors file.";
-  std::error_code error;
-  if (is_directory(parent.empty() ? "." : parent)) {
+  if (is_folder(parent.empty() ? "." : parent)) {
     const std::string near =
         nearest(wanted.string(), names(list(parent.empty() ? fs::path(".") : parent)));
     if (!near.empty()) hint = "Did you mean '" + near + "'?";
@@ -300,7 +299,7 @@ ModelDirectory open_model(const std::string& path_text) {
     return model;
   }
   const fs::path root = path.has_filename() ? path : path.parent_path();
-  if (exists(root / "model_index.json")) {
+  if (is_there(root / "model_index.json")) {
     open_pipeline(model, root);
   } else {
     ModelIndex component = make_component("", root);

@@ -207,7 +207,7 @@ void read_row_group(parquet::RowGroupReader& group, int number, const std::strin
     row.info.cosine = cosine.next().value_or(1.0F);
     row.info.nmse = nmse.next().value_or(0.0F);
     if (row.info.encoding == Encoding::kAffine) {
-      if (!params || !bits || !size || !scale || !(*scale > 0)) {
+      if (!params || !bits || !size || !scale || !std::isfinite(*scale) || !(*scale > 0)) {
         fail(path, "an affine tensor without its parameters", row.info.name);
       }
       row.info.spec = {.bit_width = *bits,
@@ -281,22 +281,21 @@ std::vector<PartRow> ParquetPart::rows() const {
 
 void ParquetPart::visit(const PartRow& row,
                         const std::function<void(const PartBytes&)>& visit) const {
+  // The readers own the pages that the spans point into; they live until `visit` returns.
+  std::vector<Bytes> columns;
+  PartBytes bytes;
   try {
     const std::shared_ptr<parquet::RowGroupReader> group = reader_->RowGroup(row.row_group);
-    // The readers own the pages that the spans point into; they live until `visit` returns.
-    Bytes codes(*group, kColCodes, path_);
-    Bytes params(*group, kColParams, path_);
-    Bytes row_scales(*group, kColRowScales, path_);
-    for (Bytes* column : {&codes, &params, &row_scales}) column->skip(row.row_in_group);
-    const auto code_bytes = codes.next();
-    const auto param_bytes = params.next();
-    const auto scale_bytes = row_scales.next();
-    visit({.codes = span_of(code_bytes),
-           .params = span_of(param_bytes),
-           .row_scales = span_of(scale_bytes)});
+    for (const auto& [column, out] :
+         {std::pair{kColCodes, &bytes.codes}, std::pair{kColParams, &bytes.params},
+          std::pair{kColRowScales, &bytes.row_scales}}) {
+      columns.emplace_back(*group, column, path_).skip(row.row_in_group);
+      *out = span_of(columns.back().next());
+    }
   } catch (...) {
     rethrow_parquet_error(path_, false);
   }
+  visit(bytes);  // its exceptions pass unchanged
 }
 
 }  // namespace arrow_quant
