@@ -10,7 +10,9 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -23,9 +25,9 @@ from arrow_quant_v2 import (
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "zoo" / "models" / "image-unet"
-WIDTHS = (8, 4, 2)
-SAMPLES = 10
-STEPS = 50
+WIDTHS: tuple[Literal[8], Literal[4], Literal[2]] = (8, 4, 2)
+SAMPLES = 8
+STEPS = 30
 SEED = 0
 
 
@@ -43,9 +45,10 @@ def quantize(output: Path) -> dict[int, QuantizationResult]:
 def print_table(results: dict[int, QuantizationResult]) -> None:
     """Sizes and errors, one row per width."""
     source = sum(path.stat().st_size for path in MODEL.rglob("*.safetensors"))
-    table = Table(title=f"{MODEL.name}: U-Net of {source / 1e6:.2f} MB in float32")
+    print(f"{MODEL.name}: {source / 1e6:.2f} MB of float32 weights")
+    table = Table(box=box.SIMPLE)
     for heading in ("", "MB", "smaller", "bits/weight", "NMSE", "cosine", "worst layer", "seconds"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for bits, result in results.items():
         table.add_row(
             f"INT{bits}",
@@ -57,11 +60,11 @@ def print_table(results: dict[int, QuantizationResult]) -> None:
             f"{result['min_cosine_similarity']:.5f}",
             f"{result['quantization_time_s']:.2f}",
         )
-    Console(width=max(80, Console().width)).print(table)
+    Console().print(table)
 
 
 def write_samples(output: Path) -> Path:
-    """Sample the original and every export with diffusers, from the same noise, into one picture."""
+    """Sample the original and every export with diffusers, from the same noise, into a picture."""
     sys.path.insert(0, str(ROOT))
     from zoo.sampling import sample_images, save_grid
 

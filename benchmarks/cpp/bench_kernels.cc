@@ -3,8 +3,8 @@
 //   bench_kernels [--threads N] [--rows R] [--cols C] [--repeats K] [--skip-speed] [--skip-error]
 //
 // Speed: a streaming sum over the same weights as the yardstick, then quantize, dequantize and
-// convert, each the best of K runs, all in one process. Error: NMSE of every encoding on unit Gaussian
-// and unit Laplace weights, parameters counted in the bits per weight.
+// convert, each the best of K runs, all in one process. Error: NMSE of every encoding on unit
+// Gaussian and unit Laplace weights, parameters counted in the bits per weight.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -14,6 +14,7 @@
 #include <cstring>
 #include <functional>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -65,6 +66,7 @@ void share(const Options& options, unsigned thread, size_t step,
 
 std::vector<float> random_weights(const Options& options, bool laplace) {
   std::vector<float> weights(options.rows * options.cols);
+  // NOLINTNEXTLINE(bugprone-random-generator-seed): the same weights in every run
   std::mt19937_64 random(7);
   std::normal_distribution<float> normal;
   std::exponential_distribution<float> exponential(std::sqrt(2.0F));
@@ -112,13 +114,13 @@ struct Packed {
 
 ErrorSums quantize(const Options& options, Packed& packed, const std::vector<float>& weights) {
   std::vector<ErrorSums> sums(options.threads);
+  std::atomic<bool> failed{false};
   const auto work = [&](unsigned thread) {
     share(options, thread, 16, [&](size_t row, size_t rows) {
       if (!quantize_rows(packed.spec, packed.settings,
                          {weights.data() + row * options.cols, rows, options.cols},
                          packed.rows_out(row), sums[thread])) {
-        std::fprintf(stderr, "a parameter left the fp16 range\n");
-        std::exit(1);
+        failed = true;
       }
     });
   };
@@ -126,17 +128,17 @@ ErrorSums quantize(const Options& options, Packed& packed, const std::vector<flo
   for (unsigned t = 1; t < options.threads; ++t) threads.emplace_back(work, t);
   work(0);
   for (std::thread& thread : threads) thread.join();
+  if (failed) throw std::runtime_error("a parameter left the fp16 range");
   for (unsigned t = 1; t < options.threads; ++t) sums[0].add(sums[t]);
   return sums[0];
 }
 
 std::string spec_json(const AffineSpec& spec) {
   char text[160];
-  std::snprintf(text, sizeof(text),
-                R"("bit_width": %d, "group_size": %d, "params": "%s", "method": "%s")",
-                spec.bit_width, spec.group_size,
-                std::string(to_string(spec.param_encoding)).c_str(),
-                std::string(to_string(spec.method)).c_str());
+  std::snprintf(
+      text, sizeof(text), R"("bit_width": %d, "group_size": %d, "params": "%s", "method": "%s")",
+      spec.bit_width, spec.group_size, std::string(to_string(spec.param_encoding)).c_str(),
+      std::string(to_string(spec.method)).c_str());
   return text;
 }
 
@@ -204,10 +206,9 @@ std::vector<AffineSpec> speed_specs() {
 std::string rate_json(const AffineSpec& spec, double weights, double seconds, double bytes,
                       double yardstick) {
   char text[160];
-  std::snprintf(text, sizeof(text),
-                R"(, "mweights_per_s": %.1f, "f32_gb_per_s": %.2f, "of_bandwidth": %.3f)",
-                weights / seconds * 1e-6, bytes / seconds * 1e-9,
-                bytes / seconds * 1e-9 / yardstick);
+  std::snprintf(
+      text, sizeof(text), R"(, "mweights_per_s": %.1f, "f32_gb_per_s": %.2f, "of_bandwidth": %.3f)",
+      weights / seconds * 1e-6, bytes / seconds * 1e-9, bytes / seconds * 1e-9 / yardstick);
   return spec_json(spec) + text;
 }
 
@@ -292,10 +293,9 @@ void report_error(Json& json, const Options& options) {
             Packed packed(spec, options, weights);
             const ErrorSums sums = quantize(options, packed, weights);
             char text[160];
-            std::snprintf(text, sizeof(text),
-                          R"(, "weights": "%s", "bits_per_weight": %.4f, "nmse": %.6g)",
-                          laplace ? "laplace" : "gauss", packed.bits_per_weight(options),
-                          sums.nmse());
+            std::snprintf(
+                text, sizeof(text), R"(, "weights": "%s", "bits_per_weight": %.4f, "nmse": %.6g)",
+                laplace ? "laplace" : "gauss", packed.bits_per_weight(options), sums.nmse());
             items.push_back(spec_json(spec) + text);
           }
         }
@@ -333,17 +333,13 @@ Options parse(int argc, char** argv) {
     } else if (name == "--skip-error") {
       options.error = false;
     } else {
-      std::fprintf(stderr, "unknown option %s\n", name.c_str());
-      std::exit(2);
+      throw std::invalid_argument("unknown option " + name);
     }
   }
   return options;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const Options options = parse(argc, argv);
+void report(const Options& options) {
   arrow_quant::apply_isa_override();
   Json json;
   json.text("isa", arrow_quant::active_isa());
@@ -359,4 +355,16 @@ int main(int argc, char** argv) {
     report_convert(json, options, weights);
   }
   if (options.error) report_error(json, options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    report(parse(argc, argv));
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  }
 }

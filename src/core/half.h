@@ -1,7 +1,8 @@
 // Scalar conversions between f32 and the short floating-point formats, bit by bit.
 //
 // Exact for every code, independent of the rounding mode and of flush-to-zero settings, usable in
-// constant expressions. The reference for the SIMD conversions in kernels/convert.h. Pure functions.
+// constant expressions. The reference for the SIMD conversions in kernels/convert.h. Pure
+// functions.
 #pragma once
 
 #include <bit>
@@ -61,7 +62,7 @@ constexpr uint16_t f32_to_f16(float value) noexcept {
     return static_cast<uint16_t>(sign | ((rounded - 0x38000000U) >> 13));
   }
   if (magnitude < 0x33000000U) return static_cast<uint16_t>(sign);  // below half of 2^-24
-  const uint32_t shift = 126U - (magnitude >> 23);  // 14 to 24
+  const uint32_t shift = 126U - (magnitude >> 23);                  // 14 to 24
   const uint32_t mantissa = (magnitude & 0x7FFFFFU) | 0x800000U;
   const uint32_t quotient = mantissa >> shift;
   const uint32_t rest = mantissa & ((1U << shift) - 1);

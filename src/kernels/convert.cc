@@ -35,8 +35,6 @@ using VU = hn::Vec<DU>;
 template <typename Code, int kMantissa, int kBias, uint32_t kInfinity, uint32_t kFirstNan,
           bool kNegativeZeroIsNan>
 struct Format {
-  using Bits = Code;
-
   /// Integer arithmetic except for one exact product, so flush-to-zero settings do not matter.
   static HWY_INLINE VF decode(DU du, VU code) {
     const DF df;
@@ -45,13 +43,14 @@ struct Format {
     const VU magnitude = hn::And(code, hn::Set(du, (1U << (8 * sizeof(Code) - 1)) - 1));
     const VU normal = hn::Add(hn::ShiftLeft<23 - kMantissa>(magnitude),
                               hn::Set(du, static_cast<uint32_t>(127 - kBias) << 23));
-    const VF subnormal = hn::Mul(hn::ConvertTo(df, hn::BitCast(hn::RebindToSigned<DF>(), magnitude)),
-                                 hn::Set(df, half_detail::exp2i(1 - kBias - kMantissa)));
+    const VF subnormal =
+        hn::Mul(hn::ConvertTo(df, hn::BitCast(hn::RebindToSigned<DF>(), magnitude)),
+                hn::Set(df, half_detail::exp2i(1 - kBias - kMantissa)));
     VU bits = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 1U << kMantissa)),
                              hn::BitCast(du, subnormal), normal);
     if (kInfinity != 0) {
-      bits = hn::IfThenElse(hn::Eq(magnitude, hn::Set(du, kInfinity)), hn::Set(du, 0x7F800000U),
-                            bits);
+      bits =
+          hn::IfThenElse(hn::Eq(magnitude, hn::Set(du, kInfinity)), hn::Set(du, 0x7F800000U), bits);
     }
     bits = hn::IfThenElse(hn::Gt(magnitude, hn::Set(du, kFirstNan - 1)), hn::Set(du, 0x7FC00000U),
                           bits);
@@ -71,7 +70,6 @@ struct Format {
 
 #if ARROW_QUANT_NATIVE_F16
 struct F16 {
-  using Bits = uint16_t;
   static HWY_INLINE VF load(const uint16_t* HWY_RESTRICT source) {
     const hn::Rebind<hwy::float16_t, DF> dh;
     const hn::Rebind<uint16_t, DF> dn;
@@ -87,7 +85,6 @@ using F8E4M3FNUZ = Format<uint8_t, 3, 8, 0, 0x80, true>;
 using F8E5M2FNUZ = Format<uint8_t, 2, 16, 0, 0x80, true>;
 
 struct BF16 {
-  using Bits = uint16_t;
   static HWY_INLINE VF load(const uint16_t* HWY_RESTRICT source) {
     const hn::Rebind<uint16_t, DF> dn;
     const DU du;
@@ -96,7 +93,6 @@ struct BF16 {
 };
 
 struct F32 {
-  using Bits = float;
   static HWY_INLINE VF load(const float* HWY_RESTRICT source) { return hn::LoadU(DF(), source); }
 };
 
@@ -106,9 +102,8 @@ HWY_INLINE VU worst(VU seen, VF value) {
   return hn::Max(seen, hn::BitCast(du, hn::Abs(value)));
 }
 
-template <class Source>
+template <class Source, typename Bits>
 bool ToF32(const void* source, size_t count, float* HWY_RESTRICT out) {
-  using Bits = typename Source::Bits;
   const DF df;
   const DU du;
   const size_t lanes = hn::Lanes(df);
@@ -156,15 +151,24 @@ bool F64ToF32(const void* source, size_t count, float* HWY_RESTRICT out) {
 
 bool ConvertToF32(DType dtype, const void* source, size_t count, float* HWY_RESTRICT out) {
   switch (dtype) {
-    case DType::kF64: return F64ToF32(source, count, out);
-    case DType::kF32: return ToF32<F32>(source, count, out);
-    case DType::kF16: return ToF32<F16>(source, count, out);
-    case DType::kBF16: return ToF32<BF16>(source, count, out);
-    case DType::kF8E4M3: return ToF32<F8E4M3>(source, count, out);
-    case DType::kF8E5M2: return ToF32<F8E5M2>(source, count, out);
-    case DType::kF8E4M3FNUZ: return ToF32<F8E4M3FNUZ>(source, count, out);
-    case DType::kF8E5M2FNUZ: return ToF32<F8E5M2FNUZ>(source, count, out);
-    default: return false;
+    case DType::kF64:
+      return F64ToF32(source, count, out);
+    case DType::kF32:
+      return ToF32<F32, float>(source, count, out);
+    case DType::kF16:
+      return ToF32<F16, uint16_t>(source, count, out);
+    case DType::kBF16:
+      return ToF32<BF16, uint16_t>(source, count, out);
+    case DType::kF8E4M3:
+      return ToF32<F8E4M3, uint8_t>(source, count, out);
+    case DType::kF8E5M2:
+      return ToF32<F8E5M2, uint8_t>(source, count, out);
+    case DType::kF8E4M3FNUZ:
+      return ToF32<F8E4M3FNUZ, uint8_t>(source, count, out);
+    case DType::kF8E5M2FNUZ:
+      return ToF32<F8E5M2FNUZ, uint8_t>(source, count, out);
+    default:
+      return false;
   }
 }
 
@@ -192,8 +196,8 @@ void ConvertF32ToBF16(const float* HWY_RESTRICT values, size_t count, uint16_t* 
     const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1U));
     const VU rounded = hn::Add(hn::Add(bits, hn::Set(du, 0x7FFFU)), odd);
     const VU quiet = hn::Or(bits, hn::Set(du, 0x400000U));
-    const VU is_nan = hn::VecFromMask(du, hn::Gt(hn::BitCast(du, hn::Abs(v)),
-                                                 hn::Set(du, 0x7F800000U)));
+    const VU is_nan =
+        hn::VecFromMask(du, hn::Gt(hn::BitCast(du, hn::Abs(v)), hn::Set(du, 0x7F800000U)));
     const VU top = hn::ShiftRight<16>(hn::IfVecThenElse(is_nan, quiet, rounded));
     hn::StoreU(hn::TruncateTo(dn, top), dn, out + i);
   }

@@ -193,12 +193,13 @@ HWY_INLINE void set_levels(DF df, const BlockLevels& levels, size_t group, Rule<
 
 /// The address `count` weights further on, which need not lie in the array: only to be prefetched.
 HWY_INLINE const float* after(const float* weights, size_t count) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): pointer arithmetic may not leave the array
   return reinterpret_cast<const float*>(reinterpret_cast<uintptr_t>(weights) +
                                         count * sizeof(float));
 }
 
-/// Encode `groups` groups of `length` weights, a multiple of the lanes, and fetch the weights `ahead`
-/// of them: the next call's, which the computation here hides from the memory's latency.
+/// Encode `groups` groups of `length` weights, a multiple of the lanes, and fetch the weights
+/// `ahead` of them: the next call's, which the computation here hides from the memory's latency.
 template <bool kLimit, class DF>
 HWY_INLINE void encode_whole(DF df, const float* HWY_RESTRICT weights, size_t groups, size_t length,
                              const BlockLevels& levels, Rule<DF> rule, size_t ahead,
@@ -327,7 +328,8 @@ void int8_errors_run(const float* HWY_RESTRICT weights, const float* HWY_RESTRIC
       const auto x = hn::Mul(hn::LoadU(df, from), hn::Set(df, factor));
       for (int k = 0; k < 4; ++k) {
         const auto u = hn::Mul(x, inverse[k]);
-        const auto code = hn::Sub(hn::Add(hn::Min(hn::Max(u, hn::Neg(limit)), limit), rounder), rounder);
+        const auto code =
+            hn::Sub(hn::Add(hn::Min(hn::Max(u, hn::Neg(limit)), limit), rounder), rounder);
         const auto e = hn::Sub(u, code);
         const auto he = kWeighted ? hn::Mul(e, hn::LoadU(df, from_h)) : e;
         sum[k] = hn::MulAdd(he, e, sum[k]);

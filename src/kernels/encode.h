@@ -23,8 +23,8 @@ struct Levels {
 /// (infinity for none). Add to `sums` the sums over w * factor and v.
 ///
 /// The sums are exact to about 1e-6 of themselves: runs of at most 128 f32 terms are added in f32,
-/// everything else in f64. Those of v follow from the sums over w and w - v, so that a cosine near 1
-/// stays accurate.
+/// everything else in f64. Those of v follow from the sums over w and w - v, so that a cosine near
+/// 1 stays accurate.
 void encode_groups(int bits, const float* weights, size_t count, float factor, const Levels& levels,
                    float limit, uint8_t* codes, ErrorSums& sums) noexcept;
 

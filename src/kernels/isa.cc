@@ -23,7 +23,7 @@ std::string lower(std::string_view text) {
 
 /// Our name of a Highway target.
 std::string isa_name(int64_t target) {
-  const std::string name = lower(hwy::TargetName(target));
+  std::string name = lower(hwy::TargetName(target));
   if (name == "avx3") return "avx512";
   if (name == "emu128") return "scalar";
   return name;
@@ -81,6 +81,7 @@ void apply_isa_override() {
   static bool applied = false;
   const std::lock_guard lock(choice_mutex);
   if (applied) return;
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in the library changes the environment
   const char* value = std::getenv("ARROW_QUANT_FORCE_ISA");
   if (value != nullptr && *value != '\0') force_locked(value);
   applied = true;

@@ -168,10 +168,10 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> cover(D d, hn::Vec<D> low, hn::Vec<D> 
   // What the width of the range needs, and what its ends need when z is at its limit.
   const float side = 0.5F * units.cells;
   const auto width_q = hn::Mul(hn::Sub(high, low), hn::Set(d, 1.0F / units.cells));
-  const auto high_q = hn::Mul(hn::Sub(high, hn::Set(d, 7.0F * units.unit)),
-                              hn::Set(d, 1.0F / (side - 0.5F)));
-  const auto low_q = hn::Mul(hn::Sub(hn::Set(d, -8.0F * units.unit), low),
-                             hn::Set(d, 1.0F / (side + 0.5F)));
+  const auto high_q =
+      hn::Mul(hn::Sub(high, hn::Set(d, 7.0F * units.unit)), hn::Set(d, 1.0F / (side - 0.5F)));
+  const auto low_q =
+      hn::Mul(hn::Sub(hn::Set(d, -8.0F * units.unit), low), hn::Set(d, 1.0F / (side + 0.5F)));
   const auto first_q = hn::Ceil(hn::Max(width_q, hn::Max(high_q, low_q)));
   auto best_q = hn::Set(d, 1.0F), best_z = hn::Zero(d);
   auto searching = hn::Eq(best_q, best_q);
@@ -184,8 +184,8 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> cover(D d, hn::Vec<D> low, hn::Vec<D> 
     best_z = hn::IfThenElse(searching, z, best_z);
     const auto center = hn::NegMulAdd(q, half, hn::Mul(z, hn::Set(d, units.unit)));
     const auto reach = hn::Mul(q, hn::Set(d, 0.5F * units.cells * 1.0001F));
-    const auto covered = hn::And(hn::Ge(hn::Add(center, reach), high),
-                                 hn::Le(hn::Sub(center, reach), low));
+    const auto covered =
+        hn::And(hn::Ge(hn::Add(center, reach), high), hn::Le(hn::Sub(center, reach), low));
     searching = hn::And(searching, hn::Not(covered));
     if (hn::AllFalse(d, searching)) break;
   }
@@ -213,7 +213,8 @@ void TwoLevelParams(const TwoLevelRow& row, const float* HWY_RESTRICT low,
     std::copy_n(low + g, n, lows);
     std::copy_n(high + g, n, highs);
     const auto to_v = [&](const float* from) {
-      return hn::Mul(hn::Mul(hn::Load(d, from), hn::Set(d, factor)), hn::Set(d, units.inverse_scale));
+      return hn::Mul(hn::Mul(hn::Load(d, from), hn::Set(d, factor)),
+                     hn::Set(d, units.inverse_scale));
     };
     const auto codes = cover(d, to_v(lows), to_v(highs), units);
     hn::Store(hn::TruncateTo(d8, hn::BitCast(du, codes)), d8, bytes);

@@ -30,8 +30,8 @@ struct TwoLevelRow {
   float row_scale = 1.0F;    ///< s, above 0
 };
 
-/// The smallest q, with its z, for which every weight in [low, high] * factor lies within half a step
-/// of a level, as parameter bytes; q = 1 and z = 0 for a group of zeros.
+/// The smallest q, with its z, for which every weight in [low, high] * factor lies within half a
+/// step of a level, as parameter bytes; q = 1 and z = 0 for a group of zeros.
 void two_level_params(const TwoLevelRow& row, const float* low, const float* high, size_t groups,
                       float factor, uint8_t* params) noexcept;
 

@@ -70,8 +70,8 @@ struct CodeSums {
   V hl, hll, hlx;
 };
 
-/// The best least-squares fit so far: x ~ step * code + base with base = (hx - step * hl) / h, and by
-/// how much it lowers the error (times h).
+/// The best least-squares fit so far: x ~ step * code + base with base = (hx - step * hl) / h, and
+/// by how much it lowers the error (times h).
 struct Fit {
   V step, hl, gain;
 };
@@ -103,7 +103,8 @@ HWY_INLINE void add_codes(V x, V h, const Rounding& r, V top, CodeSums& sums) {
 }
 
 /// Solve for the codes in `c` and keep the fit if it is the best. With the variance of the codes
-/// h hll - hl^2 and their covariance with x, the step is the quotient and the gain covariance * step.
+/// h hll - hl^2 and their covariance with x, the step is the quotient and the gain covariance *
+/// step.
 HWY_INLINE void keep_better(const WeightSums& w, const CodeSums& c, Fit& best) {
   const V spread = hn::Mul(w.h, c.hll);
   const V variance = hn::NegMulAdd(c.hl, c.hl, spread);
@@ -143,7 +144,8 @@ struct Grid {
 
   float fraction(int k) const {
     const int intervals = std::max(steps - 1, 1);
-    return first + (last - first) * static_cast<float>(k / shifts) / static_cast<float>(intervals);
+    const int step = k / shifts;
+    return first + (last - first) * static_cast<float>(step) / static_cast<float>(intervals);
   }
   /// Shift of the levels in steps, within half a step of the centred position.
   float offset(int k) const {
@@ -259,9 +261,9 @@ HWY_INLINE void add_errors(const float* HWY_RESTRICT x, const float* HWY_RESTRIC
 /// Per-lane facts that all candidates share.
 struct LaneStart {
   V scale, inverse_scale;
-  V middle;  ///< of the range, over the row scale
-  V center;  ///< of the real-valued levels, over the row scale
-  V q;       ///< real-valued q
+  V middle;                  ///< of the range, over the row scale
+  V center;                  ///< of the real-valued levels, over the row scale
+  V q;                       ///< real-valued q
   float unit, inverse_unit;  ///< m and 1 / m
   float half, top;           ///< 2^(bits - 1) and 2^bits - 1
 };
@@ -290,8 +292,8 @@ template <bool kWeighted>
 HWY_INLINE void try_offsets(const float* x, const float* h, size_t depth, const LaneStart& s,
                             const Step& step, int z_count, Choice& best) {
   // The levels of (q, z) are centred at m z + q (top / 2 - half), that is m z - q / 2.
-  const V nearest = hn::Round(hn::Mul(hn::MulAdd(step.q, set(0.5F), s.center),
-                                      set(s.inverse_unit)));
+  const V nearest =
+      hn::Round(hn::Mul(hn::MulAdd(step.q, set(0.5F), s.center), set(s.inverse_unit)));
   const V width = hn::Mul(step.q, s.scale);
   const V area = hn::Mul(width, width);
   for (int k = 0; k < z_count; k += kAtOnce) {
@@ -348,10 +350,9 @@ void SearchTwoLevel(const Tile& tile, const TwoLevelStart& start, const TwoLevel
     s.top = top;
     const V step = load(start.step + lane);
     s.q = hn::Mul(step, s.inverse_scale);
-    s.center = hn::Mul(hn::MulAdd(step, set(0.5F * top), load(start.base + lane)),
-                       s.inverse_scale);
+    s.center = hn::Mul(hn::MulAdd(step, set(0.5F * top), load(start.base + lane)), s.inverse_scale);
     const Choice best = tile.h != nullptr ? search_integers<true>(tile, lane, s, window)
-                                    : search_integers<false>(tile, lane, s, window);
+                                          : search_integers<false>(tile, lane, s, window);
     store(best.error, error + lane);
     const auto low = hn::ConvertTo(di, hn::Sub(best.q, set(1)));
     const auto high = hn::ConvertTo(di, hn::Add(best.z, set(8)));

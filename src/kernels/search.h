@@ -1,8 +1,9 @@
 // Search for the parameters of many groups at once (see tile.h for the layout).
 //
-// Least-squares search in the manner of ggml's make_qkx3 (algorithms.md 3.3), with a free offset and
-// wide grids. Lane-wise IEEE arithmetic only: a group's result depends on its own weights alone.
-// Pure functions, safe from many threads. NaN weights give unspecified parameters, never a crash.
+// Least-squares search in the manner of ggml's make_qkx3 (algorithms.md 3.3), with a free offset
+// and wide grids. Lane-wise IEEE arithmetic only: a group's result depends on its own weights
+// alone. Pure functions, safe from many threads. NaN weights give unspecified parameters, never a
+// crash.
 #pragma once
 
 #include <cstddef>
@@ -45,8 +46,8 @@ struct TwoLevelWindow {
   int z_count = 1;
 };
 
-/// Find the best (q, z) of every group among the window's candidates. `params` receives the bytes of
-/// the format (q - 1 | (z + 8) << 4), `error` sum h (x - x')^2.
+/// Find the best (q, z) of every group among the window's candidates. `params` receives the bytes
+/// of the format (q - 1 | (z + 8) << 4), `error` sum h (x - x')^2.
 void search_two_level(const Tile& tile, const TwoLevelStart& start, const TwoLevelWindow& window,
                       uint8_t* params, float* error) noexcept;
 

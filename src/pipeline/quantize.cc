@@ -104,7 +104,7 @@ class QuantizeJob {
 
  private:
   // Records whether `report` meets min_accuracy; false means: try more bits.
-  bool is_good_enough(QuantizeReport& report, int bit_width) const {
+  bool is_good_enough(QuantizeReport& report, int bit_width) {
     report.meets_min_accuracy = report.cosine_similarity >= options_.min_accuracy;
     if (report.meets_min_accuracy) return true;
     const std::string what = "INT" + std::to_string(bit_width) +

@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 struct Pattern {
-  std::string_view fragment;  // matched without regard to case
+  std::string_view fragment;  // lower case, matched without regard to case
   std::string_view modality;
 };
 
@@ -27,7 +27,7 @@ constexpr std::array kClassPatterns = {
     Pattern{"music", "audio"},
     Pattern{"diffwave", "audio"},
     Pattern{"unet1d", "audio"},
-    Pattern{"danceDiffusion", "audio"},
+    Pattern{"dancediffusion", "audio"},
     Pattern{"vocoder", "audio"},
     Pattern{"speech", "audio"},
     Pattern{"llada", "text"},
@@ -53,6 +53,16 @@ constexpr std::array kClassPatterns = {
     Pattern{"kandinsky", "image"},
 };
 
+// Fragments of the names that models are published under.
+constexpr std::array kNamePatterns = {
+    Pattern{"diffucoder", "code"},        Pattern{"llada", "text"},
+    Pattern{"dream-v0", "text"},          Pattern{"mdlm", "text"},
+    Pattern{"audioldm", "audio"},         Pattern{"stable-audio", "audio"},
+    Pattern{"musicldm", "audio"},         Pattern{"diffwave", "audio"},
+    Pattern{"stable-diffusion", "image"}, Pattern{"sdxl", "image"},
+    Pattern{"flux", "image"},             Pattern{"pixart", "image"},
+};
+
 // Fragments of tensor names that only one family of models has.
 constexpr std::array kTensorPatterns = {
     Pattern{"down_blocks.", "image"},       Pattern{"double_blocks.", "image"},
@@ -71,29 +81,12 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-bool contains_folded(const std::string& lowered, std::string_view fragment) {
-  return lowered.find(lower(fragment)) != std::string::npos;
-}
-
 std::optional<std::string> modality_of_class(const std::string& name) {
   const std::string lowered = lower(name);
   for (const Pattern& pattern : kClassPatterns) {
-    if (contains_folded(lowered, pattern.fragment)) return std::string(pattern.modality);
+    if (lowered.find(pattern.fragment) != std::string::npos) return std::string(pattern.modality);
   }
   return std::nullopt;
-}
-
-// "coder" in a model's name makes a text class a code model (DiffuCoder has Dream's classes).
-bool names_a_coder(const ModelDirectory& model, const std::vector<Json>& configs) {
-  const std::filesystem::path path = std::filesystem::path(model.path).lexically_normal();
-  std::string text = path.has_filename() ? path.filename().string()
-                                         : path.parent_path().filename().string();
-  for (const Json& config : configs) {
-    if (config.contains("_name_or_path") && config["_name_or_path"].is_string()) {
-      text += " " + config["_name_or_path"].get<std::string>();
-    }
-  }
-  return contains_folded(lower(text), "coder");
 }
 
 std::string string_field(const Json& object, const char* key) {
@@ -101,12 +94,42 @@ std::string string_field(const Json& object, const char* key) {
   return present ? object[key].get<std::string>() : std::string{};
 }
 
-std::optional<Modality> from_stored(const ModelDirectory& model, const std::vector<Json>& configs) {
-  for (const ModelIndex& component : model.components) {
-    const auto entry = component.metadata.find("modality");
-    if (entry != component.metadata.end() && is_modality(entry->second)) {
+// The model's names, lowered: its folder or file, and what its configs call it.
+std::vector<std::string> names_of(const ModelDirectory& model, const std::vector<Json>& configs) {
+  std::filesystem::path path = std::filesystem::path(model.path).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  std::vector<std::string> names;
+  for (const Json& config : configs) names.push_back(lower(string_field(config, "_name_or_path")));
+  names.push_back(lower(path.filename().string()));
+  return names;
+}
+
+// "coder" in a model's name makes a text class a code model (DiffuCoder has Dream's classes); an
+// encoder or a decoder does not.
+bool names_a_coder(const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    for (size_t at = name.find("coder"); at != std::string::npos; at = name.find("coder", at + 1)) {
+      const std::string_view before = std::string_view(name).substr(0, at);
+      if (!before.ends_with("en") && !before.ends_with("de") && !before.ends_with("vo")) return true;
+    }
+  }
+  return false;
+}
+
+std::optional<Modality> from_stored(const ModelDirectory& model,
+                                    const std::vector<uint32_t>& chosen,
+                                    const std::vector<Json>& configs) {
+  for (const uint32_t i : chosen) {
+    const auto& metadata = model.components[i].metadata;
+    const auto entry = metadata.find("modality");
+    if (entry != metadata.end() && is_modality(entry->second)) {
       return Modality{entry->second, "safetensors metadata 'modality'"};
     }
+  }
+  if (!model.metadata_json.empty()) {
+    const Json stored = parse_json(model.metadata_json, model.path + "/metadata.json");
+    const std::string modality = string_field(stored, "modality");
+    if (is_modality(modality)) return Modality{modality, "'modality' in metadata.json"};
   }
   for (const Json& config : configs) {
     const std::string stored = string_field(config, "modality");
@@ -132,7 +155,7 @@ std::optional<Modality> from_classes(const ModelDirectory& model,
   for (const auto& [name, kind] : classes) {
     const std::optional<std::string> modality = modality_of_class(name);
     if (!modality) continue;
-    if (*modality == "text" && names_a_coder(model, configs)) {
+    if (*modality == "text" && names_a_coder(names_of(model, configs))) {
       return Modality{"code", kind + name + " and 'coder' in the model's name"};
     }
     return Modality{*modality, kind + name};
@@ -147,11 +170,23 @@ std::optional<Modality> from_classes(const ModelDirectory& model,
                        "(command line: --modality image)."});
 }
 
-std::optional<Modality> from_tensor_names(const ModelDirectory& model) {
+std::optional<Modality> from_names(const ModelDirectory& model, const std::vector<Json>& configs) {
+  for (const std::string& name : names_of(model, configs)) {
+    for (const Pattern& pattern : kNamePatterns) {
+      if (name.find(pattern.fragment) != std::string::npos) {
+        return Modality{std::string(pattern.modality), "model name " + name};
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<Modality> from_tensor_names(const ModelDirectory& model,
+                                          const std::vector<uint32_t>& chosen) {
   std::set<std::string> found;
   std::string reason;
-  for (const ModelIndex& component : model.components) {
-    for (const TensorInfo& tensor : component.tensors) {
+  for (const uint32_t i : chosen) {
+    for (const TensorInfo& tensor : model.components[i].tensors) {
       for (const Pattern& pattern : kTensorPatterns) {
         if (tensor.name.find(pattern.fragment) == std::string::npos) continue;
         if (found.emplace(pattern.modality).second) reason = "tensor name " + tensor.name;
@@ -172,7 +207,8 @@ bool is_modality(std::string_view name) noexcept {
   return name == "text" || name == "code" || name == "image" || name == "audio";
 }
 
-Modality detect_modality(const ModelDirectory& model, const std::string& forced) {
+Modality detect_modality(const ModelDirectory& model, const std::vector<uint32_t>& chosen,
+                         const std::string& forced) {
   if (!forced.empty()) {
     if (!is_modality(forced)) {
       throw Error(ErrorCode::kConfiguration,
@@ -181,13 +217,15 @@ Modality detect_modality(const ModelDirectory& model, const std::string& forced)
     return {forced, "set by the user"};
   }
   std::vector<Json> configs;
-  for (const ModelIndex& component : model.components) {
+  for (const uint32_t i : chosen) {
+    const ModelIndex& component = model.components[i];
     if (component.config_json.empty()) continue;
     configs.push_back(parse_json(component.config_json, component.path + "/config.json"));
   }
-  if (auto modality = from_stored(model, configs)) return *modality;
+  if (auto modality = from_stored(model, chosen, configs)) return *modality;
   if (auto modality = from_classes(model, configs)) return *modality;
-  if (auto modality = from_tensor_names(model)) return *modality;
+  if (auto modality = from_names(model, configs)) return *modality;
+  if (auto modality = from_tensor_names(model, chosen)) return *modality;
   ask(model, "the modality cannot be told from metadata, class or tensor names");
 }
 

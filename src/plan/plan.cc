@@ -77,10 +77,13 @@ void check_can_quantize(const TensorInfo& tensor, const LayerRule& rule) {
   const DTypeInfo& dtype = dtype_info(tensor.dtype);
   const bool rank_fits = tensor.shape.size() >= 2 && tensor.shape.size() <= 5;
   if (dtype.quantizable && rank_fits && tensor.elements() > 0) return;
+  const std::string found = dtype.quantizable && rank_fits
+                                ? "no elements"
+                                : "dtype " + std::string(dtype.name) + " and " +
+                                      std::to_string(tensor.shape.size()) + " dimensions";
   throw Error(ErrorCode::kConfiguration,
               "the layer rule '" + rule.glob + "=" + std::to_string(rule.bit_width) +
-                  "' asks for bits, but the tensor has dtype " + std::string(dtype.name) + " and " +
-                  std::to_string(tensor.shape.size()) + " dimensions",
+                  "' asks for bits, but the tensor has " + found,
               {.tensor = tensor.name,
                .hint = "Floating-point tensors of 2 to 5 dimensions can be quantized; "
                        "narrow the glob or set 'keep'."});
@@ -145,7 +148,7 @@ void check_plan_options(const PlanOptions& options) {
 Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
   check_plan_options(options);
   const std::vector<uint32_t> chosen = choose_components(model, options.components);
-  Modality modality = detect_modality(model, options.modality);
+  Modality modality = detect_modality(model, chosen, options.modality);
   std::vector<const TensorInfo*> tensors;
   for (uint32_t i : chosen) {
     for (const TensorInfo& tensor : model.components[i].tensors) tensors.push_back(&tensor);

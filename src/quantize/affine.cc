@@ -48,8 +48,8 @@ double sample_error(const AffineSpec& spec, const ChunkSettings& settings, const
   std::vector<uint8_t> params(sample.rows * param_row_bytes(sample.cols, spec));
   std::vector<uint16_t> scales(sample.rows);
   ErrorSums sums;
-  const bool fits = quantize_rows(spec, settings, sample,
-                                  {codes.data(), params.data(), scales.data()}, sums);
+  const bool fits =
+      quantize_rows(spec, settings, sample, {codes.data(), params.data(), scales.data()}, sums);
   return fits ? sums.err : HUGE_VAL;
 }
 
@@ -63,8 +63,7 @@ float tensor_scale_for(const AffineSpec& /*spec*/, float absmax) noexcept {
 
 ChunkSettings choose_chunk_settings(const AffineSpec& spec, const RowBlock& sample) {
   ChunkSettings settings;
-  settings.tensor_scale =
-      tensor_scale_for(spec, absmax(sample.weights, sample.rows * sample.cols));
+  settings.tensor_scale = tensor_scale_for(spec, absmax(sample.weights, sample.rows * sample.cols));
   if (spec.param_encoding != ParamEncoding::kTwoLevel) return settings;
   double least = HUGE_VAL;
   int8_t best = spec.bit_width == 2 ? 2 : 3;

@@ -38,10 +38,8 @@ bool store_pairs(Run& run, size_t groups, uint8_t* params) {
     pairs[g] = scale | offset << 16;
   }
   std::memcpy(params, pairs.data(), groups * sizeof(uint32_t));
-  const bool finite_scales =
-      convert_to_f32(DType::kF16, scales.data(), groups, run.step.data());
-  const bool finite_offsets =
-      convert_to_f32(DType::kF16, offsets.data(), groups, run.base.data());
+  const bool finite_scales = convert_to_f32(DType::kF16, scales.data(), groups, run.step.data());
+  const bool finite_offsets = convert_to_f32(DType::kF16, offsets.data(), groups, run.base.data());
   return finite_scales && finite_offsets;
 }
 
@@ -92,8 +90,8 @@ bool search_rows(const AffineSpec& spec, float factor, const RowBlock& block, si
   scratch.step.resize(std::max(scratch.step.size(), batch.slots()));
   scratch.base.resize(scratch.step.size());
   for (size_t i = 0; i < batch.tiles(); ++i) {
-    search_affine(batch.tile(i), spec.bit_width, SearchEffort::kFull, scratch.step.data() + i * kTileLanes,
-                  scratch.base.data() + i * kTileLanes);
+    search_affine(batch.tile(i), spec.bit_width, SearchEffort::kFull,
+                  scratch.step.data() + i * kTileLanes, scratch.base.data() + i * kTileLanes);
   }
   for (size_t r = 0; r < rows; ++r) {
     const size_t row = row_begin + r;
@@ -122,8 +120,8 @@ bool search_rows(const AffineSpec& spec, float factor, const RowBlock& block, si
 
 bool quantize_fp16(const AffineSpec& spec, float factor, const RowBlock& block,
                    const PackedRowsOut& out, ErrorSums& sums) {
-  // At 8 bits the best range is the whole range to within 1e-4 of the error: clipping by a fraction f
-  // gains 2 f of range^2 / (12 * 255^2) per weight and costs (f range)^2 / 2 per group.
+  // At 8 bits the best range is the whole range to within 1e-4 of the error: clipping by a fraction
+  // f gains 2 f of range^2 / (12 * 255^2) per weight and costs (f range)^2 / 2 per group.
   if (spec.method == Method::kSearch && spec.bit_width < 8) {
     static thread_local SearchScratch scratch;
     const size_t batch = rows_per_batch(block.cols, static_cast<size_t>(spec.group_size));

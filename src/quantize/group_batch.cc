@@ -35,8 +35,8 @@ void GroupBatch::load(const RowBlock& block, size_t row_begin, size_t rows, size
 
 Tile GroupBatch::tile(size_t index) const noexcept {
   const bool full = index < full_tiles_;
-  const size_t before = full ? index * group_
-                             : full_tiles_ * group_ + (index - full_tiles_) * short_length_;
+  const size_t before =
+      full ? index * group_ : full_tiles_ * group_ + (index - full_tiles_) * short_length_;
   const size_t slot = index * kTileLanes;
   return {x_.data() + before * kTileLanes, weighted_ ? h_.data() + before * kTileLanes : nullptr,
           full ? group_ : short_length_, low_.data() + slot, high_.data() + slot};

@@ -15,7 +15,8 @@ namespace arrow_quant {
 
 class GroupBatch {
  public:
-  /// Load rows [row_begin, row_begin + rows) of `block`, times `factor`, cut into groups of `group`.
+  /// Load rows [row_begin, row_begin + rows) of `block`, times `factor`, cut into groups of
+  /// `group`.
   void load(const RowBlock& block, size_t row_begin, size_t rows, size_t group, float factor);
 
   size_t tiles() const noexcept { return full_tiles_ + short_tiles_; }

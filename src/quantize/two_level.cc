@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
+#include <vector>
 
 #include "core/half.h"
 #include "kernels/encode.h"
@@ -25,6 +27,7 @@ struct Geometry {
   float cells;  ///< 2^bits
   float up;     ///< the weight farthest up that (16, 7) has within half a step of a level, over s
   float down;   ///< the same downwards with (16, -8)
+  bool clamps;  ///< whether v can leave [-127, 127]
 };
 
 Geometry geometry(int bits, int offset_unit) {
@@ -32,8 +35,12 @@ Geometry geometry(int bits, int offset_unit) {
   const float cells = static_cast<float>(1 << bits);
   // The levels of (q, z) are centred at m z - q / 2 and reach q * cells / 2 to either side.
   const float reach = 0.5F * kMaxQ * cells;
-  return {bits, unit, cells, std::min(kMaxV, reach + 7.0F * unit - 0.5F * kMaxQ),
-          std::min(kMaxV, reach + 8.0F * unit + 0.5F * kMaxQ)};
+  return {bits,
+          unit,
+          cells,
+          std::min(kMaxV, reach + 7.0F * unit - 0.5F * kMaxQ),
+          std::min(kMaxV, reach + 8.0F * unit + 0.5F * kMaxQ),
+          reach + 8.0F * unit > kMaxV};
 }
 
 struct Scratch {
@@ -55,17 +62,17 @@ struct Scratch {
 
 /// Encode one row with its final parameters.
 void encode_row(const Geometry& geo, float factor, float row_scale, const float* weights,
-                size_t cols, size_t group, const uint8_t* params, uint8_t* codes,
-                ErrorSums& sums) {
+                size_t cols, size_t group, const uint8_t* params, uint8_t* codes, ErrorSums& sums) {
   constexpr size_t kRun = 64;
   std::array<float, kRun> step, base;
   const TwoLevelRow row{geo.bits, geo.unit, row_scale};
+  const float limit = geo.clamps ? kMaxV * row_scale : std::numeric_limits<float>::infinity();
   for (size_t begin = 0; begin < cols; begin += kRun * group) {
     const size_t count = std::min(kRun * group, cols - begin);
     two_level_levels(row, params + begin / group, (count + group - 1) / group, step.data(),
                      base.data());
     encode_groups(geo.bits, weights + begin, count, factor, {step.data(), base.data(), group},
-                  kMaxV * row_scale, codes + packed_row_bytes(begin, geo.bits), sums);
+                  limit, codes + packed_row_bytes(begin, geo.bits), sums);
   }
 }
 
@@ -76,8 +83,8 @@ float covering_scale(const Geometry& geo, const float* low, const float* high, s
                      float factor) {
   const RangeSummary all = summarize_ranges(low, high, groups, factor);
   // z moves the levels in steps of m, so that up to m / 2 is lost at either end.
-  const float wanted = std::max({all.width / (geo.cells * kMaxQ - geo.unit), all.high / geo.up,
-                                 -all.low / geo.down});
+  const float wanted = std::max(
+      {all.width / (geo.cells * kMaxQ - geo.unit), all.high / geo.up, -all.low / geo.down});
   const float stored = usable_row_scale(wanted);
   if (stored >= wanted || !std::isfinite(stored)) return stored;
   return f16_to_f32(static_cast<uint16_t>(f32_to_f16(stored) + 1));
@@ -103,18 +110,18 @@ bool rtn_row(const Geometry& geo, float factor, const float* weights, size_t col
 
 /// Search for the row scale of one row: from the largest sensible one downwards.
 struct RowSearch {
-  float next = 0;   ///< candidate to try next
-  float best = 0;   ///< best so far
+  float next = 0;  ///< candidate to try next
+  float best = 0;  ///< best so far
   double least = HUGE_VAL;
   bool open = true;
 };
 
-constexpr float kFirstScale = 1.35F;   // times the smallest scale that needs no clipping
-constexpr float kScaleRatio = 0.86F;   // from one candidate to the next
+constexpr float kFirstScale = 1.35F;  // times the smallest scale that needs no clipping
+constexpr float kScaleRatio = 0.86F;  // from one candidate to the next
 constexpr int kMaxScales = 24;
 
-// A row of many groups averages out how the levels of each happen to fall, so a quick look tells one
-// scale from another; a row of few groups has to try everything.
+// A row of many groups averages out how the levels of each happen to fall, so a quick look tells
+// one scale from another; a row of few groups has to try everything.
 constexpr size_t kManyGroups = 8;
 constexpr TwoLevelWindow kQuickLook{0, 0, 3};
 
@@ -122,7 +129,7 @@ constexpr TwoLevelWindow kQuickLook{0, 0, 3};
 double hopeless(size_t groups) { return 1.05 + 1.0 / static_cast<double>(groups); }
 
 TwoLevelWindow final_window(int bits) {
-  return bits == 2 ? TwoLevelWindow{-2, 2, 3} : TwoLevelWindow{-1, 2, 6};
+  return bits == 2 ? TwoLevelWindow{-2, 2, 3} : TwoLevelWindow{-1, 3, 6};
 }
 
 class BatchSearch {
@@ -213,8 +220,8 @@ bool BatchSearch::run() {
   const GroupBatch& batch = scratch_.batch;
   scratch_.grow(batch.slots());
   for (size_t i = 0; i < batch.tiles(); ++i) {
-    search_affine(batch.tile(i), geo_.bits, SearchEffort::kStart, scratch_.step.data() + i * kTileLanes,
-                  scratch_.base.data() + i * kTileLanes);
+    search_affine(batch.tile(i), geo_.bits, SearchEffort::kStart,
+                  scratch_.step.data() + i * kTileLanes, scratch_.base.data() + i * kTileLanes);
   }
   std::fill_n(scratch_.scale.begin(), batch.slots(), 1.0F);
   std::vector<RowSearch> rows(batch.rows());

@@ -8,6 +8,7 @@
 #include <parquet/file_reader.h>
 #include <parquet/schema.h>
 
+#include <cmath>
 #include <utility>
 
 #include "arrow_quant/error.h"
@@ -282,10 +283,11 @@ std::vector<PartRow> ParquetPart::rows() const {
 void ParquetPart::visit(const PartRow& row,
                         const std::function<void(const PartBytes&)>& visit) const {
   // The readers own the pages that the spans point into; they live until `visit` returns.
+  std::shared_ptr<parquet::RowGroupReader> group;
   std::vector<Bytes> columns;
   PartBytes bytes;
   try {
-    const std::shared_ptr<parquet::RowGroupReader> group = reader_->RowGroup(row.row_group);
+    group = reader_->RowGroup(row.row_group);
     for (const auto& [column, out] :
          {std::pair{kColCodes, &bytes.codes}, std::pair{kColParams, &bytes.params},
           std::pair{kColRowScales, &bytes.row_scales}}) {

@@ -69,9 +69,8 @@ void dequantize_rows(const AffineSpec& spec, const PackedRows& packed, float* ou
   for (size_t r = 0; r < packed.rows; ++r) {
     const uint8_t* codes = packed.codes + r * code_bytes;
     float* to = out + r * packed.cols;
-    const float scale = spec.param_encoding == ParamEncoding::kFp16
-                            ? 1.0F
-                            : f16_to_f32(packed.row_scales[r]);
+    const float scale =
+        spec.param_encoding == ParamEncoding::kFp16 ? 1.0F : f16_to_f32(packed.row_scales[r]);
     if (spec.param_encoding == ParamEncoding::kRow) {
       dequantize_int8(codes, packed.cols, scale, target, to);
     } else {

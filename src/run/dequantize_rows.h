@@ -23,8 +23,8 @@ struct PackedRows {
 /// Reconstruct w as f32 into out[rows][cols], contiguous.
 void dequantize_rows(const AffineSpec& spec, const PackedRows& packed, float* out) noexcept;
 
-/// Unpack the integer codes into out[rows][cols]: unsigned for 2 and 4 bits and for fp16 parameters,
-/// the signed byte (two's complement) for `row`.
+/// Unpack the integer codes into out[rows][cols]: unsigned for 2 and 4 bits and for fp16
+/// parameters, the signed byte (two's complement) for `row`.
 void unpack_rows(const AffineSpec& spec, const PackedRows& packed, uint8_t* out) noexcept;
 
 /// Expand two_level or row codes into the int8 matrix v of w = tensor_scale * row_scale * v.

@@ -78,8 +78,11 @@ def export_safetensors(
     progress = _Progress(progress_callback, sum(_bytes_of(model, target).values()))
     with staged_directory(folder) as staging:
         _copy_other_files(model, staging)
-        for component in model.components.values():
-            _export_component(component, staging / component.name, target, num_threads, progress)
+        for record, component in zip(
+            model.manifest["components"], model.components.values(), strict=True
+        ):
+            target_folder = staging / _folder_of(record["parts"][0])
+            _export_component(component, target_folder, target, num_threads, progress)
     return folder
 
 
@@ -117,6 +120,12 @@ def _copy_other_files(model: QuantizedModel, staging: Path) -> None:
         target = staging / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model.path / relative, target)
+
+
+def _folder_of(part: str) -> Path:
+    """The folder of a component, from the path of one of its Parquet files."""
+    steps = Path(part).parts
+    return Path(*steps[: steps.index(_WEIGHTS)])
 
 
 def _export_component(

@@ -115,8 +115,8 @@ TEST_P(Encode, ComparesFourInt8ScalesAtOnce) {
     const std::vector<float> weights = normal_weights(count);
     std::vector<float> importance = normal_weights(count, 5);
     for (float& h : importance) h = h * h;
-    for (const float* h : {static_cast<const float*>(nullptr),
-                           static_cast<const float*>(importance.data())}) {
+    for (const float* h :
+         {static_cast<const float*>(nullptr), static_cast<const float*>(importance.data())}) {
       double errors[4];
       int8_errors(weights.data(), h, count, 0.5F, scales, errors);
       for (size_t k = 0; k < 4; ++k) {

@@ -20,8 +20,8 @@ inline std::string isa_test_name(const testing::TestParamInfo<std::string>& para
 }
 
 /// Defines `name` as a fixture whose tests run on every instruction set.
-#define ARROW_QUANT_TEST_EVERY_ISA(name)                                               \
-  class name : public arrow_quant::IsaTest {};                                         \
+#define ARROW_QUANT_TEST_EVERY_ISA(name)                                                \
+  class name : public arrow_quant::IsaTest {};                                          \
   INSTANTIATE_TEST_SUITE_P(Isa, name, testing::ValuesIn(arrow_quant::supported_isas()), \
                            arrow_quant::isa_test_name)
 

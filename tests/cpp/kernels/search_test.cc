@@ -69,9 +69,9 @@ TEST_P(Search, CentersEveryGroupOnTheMiddleOfItsRange) {
       for (size_t i = 0; i < depth; ++i) {
         low = std::min(low, groups.weight(lane, i));
         high = std::max(high, groups.weight(lane, i));
-        EXPECT_NEAR(groups.x[i * kTileLanes + lane] +
-                        tile_middle(groups.low[lane], groups.high[lane]),
-                    groups.weight(lane, i), 1e-6);
+        EXPECT_NEAR(
+            groups.x[i * kTileLanes + lane] + tile_middle(groups.low[lane], groups.high[lane]),
+            groups.weight(lane, i), 1e-6);
       }
       EXPECT_EQ(groups.low[lane], low);
       EXPECT_EQ(groups.high[lane], high);

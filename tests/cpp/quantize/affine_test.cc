@@ -32,8 +32,8 @@ void expect_close(double actual, double expected, double scale) {
   EXPECT_NEAR(actual, expected, 1e-6 * scale);
 }
 
-/// Everything that must hold for any matrix: it fits, the sums are those of the decoded weights, and
-/// padding bits are zero.
+/// Everything that must hold for any matrix: it fits, the sums are those of the decoded weights,
+/// and padding bits are zero.
 void check_round_trip(const AffineSpec& spec, const Matrix& matrix) {
   SCOPED_TRACE(describe(spec) + ", " + std::to_string(matrix.rows) + " x " +
                std::to_string(matrix.cols));
@@ -169,8 +169,7 @@ TEST_P(Quantize, PacksTheFirstElementIntoTheLowestBits) {
   const QuantizedRows int4 = quantize_matrix(kFp16Int4, matrix);
   EXPECT_EQ(int4.codes, (std::vector<uint8_t>{0xF0, 0x21, 0xE3}));
   matrix.values = {0, 3, 1, 2, 3, 0};
-  const QuantizedRows int2 =
-      quantize_matrix({2, 64, ParamEncoding::kFp16, Method::kRtn}, matrix);
+  const QuantizedRows int2 = quantize_matrix({2, 64, ParamEncoding::kFp16, Method::kRtn}, matrix);
   EXPECT_EQ(int2.codes, (std::vector<uint8_t>{0b10011100, 0b0011}));
   matrix.values = {127, -127, 1, -1, 0, 64};
   const QuantizedRows int8 = quantize_matrix(kRowInt8, matrix);
@@ -199,8 +198,8 @@ TEST_P(Quantize, GivesTheSameBytesForAnyBlockSplit) {
   std::vector<float> importance(328);
   for (size_t c = 0; c < 328; ++c) importance[c] = static_cast<float>(1 + c % 7);
   for (const AffineSpec& spec : all_specs({32, 128})) {
-    for (const float* h : {static_cast<const float*>(nullptr),
-                           static_cast<const float*>(importance.data())}) {
+    for (const float* h :
+         {static_cast<const float*>(nullptr), static_cast<const float*>(importance.data())}) {
       SCOPED_TRACE(describe(spec));
       const QuantizedRows whole = quantize_matrix(spec, matrix, SIZE_MAX, h);
       for (size_t step : {1, 2, 5, 16}) {
@@ -264,6 +263,30 @@ TEST_P(Quantize, TreatsImportanceAsRelative) {
   importance.assign(160, 0.0F);
   const QuantizedRows zero = quantize_matrix(spec, matrix, 4, importance.data());
   EXPECT_LT(zero.sums.nmse(), 0.01) << "no importance at all means equal importance";
+}
+
+/// Instruction sets with fused multiply-add agree to the last bit; the others find parameters of
+/// the same quality.
+TEST(QuantizeAcrossIsas, AgreesOnBytesOrAtLeastOnQuality) {
+  const Matrix matrix = random_matrix(40, 500, true);
+  std::vector<float> importance(500);
+  for (size_t c = 0; c < 500; ++c) importance[c] = static_cast<float>(1 + c % 9);
+  const auto fused = [](const std::string& isa) { return isa != "scalar" && isa != "sse4"; };
+  for (const AffineSpec& spec : all_specs({64, 128})) {
+    SCOPED_TRACE(describe(spec));
+    force_isa(supported_isas().front());
+    const QuantizedRows best = quantize_matrix(spec, matrix, 16, importance.data());
+    for (const std::string& isa : supported_isas()) {
+      force_isa(isa);
+      const QuantizedRows other = quantize_matrix(spec, matrix, 16, importance.data());
+      EXPECT_NEAR(other.sums.nmse(), best.sums.nmse(), 1e-3 * best.sums.nmse()) << isa;
+      if (!fused(isa) || !fused(supported_isas().front())) continue;
+      EXPECT_EQ(other.codes, best.codes) << isa;
+      EXPECT_EQ(other.params, best.params) << isa;
+      EXPECT_EQ(other.scales, best.scales) << isa;
+    }
+    force_isa("");
+  }
 }
 
 TEST(TensorScale, IsAPowerOfTwoWithAFiniteInverse) {

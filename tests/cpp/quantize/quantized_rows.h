@@ -54,16 +54,15 @@ struct QuantizedRows {
             scales.empty() ? nullptr : scales.data() + row};
   }
   PackedRows packed() const {
-    return {codes.data(), params.data(), scales.data(), settings.tensor_scale,
-            settings.offset_unit, rows, cols};
+    return {codes.data(),         params.data(), scales.data(), settings.tensor_scale,
+            settings.offset_unit, rows,          cols};
   }
   double weight(size_t row, size_t col) const { return decode_weight(spec, packed(), row, col); }
 };
 
 /// Quantize all rows in blocks of `step` rows.
 inline QuantizedRows quantize_matrix(const AffineSpec& spec, const Matrix& matrix,
-                                     size_t step = SIZE_MAX,
-                                     const float* importance = nullptr) {
+                                     size_t step = SIZE_MAX, const float* importance = nullptr) {
   QuantizedRows result(spec, matrix.rows, matrix.cols);
   RowBlock sample = matrix.block();
   sample.importance = importance;

@@ -54,7 +54,8 @@ void check_all(const AffineSpec& spec, size_t rows, size_t cols) {
       const size_t i = r * cols + c;
       ASSERT_EQ(weights[i], static_cast<float>(decode_weight(spec, data.packed, r, c))) << i;
       ASSERT_EQ(codes[i], decode_code(spec, data.packed, r, c)) << i;
-      if (has_ints) ASSERT_EQ(ints[i], decode_v(spec, data.packed, r, c)) << i;
+      if (!has_ints) continue;
+      ASSERT_EQ(ints[i], decode_v(spec, data.packed, r, c)) << i;
     }
   }
   EXPECT_EQ(weights[count], -7.0F) << "written past the end";

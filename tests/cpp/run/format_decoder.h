@@ -1,4 +1,5 @@
-// An independent decoder of packed rows, written from docs/format.md alone: slow, scalar, in double.
+// An independent decoder of packed rows, written from docs/format.md alone: slow, scalar, in
+// double.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +15,8 @@ namespace arrow_quant {
 inline double decode_half(const uint8_t* bytes) {
   const int bits = bytes[0] | bytes[1] << 8;
   const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-  const double magnitude = exponent == 0 ? std::ldexp(mantissa, -24)
-                                         : std::ldexp(1024 + mantissa, exponent - 25);
+  const double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
   return (bits >> 15) != 0 ? -magnitude : magnitude;
 }
 

@@ -1,0 +1,46 @@
+"""Fixtures: models, and artefacts that many tests read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support import ZOO_UNET, small_model
+
+from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees settings of the machine it runs on."""
+    for name in list(os.environ):
+        if name.startswith("ARROW_QUANT_") and name != "ARROW_QUANT_REAL_MODELS":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small component directory."""
+    return small_model(tmp_path / "model")
+
+
+@pytest.fixture(scope="session")
+def unet() -> Path:
+    """The shipped image model: a really trained diffusers pipeline."""
+    assert (ZOO_UNET / "model_index.json").is_file(), "the repository ships this model"
+    return ZOO_UNET
+
+
+@pytest.fixture(scope="session")
+def unet_artefacts(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The shipped model quantized at every width."""
+    folder = tmp_path_factory.mktemp("unet")
+    paths = {}
+    for bits in (2, 4, 8):
+        paths[bits] = folder / f"int{bits}"
+        config = DiffusionQuantConfig(bit_width=bits, min_accuracy=0.0)
+        ArrowQuantV2().quantize_diffusion_model(unet, paths[bits], config)
+    return paths
