@@ -2,7 +2,7 @@
 # they need: system packages where that is allowed, a virtual environment, the build.
 PYTHON ?= python3
 VENV ?= .venv
-BUILD ?= build/cpp
+CPP ?= build/cpp
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 BIN := $(abspath $(VENV))/bin
@@ -17,31 +17,35 @@ endif
 
 SYSTEM_PACKAGES := g++ libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
 
-.PHONY: demo test build lint bench asan stubs clean system
+.PHONY: demo test build cpp lint bench asan stubs clean system
 
 demo: build ## Quantize the shipped model at 8, 4 and 2 bits; table and samples in demo-output/
 	$(PY) examples/demo.py
 
-test: build ## All tests, C++ and Python
-	ctest --test-dir $(BUILD) --output-on-failure --parallel $(JOBS)
-	$(PY) -m pytest
+test: build cpp ## All tests, C++ and Python
+	ctest --test-dir $(CPP) --output-on-failure --parallel $(JOBS)
+	ARROW_QUANT_CPP_BUILD=$(abspath $(CPP)) $(PY) -m pytest
 
-# One CMake build makes the extension and the C++ tests from the same objects.
-build: $(VENV)/.ready
-	$(PIP) install --quiet --no-build-isolation --editable '.[dev]' \
-	  -Cbuild-dir=$(BUILD) -Ccmake.define.ARROW_QUANT_BUILD_TESTS=ON
+build: $(VENV)/.ready ## The Python package, editable, with everything the tests need
+	$(PIP) install --quiet --no-build-isolation --editable '.[dev]'
+
+cpp: $(VENV)/.ready ## The C++ library and its tests
+	cmake -S . -B $(CPP) -DCMAKE_BUILD_TYPE=Release -DARROW_QUANT_BUILD_TESTS=ON \
+	  -DPython_EXECUTABLE=$(PY)
+	cmake --build $(CPP)
 
 lint: build ## Style, types, and the generated stub
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find bindings examples include src tests benchmarks fuzz \( -name '*.h' -o -name '*.cc' \) \
+	find $(wildcard bindings benchmarks examples fuzz include src tests) \( -name '*.h' -o -name '*.cc' \) \
 	  | xargs $(BIN)/clang-format --dry-run -Werror
 	$(PY) -m pytest -q tests/python/test_house.py tests/python/test_stub.py
 
 stubs: build ## Write the type stub of the extension anew
-	$(PY) -c "import arrow_quant_v2" && cd python/arrow_quant_v2 \
-	  && $(PY) -m nanobind.stubgen -q -m arrow_quant_v2._core -o _core.pyi
+	cd python/arrow_quant_v2 && $(PY) -c "import arrow_quant_v2, runpy, sys; \
+	  sys.argv = 'stubgen -q -m arrow_quant_v2._core -o _core.pyi'.split(); \
+	  runpy.run_module('nanobind.stubgen', run_name='__main__')"
 
 bench: build ## Every benchmark; writes docs/benchmarks.md
 	$(PY) benchmarks/run.py

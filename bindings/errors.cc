@@ -1,5 +1,6 @@
 // From arrow_quant::Error to the exception classes of arrow_quant_v2.errors.
 #include <exception>
+#include <filesystem>
 #include <new>
 
 #include "arrow_quant/error.h"
@@ -65,6 +66,8 @@ void translate(const std::exception_ptr& pointer, void* /*payload*/) {
     } else {
       raise(error);
     }
+  } catch (const std::filesystem::filesystem_error& error) {
+    raise(Error(ErrorCode::kOutput, error.code().message(), {.path = error.path1().string()}));
   } catch (const std::bad_alloc&) {
     PyErr_SetString(PyExc_MemoryError, "out of memory in the quantization engine");
   }

@@ -92,6 +92,10 @@ nlohmann::json parse_json(std::string_view text, const std::string& path, JsonLi
                    " are read");
   }
   if (text.starts_with("\xEF\xBB\xBF")) fail(path, "starts with a byte order mark");
+  // To nlohmann a NUL is the end of the input, whatever follows.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    fail(path, "byte " + std::to_string(nul + 1) + ": a NUL character");
+  }
   StrictBuilder builder(path, limits.max_depth);
   Json::sax_parse(text, &builder);
   return builder.take();

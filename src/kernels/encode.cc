@@ -65,11 +65,13 @@ struct Accumulator {
     xx = ex = ee = hn::Zero(DF());
   }
 
-  HWY_INLINE void add_to(ErrorSums& sums, size_t count) const {
+  /// Add what was summed over x / unit.
+  HWY_INLINE void add_to(ErrorSums& sums, size_t count, double unit) const {
     const WideTag<DF> dd;
-    const double ww = hn::GetLane(hn::SumOfLanes(dd, wide_xx));
-    const double ew = hn::GetLane(hn::SumOfLanes(dd, wide_ex));
-    const double err = hn::GetLane(hn::SumOfLanes(dd, wide_ee));
+    const double area = unit * unit;
+    const double ww = hn::GetLane(hn::SumOfLanes(dd, wide_xx)) * area;
+    const double ew = hn::GetLane(hn::SumOfLanes(dd, wide_ex)) * area;
+    const double err = hn::GetLane(hn::SumOfLanes(dd, wide_ee)) * area;
     sums.add({ww, ww - 2 * ew + err, ww - ew, err, count});
   }
 };
@@ -77,15 +79,14 @@ struct Accumulator {
 /// The levels of one group, one number in all lanes, and the range of codes.
 template <class DF>
 struct Rule {
-  hn::Vec<DF> factor, step, base, inverse, shift, limit;
+  hn::Vec<DF> step, base, inverse, shift, limit;
   hn::Vec<hn::RebindToSigned<DF>> first, last;  ///< smallest and largest code, plus kRounder
 };
 
 template <class DF>
-HWY_INLINE Rule<DF> make_rule(DF df, float factor, float first, float last, float limit) {
+HWY_INLINE Rule<DF> make_rule(DF df, float first, float last, float limit) {
   const hn::RebindToSigned<DF> di;
   Rule<DF> rule;
-  rule.factor = hn::Set(df, factor);
   rule.step = rule.base = rule.inverse = rule.shift = hn::Zero(df);
   rule.limit = hn::Set(df, limit);
   rule.first = hn::BitCast(di, hn::Set(df, kRounder + first));
@@ -93,15 +94,14 @@ HWY_INLINE Rule<DF> make_rule(DF df, float factor, float first, float last, floa
   return rule;
 }
 
-/// Store the codes of `weights` and add to the sums; lanes outside `mask` count nothing.
+/// Store the codes of `x` and add to the sums; lanes outside `mask` count nothing.
 template <bool kLimit, bool kMasked, class DF>
-HWY_INLINE void encode_vector(DF df, hn::Vec<DF> weights, const Rule<DF>& rule, hn::Mask<DF> mask,
+HWY_INLINE void encode_vector(DF df, hn::Vec<DF> x, const Rule<DF>& rule, hn::Mask<DF> mask,
                               Accumulator<DF>& sums, uint8_t* HWY_RESTRICT codes) {
   const hn::RebindToSigned<DF> di;
   const hn::RebindToUnsigned<DF> du;
   const hn::Rebind<uint8_t, DF> d8;
   const auto rounder = hn::Set(df, kRounder);
-  auto x = hn::Mul(weights, rule.factor);
   if (kMasked) x = hn::IfThenElseZero(mask, x);
   const auto u = hn::Add(hn::MulAdd(x, rule.inverse, rule.shift), rounder);
   // Rounded codes are positive floats, so their bits compare like the numbers; integer minimum and
@@ -172,9 +172,9 @@ struct BlockLevels {
   static constexpr size_t kGroups = kBlock / 8;
   float step[kGroups], base[kGroups], inverse[kGroups], shift[kGroups];
 
-  HWY_INLINE void load(const Levels& levels, size_t first, size_t groups) {
+  HWY_INLINE void load(const Levels& levels, size_t first, size_t groups, float unit) {
     for (size_t g = 0; g < groups; ++g) {
-      const float s = levels.step[first + g], b = levels.base[first + g];
+      const float s = levels.step[first + g] * unit, b = levels.base[first + g] * unit;
       step[g] = s;
       base[g] = b;
       inverse[g] = 1.0F / s;
@@ -231,72 +231,98 @@ HWY_NOINLINE void encode_ragged(DF df, const float* HWY_RESTRICT weights, size_t
   }
 }
 
+/// In which unit the weights are encoded, to save a product per weight: as they are, the levels
+/// scaled instead, which is exact for a power of two; or, where squares could overflow or vanish, a
+/// scaled copy of the weights.
+struct Unit {
+  float factor, levels, sums;
+  bool copy;
+
+  explicit Unit(float f) : factor(f), copy(!(f > 0x1p-40F && f < 0x1p40F)) {
+    levels = copy ? 1.0F : 1.0F / f;
+    sums = copy ? 1.0F : f;
+  }
+};
+
+struct Task {
+  int bits;
+  const float* weights;
+  size_t count;
+  const Levels& levels;
+  float first, last, limit;  ///< smallest and largest code, largest |v|
+  uint8_t* codes;
+};
+
 /// Encode in blocks that either hold whole groups or lie within one group.
 template <bool kLimit, class DF>
-void encode_blocks(DF df, int bits, const float* HWY_RESTRICT weights, size_t count,
-                   const Levels& levels, const Rule<DF>& common, uint8_t* HWY_RESTRICT out,
-                   ErrorSums& sums) {
-  const size_t group = std::min(levels.group, count);
+void encode_blocks(DF df, const Task& task, const Unit& unit, ErrorSums& sums) {
+  const size_t count = task.count;
+  const size_t group = std::min(task.levels.group, count);
   const size_t per_block = std::max<size_t>(1, kBlock / group);
-  Accumulator<DF> acc;
-  acc.clear();
+  const Rule<DF> common = make_rule(df, task.first, task.last, task.limit * unit.levels);
+  HWY_ALIGN float scaled[kBlock];
   CodeBuffer codes;
   BlockLevels block;
+  Accumulator<DF> acc;
+  acc.clear();
   for (size_t begin = 0; begin < count;) {
     const size_t first = begin / group;
     const size_t end = std::min({begin + kBlock, (first + per_block) * group, count});
     const size_t length = std::min(group, end - begin);
     const size_t groups = (end - begin + length - 1) / length;
-    block.load(levels, first, groups);
     const size_t whole = length % hn::Lanes(df) == 0 ? (end - begin) / length : 0;
-    encode_whole<kLimit>(df, weights + begin, whole, length, block, common, count, acc,
-                         codes.bytes);
+    const float* HWY_RESTRICT weights = task.weights + begin;
+    if (unit.copy) {
+      for (size_t i = 0; i < end - begin; ++i) scaled[i] = weights[i] * unit.factor;
+      weights = scaled;
+    }
+    block.load(task.levels, first, groups, unit.levels);
+    encode_whole<kLimit>(df, weights, whole, length, block, common, count, acc, codes.bytes);
     for (size_t g = whole; g < groups; ++g) {
       Rule<DF> rule = common;
       set_levels(df, block, g, rule);
       const size_t at = g * length;
-      encode_ragged<kLimit>(df, weights + begin + at, std::min(length, end - begin - at), rule, acc,
+      encode_ragged<kLimit>(df, weights + at, std::min(length, end - begin - at), rule, acc,
                             codes.bytes + at);
     }
     acc.flush();
-    write_block(bits, codes, begin, end - begin, out);
+    write_block(task.bits, codes, begin, end - begin, task.codes);
     begin = end;
   }
-  acc.add_to(sums, count);
+  acc.add_to(sums, count, unit.sums);
 }
 
 template <class DF>
-HWY_INLINE void encode_with(DF df, int bits, const float* HWY_RESTRICT weights, size_t count,
-                            float factor, const Levels& levels, float limit,
-                            uint8_t* HWY_RESTRICT codes, ErrorSums& sums) {
-  const float last = static_cast<float>((1 << bits) - 1);
-  const Rule<DF> rule = make_rule(df, factor, 0.0F, last, limit);
-  if (limit < std::numeric_limits<float>::infinity()) {
-    encode_blocks<true>(df, bits, weights, count, levels, rule, codes, sums);
+HWY_INLINE void encode_with(DF df, const Task& task, float factor, ErrorSums& sums) {
+  if (task.limit < std::numeric_limits<float>::infinity()) {
+    encode_blocks<true>(df, task, Unit(factor), sums);
   } else {
-    encode_blocks<false>(df, bits, weights, count, levels, rule, codes, sums);
+    encode_blocks<false>(df, task, Unit(factor), sums);
   }
 }
 
-void EncodeGroups(int bits, const float* HWY_RESTRICT weights, size_t count, float factor,
-                  const Levels& levels, float limit, uint8_t* HWY_RESTRICT codes, ErrorSums& sums) {
+void EncodeGroups(int bits, const float* weights, size_t count, float factor, const Levels& levels,
+                  float limit, uint8_t* codes, ErrorSums& sums) {
   const hn::ScalableTag<float> full;
   const hn::CappedTag<float, 8> narrow;  // every group length is a multiple of 8
+  const float last = static_cast<float>((1 << bits) - 1);
+  const Task task{bits, weights, count, levels, 0.0F, last, limit, codes};
   if (levels.group % hn::Lanes(full) == 0 || levels.group >= count) {
-    encode_with(full, bits, weights, count, factor, levels, limit, codes, sums);
+    encode_with(full, task, factor, sums);
   } else {
-    encode_with(narrow, bits, weights, count, factor, levels, limit, codes, sums);
+    encode_with(narrow, task, factor, sums);
   }
 }
 
 // ------------------------------ int8 with one scale
 
-void EncodeInt8(const float* HWY_RESTRICT weights, size_t count, float factor, float scale,
-                uint8_t* HWY_RESTRICT out, ErrorSums& sums) {
+void EncodeInt8(const float* weights, size_t count, float factor, float scale, uint8_t* codes,
+                ErrorSums& sums) {
   const hn::ScalableTag<float> df;
   const float base = 0.0F;
-  const auto rule = make_rule(df, factor, -127.0F, 127.0F, 0.0F);
-  encode_blocks<false>(df, 8, weights, count, {&scale, &base, count}, rule, out, sums);
+  const Levels levels{&scale, &base, count};
+  const Task task{8, weights, count, levels, -127.0F, 127.0F, 0.0F, codes};
+  encode_blocks<false>(df, task, Unit(factor), sums);
 }
 
 template <bool kWeighted>

@@ -18,9 +18,9 @@ struct Levels {
   size_t group = 0;  ///< a multiple of 8, or at least the number of weights
 };
 
-/// Quantize `count` weights, times `factor`, to unsigned codes of 2, 4 or 8 bits and pack them,
-/// element 0 in the lowest bits, the last byte padded with zeros. |v| is limited to `limit`
-/// (infinity for none). Add to `sums` the sums over w * factor and v.
+/// Quantize `count` weights, times `factor` (a power of two), to unsigned codes of 2, 4 or 8 bits
+/// and pack them, element 0 in the lowest bits, the last byte padded with zeros. |v| is limited to
+/// `limit` (infinity for none). Add to `sums` the sums over w * factor and v.
 ///
 /// The sums are exact to about 1e-6 of themselves: runs of at most 128 f32 terms are added in f32,
 /// everything else in f64. Those of v follow from the sums over w and w - v, so that a cosine near

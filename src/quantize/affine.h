@@ -1,8 +1,9 @@
 // Group-affine quantization of rows that are already in f32: the parameters of every group and the
 // packed codes. Safe to call from many threads on disjoint rows. Results are bit-identical however
 // rows are cut into blocks and on every instruction set with fused multiply-add; without one (SSE4,
-// scalar) the search may settle on other parameters of equal quality. Scratch memory, about twice
-// the larger of one row and 4096 weights, belongs to the thread; std::bad_alloc if there is none.
+// scalar) a few codes differ and the search may settle on other parameters of equal quality.
+// Scratch memory belongs to the thread and is kept: about twice (with importance three times) the
+// larger of one row and 32768 weights. std::bad_alloc if there is none.
 #pragma once
 
 #include <cstddef>

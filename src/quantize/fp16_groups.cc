@@ -71,12 +71,6 @@ bool rtn_row(const AffineSpec& spec, float factor, const float* weights, size_t 
   return true;
 }
 
-/// Rows per batch: enough groups to fill tiles well, few enough to stay in the cache.
-size_t rows_per_batch(size_t cols, size_t group) {
-  const size_t groups = (cols + group - 1) / group;
-  return std::max<size_t>(1, 8 * kTileLanes / groups);
-}
-
 struct SearchScratch {
   GroupBatch batch;
   std::vector<float> step, base;
@@ -124,7 +118,7 @@ bool quantize_fp16(const AffineSpec& spec, float factor, const RowBlock& block,
   // f gains 2 f of range^2 / (12 * 255^2) per weight and costs (f range)^2 / 2 per group.
   if (spec.method == Method::kSearch && spec.bit_width < 8) {
     static thread_local SearchScratch scratch;
-    const size_t batch = rows_per_batch(block.cols, static_cast<size_t>(spec.group_size));
+    const size_t batch = GroupBatch::rows_for(block.cols, static_cast<size_t>(spec.group_size));
     for (size_t row = 0; row < block.rows; row += batch) {
       const size_t rows = std::min(batch, block.rows - row);
       if (!search_rows(spec, factor, block, row, rows, scratch, out, sums)) return false;

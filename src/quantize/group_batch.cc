@@ -16,6 +16,14 @@ void grow(std::vector<T>& buffer, size_t size) {
 
 }  // namespace
 
+size_t GroupBatch::rows_for(size_t cols, size_t group) noexcept {
+  constexpr size_t kTiles = 8;
+  constexpr size_t kWeights = 32768;
+  const size_t groups = (cols + group - 1) / group;
+  const size_t in_cache = std::max(kTileLanes / groups, kWeights / cols);
+  return std::max<size_t>(1, std::min(kTiles * kTileLanes / groups, in_cache));
+}
+
 void GroupBatch::load(const RowBlock& block, size_t row_begin, size_t rows, size_t group,
                       float factor) {
   rows_ = rows;

@@ -15,6 +15,10 @@ namespace arrow_quant {
 
 class GroupBatch {
  public:
+  /// Rows of `cols` weights to load at a time: enough groups to fill the tiles well, few enough
+  /// weights to stay in the cache.
+  static size_t rows_for(size_t cols, size_t group) noexcept;
+
   /// Load rows [row_begin, row_begin + rows) of `block`, times `factor`, cut into groups of
   /// `group`.
   void load(const RowBlock& block, size_t row_begin, size_t rows, size_t group, float factor);

@@ -237,11 +237,6 @@ bool BatchSearch::run() {
   return true;
 }
 
-size_t rows_per_batch(size_t cols, size_t group) {
-  const size_t groups = (cols + group - 1) / group;
-  return std::max<size_t>(1, 8 * kTileLanes / groups);
-}
-
 bool search_rows(const Geometry& geo, const AffineSpec& spec, float factor, const RowBlock& block,
                  size_t row_begin, size_t rows, Scratch& scratch, const PackedRowsOut& out,
                  ErrorSums& sums) {
@@ -271,7 +266,7 @@ bool quantize_two_level(const AffineSpec& spec, float factor, int offset_unit,
   const Geometry geo = geometry(spec.bit_width, offset_unit);
   const size_t group = static_cast<size_t>(spec.group_size) / 4;
   if (spec.method == Method::kSearch) {
-    const size_t batch = rows_per_batch(block.cols, group);
+    const size_t batch = GroupBatch::rows_for(block.cols, group);
     for (size_t row = 0; row < block.rows; row += batch) {
       const size_t rows = std::min(batch, block.rows - row);
       if (!search_rows(geo, spec, factor, block, row, rows, scratch, out, sums)) return false;

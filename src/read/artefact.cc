@@ -4,6 +4,8 @@
 #include <cstring>
 #include <filesystem>
 #include <mutex>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "arrow_quant/error.h"
@@ -20,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxManifestBytes = 64U << 20;
-constexpr size_t kVerifyBlock = 8U << 20;
+constexpr uint64_t kVerifyBlock = 8U << 20;
 
 [[noreturn]] void fail(const std::string& path, const std::string& what,
                        const std::string& tensor = {}) {
@@ -115,7 +117,11 @@ ComponentTensors load_tensors(const std::vector<ParquetPart>& parts, uint64_t ex
                                                    " tensors, found " +
                                                    std::to_string(result.infos.size()));
   }
+  std::set<std::string_view> names;
   for (size_t i = 0; i < result.infos.size(); ++i) {
+    if (!names.insert(result.infos[i].name).second) {
+      fail(parts[0].path(), "two tensors of one name", result.infos[i].name);
+    }
     finish_tensor(result.infos[i], result.entries[i],
                   parts[result.entries[i].chunks[0].first].path());
     result.stored_bytes.push_back(tensor_bytes(result.infos[i]));
@@ -304,7 +310,9 @@ QuantizedTensor Artefact::read(size_t component, size_t tensor) const {
 }
 
 void Artefact::verify(const std::function<void()>& poll) const {
-  std::vector<std::byte> block(kVerifyBlock);
+  uint64_t largest = 1;
+  for (const FileRecord& record : state_->manifest.files) largest = std::max(largest, record.size);
+  std::vector<std::byte> block(std::min(largest, kVerifyBlock));
   for (const FileRecord& record : state_->manifest.files) {
     const FileReader file(state_->path + "/" + record.path);
     Hasher hasher;

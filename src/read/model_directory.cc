@@ -191,16 +191,19 @@ ModelIndex make_component(const std::string& name, const fs::path& folder) {
       const bool is_model =
           is_there(path / "model_index.json") || !files_with_suffix(path, ".safetensors").empty();
       if (is_model) models.push_back(path.filename().string());
+      for (const fs::path& file : files_with_suffix(path, ".bin")) {
+        foreign.push_back(file.lexically_relative(folder).string());
+      }
     } else if (is_weight_file(path)) {
       foreign.push_back(path.filename().string());
     }
   }
   std::string hint = "Looked for model_index.json, *.safetensors and *.safetensors.index.json.";
-  if (!models.empty()) hint = "Models lie in its subfolders: " + join(models) + ".";
   if (!foreign.empty()) {
     hint = "Found " + join(foreign) +
            ". Only safetensors is read: save the model with safe_serialization=True.";
   }
+  if (!models.empty()) hint = "Models lie in its subfolders: " + join(models) + ".";
   not_found(folder, "no model in this folder", hint);
 }
 

@@ -338,6 +338,10 @@ SafetensorsHeader parse_safetensors_header(std::string_view header, uint64_t fil
   // Padding is spaces at the end; other whitespace and NUL are not.
   const size_t last = header.find_last_not_of(' ');
   if (header[last] != '}') fail(path, "the header does not end with '}' and spaces");
+  // To nlohmann a NUL is the end of the input, whatever follows.
+  if (header.find('\0') != std::string_view::npos) {
+    fail(path, "the header is not valid JSON: it contains a NUL character");
+  }
   HeaderBuilder builder(path, header.size());
   Json::sax_parse(header.substr(0, last + 1), &builder);
   SafetensorsHeader result = builder.take();

@@ -16,7 +16,7 @@ SHARED = {"core", "io", "kernels", "arrow_quant"}
 LOWER = {
     "core": {"core", "arrow_quant"},
     "io": {"io", "core", "arrow_quant"},
-    "kernels": {"kernels", "core", "arrow_quant"},
+    "kernels": {"kernels", "core", "arrow_quant", "hwy"},
 }
 STAGES = sorted(p.name for p in SRC.iterdir() if p.is_dir() and any(p.rglob("*.cc")))
 

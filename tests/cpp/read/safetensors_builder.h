@@ -9,7 +9,7 @@
 
 #include "arrow_quant/dtype.h"
 
-namespace arrow_quant::test {
+namespace arrow_quant::testing {
 
 /// The 8-byte little-endian header length.
 inline std::string length_prefix(uint64_t length) {
@@ -63,4 +63,4 @@ class SafetensorsBuilder {
   uint64_t end_ = 0;
 };
 
-}  // namespace arrow_quant::test
+}  // namespace arrow_quant::testing

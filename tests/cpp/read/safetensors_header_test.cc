@@ -7,17 +7,17 @@
 #include <chrono>
 #include <string>
 
-#include "expect_error.h"
 #include "read/safetensors_builder.h"
-#include "temp_dir.h"
+#include "support/expect_error.h"
+#include "support/temp_folder.h"
 
 namespace arrow_quant {
 namespace {
 
-using test::entry;
-using test::expect_error;
-using test::file_bytes;
-using test::length_prefix;
+using testing::entry;
+using testing::expect_error;
+using testing::file_bytes;
+using testing::length_prefix;
 
 constexpr ErrorCode kMetadata = ErrorCode::kMetadata;
 
@@ -30,8 +30,9 @@ void refuse(const std::string& json, std::initializer_list<std::string> words,
 
 // A whole file, through the file system.
 void refuse_file(const std::string& bytes, std::initializer_list<std::string> words) {
-  const test::TempDir folder;
-  const FileReader file(folder.write("model.safetensors", bytes));
+  const testing::TempFolder folder;
+  testing::write_file(folder / "model.safetensors", bytes);
+  const FileReader file(folder / "model.safetensors");
   SourceFile identity;
   expect_error(kMetadata, words, [&] { read_safetensors_header(file, identity); });
 }
@@ -111,6 +112,11 @@ TEST(SafetensorsFaults, A9PaddingIsSpacesOnly) {
   const std::string header = "{" + entry("a", "F32", "1", 0, 4) + "}";
   refuse(header + std::string(3, '\0'), {"does not end with '}' and spaces"});
   refuse(header + "\n", {"does not end with '}' and spaces"});
+}
+
+TEST(SafetensorsFaults, A9NothingHidesBehindANul) {
+  const std::string header = "{" + entry("a", "F32", "1", 0, 4) + "}";
+  refuse(header + std::string(1, '\0') + "<script>}", {"not valid JSON", "NUL"});
 }
 
 TEST(SafetensorsFaults, A10TheHeaderStartsWithABrace) {

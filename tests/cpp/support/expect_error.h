@@ -8,7 +8,7 @@
 
 #include "arrow_quant/error.h"
 
-namespace arrow_quant::test {
+namespace arrow_quant::testing {
 
 template <typename Call>
 void expect_error(ErrorCode code, std::initializer_list<std::string> words, Call&& call) {
@@ -25,4 +25,4 @@ void expect_error(ErrorCode code, std::initializer_list<std::string> words, Call
   }
 }
 
-}  // namespace arrow_quant::test
+}  // namespace arrow_quant::testing
