@@ -1,5 +1,5 @@
-// The parser of safetensors headers takes any bytes: it returns a header that keeps every promise of
-// safetensors_header.h or raises arrow_quant::Error. Anything else stops the fuzzer.
+// The parser of safetensors headers takes any bytes: it returns a header that keeps every promise
+// of safetensors_header.h or raises arrow_quant::Error. Anything else stops the fuzzer.
 //
 // Input: two bytes for the size of the data that follows the header, then the header.
 #include <algorithm>

@@ -84,18 +84,18 @@ void dequantize_all(const Artefact& artefact, const std::vector<Work>& work, Thr
     const Work& item = work[i];
     const auto& info = artefact.tensors(item.component)[item.tensor];
     float* out = buffers[static_cast<size_t>(worker)].data();
-    artefact.visit_chunk(
-        item.component, item.tensor, item.chunk, [&](const Artefact::ChunkView& view) {
-          arrow_quant::dequantize_rows(info.spec,
-                                       {.codes = view.codes.data(),
-                                        .params = view.params.data(),
-                                        .row_scales = view.row_scales.data(),
-                                        .tensor_scale = view.tensor_scale,
-                                        .offset_unit = view.offset_unit,
-                                        .rows = view.rows,
-                                        .cols = info.cols()},
-                                       out);
-        });
+    artefact.visit_chunk(item.component, item.tensor, item.chunk,
+                         [&](const Artefact::ChunkView& view) {
+                           arrow_quant::dequantize_rows(info.spec,
+                                                        {.codes = view.codes.data(),
+                                                         .params = view.params.data(),
+                                                         .row_scales = view.row_scales.data(),
+                                                         .tensor_scale = view.tensor_scale,
+                                                         .offset_unit = view.offset_unit,
+                                                         .rows = view.rows,
+                                                         .cols = info.cols()},
+                                                        out);
+                         });
   });
 }
 
@@ -120,8 +120,7 @@ int run(int argc, char** argv) {
   std::vector<std::vector<float>> buffers(static_cast<size_t>(pool.size()),
                                           std::vector<float>(largest));
   const double yardstick = streaming_sum_gbs(pool, repeats);
-  const double seconds =
-      best_of(repeats, [&] { dequantize_all(artefact, work, pool, buffers); });
+  const double seconds = best_of(repeats, [&] { dequantize_all(artefact, work, pool, buffers); });
   const double rate = static_cast<double>(total) * sizeof(float) / seconds * 1e-9;
   std::printf(
       "{\"open_ms\": %.2f, \"list_ms\": %.2f, \"weights\": %llu, \"streaming_sum_gbs\": %.2f, "

@@ -106,7 +106,8 @@ std::string json_problem(const nlohmann::json::exception& error) {
   if (const size_t prefix = text.find("] "); prefix != std::string_view::npos) {
     text.remove_prefix(prefix + 2);
   }
-  // "parse error at line 1, column 2: syntax error while parsing value - invalid literal; last read:
+  // "parse error at line 1, column 2: syntax error while parsing value - invalid literal; last
+  // read:
   // '...'"
   text = text.substr(0, text.find("; last read"));
   if (const size_t detail = text.find(": syntax error"); detail != std::string_view::npos) {

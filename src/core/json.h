@@ -1,5 +1,5 @@
-// Strict JSON for files that strangers made: UTF-8, no duplicate keys at any level, bounded depth and
-// size, no NaN, nothing after the end. Pure functions.
+// Strict JSON for files that strangers made: UTF-8, no duplicate keys at any level, bounded depth
+// and size, no NaN, nothing after the end. Pure functions.
 #pragma once
 
 #include <cstddef>

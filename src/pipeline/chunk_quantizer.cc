@@ -46,9 +46,11 @@ ChunkQuantizer::ChunkQuantizer(ThreadPool& pool, std::function<void()> poll)
     : pool_(pool), poll_(std::move(poll)), scratch_(static_cast<size_t>(pool.size())) {}
 
 uint64_t ChunkQuantizer::scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept {
-  const uint64_t elements = std::max(kBlockElements, cols);
-  const uint64_t per_element = sizeof(float) + dtype_info(dtype).bits / 8;
-  return elements * per_element * static_cast<uint64_t>(threads);
+  // Source bytes and f32 weights of a block, and what quantize_rows keeps: three times a tile.
+  const uint64_t block =
+      std::max(kBlockElements, cols) * (sizeof(float) + dtype_info(dtype).bits / 8);
+  const uint64_t tile = std::max<uint64_t>(32 * 1024, cols) * 3 * sizeof(float);
+  return (block + tile) * static_cast<uint64_t>(threads);
 }
 
 // f32 rows [row, row + count) of the chunk: the source itself when it is f32 in memory.

@@ -88,8 +88,8 @@ constexpr std::array kKeptRoles = {
 };
 
 // What checkpoints and training code put before the names of the network.
-constexpr std::array<std::string_view, 5> kWrappers = {"model.diffusion_model.", "module.", "model.",
-                                                       "diffmodel.", "network."};
+constexpr std::array<std::string_view, 5> kWrappers = {"model.diffusion_model.", "module.",
+                                                       "model.", "diffmodel.", "network."};
 
 std::string_view without_wrapper(std::string_view name) noexcept {
   for (const std::string_view wrapper : kWrappers) {
@@ -198,14 +198,14 @@ LayerRules::LayerRules(std::vector<LayerRule> rules, const std::vector<const Ten
     }
     const auto [entry, fresh] = seen.emplace(rule.glob, bits);
     if (!fresh && entry->second != bits) {
-      throw Error(ErrorCode::kConfiguration, "the layer rule '" + printable(rule.glob) + "' has two values");
+      throw Error(ErrorCode::kConfiguration,
+                  "the layer rule '" + printable(rule.glob) + "' has two values");
     }
     const bool used = std::ranges::any_of(
         tensors, [&](const TensorInfo* tensor) { return rule_matches(rule, tensor->name); });
     if (used) continue;
     const std::string near = nearest(rule.glob, names);
-    throw Error(ErrorCode::kConfiguration,
-                "the layer rule '" + spell(rule) + "' matches no tensor",
+    throw Error(ErrorCode::kConfiguration, "the layer rule '" + spell(rule) + "' matches no tensor",
                 {.hint = near.empty() ? "'arrow-quant plan MODEL' lists the names."
                                       : "Did you mean '" + near + "'?"});
   }

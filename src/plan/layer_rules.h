@@ -11,8 +11,8 @@
 
 namespace arrow_quant {
 
-/// Whether shell-style `pattern` (`*` over anything, `?`, `[abc]`, `[!abc]`, `[a-z]`) matches all of
-/// `text`. Runs in time linear in the product of both lengths.
+/// Whether shell-style `pattern` (`*` over anything, `?`, `[abc]`, `[!abc]`, `[a-z]`) matches all
+/// of `text`. Runs in time linear in the product of both lengths.
 bool glob_match(std::string_view pattern, std::string_view text) noexcept;
 
 /// Why `tensor` is kept as it is by default, or nothing when it is quantized.

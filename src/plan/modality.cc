@@ -55,21 +55,32 @@ constexpr std::array kClassPatterns = {
 
 // Fragments of the names that models are published under.
 constexpr std::array kNamePatterns = {
-    Pattern{"diffucoder", "code"},        Pattern{"llada", "text"},
-    Pattern{"dream-v0", "text"},          Pattern{"mdlm", "text"},
-    Pattern{"audioldm", "audio"},         Pattern{"stable-audio", "audio"},
-    Pattern{"musicldm", "audio"},         Pattern{"diffwave", "audio"},
-    Pattern{"stable-diffusion", "image"}, Pattern{"sdxl", "image"},
-    Pattern{"flux", "image"},             Pattern{"pixart", "image"},
+    Pattern{"diffucoder", "code"},
+    Pattern{"llada", "text"},
+    Pattern{"dream-v0", "text"},
+    Pattern{"mdlm", "text"},
+    Pattern{"audioldm", "audio"},
+    Pattern{"stable-audio", "audio"},
+    Pattern{"musicldm", "audio"},
+    Pattern{"diffwave", "audio"},
+    Pattern{"stable-diffusion", "image"},
+    Pattern{"sdxl", "image"},
+    Pattern{"flux", "image"},
+    Pattern{"pixart", "image"},
 };
 
 // Fragments of tensor names that only one family of models has.
 constexpr std::array kTensorPatterns = {
-    Pattern{"down_blocks.", "image"},       Pattern{"double_blocks.", "image"},
-    Pattern{"single_transformer_blocks.", "image"}, Pattern{"input_blocks.", "image"},
-    Pattern{"pos_embed.proj.weight", "image"},      Pattern{"model.embed_tokens.weight", "text"},
-    Pattern{"transformer.wte.weight", "text"},      Pattern{"embeddings.word_embeddings.", "text"},
-    Pattern{"dilated_conv", "audio"},       Pattern{"spectrogram_upsampler", "audio"},
+    Pattern{"down_blocks.", "image"},
+    Pattern{"double_blocks.", "image"},
+    Pattern{"single_transformer_blocks.", "image"},
+    Pattern{"input_blocks.", "image"},
+    Pattern{"pos_embed.proj.weight", "image"},
+    Pattern{"model.embed_tokens.weight", "text"},
+    Pattern{"transformer.wte.weight", "text"},
+    Pattern{"embeddings.word_embeddings.", "text"},
+    Pattern{"dilated_conv", "audio"},
+    Pattern{"spectrogram_upsampler", "audio"},
     Pattern{"diffusion_embedding.projection", "audio"},
 };
 
@@ -110,7 +121,8 @@ bool names_a_coder(const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     for (size_t at = name.find("coder"); at != std::string::npos; at = name.find("coder", at + 1)) {
       const std::string_view before = std::string_view(name).substr(0, at);
-      if (!before.ends_with("en") && !before.ends_with("de") && !before.ends_with("vo")) return true;
+      if (!before.ends_with("en") && !before.ends_with("de") && !before.ends_with("vo"))
+        return true;
     }
   }
   return false;
@@ -194,8 +206,7 @@ std::optional<Modality> from_tensor_names(const ModelDirectory& model,
     }
   }
   if (found.size() > 1) {
-    ask(model, "the modality is ambiguous: tensor names fit " +
-                   join({found.begin(), found.end()}));
+    ask(model, "the modality is ambiguous: tensor names fit " + join({found.begin(), found.end()}));
   }
   if (found.empty()) return std::nullopt;
   return Modality{*found.begin(), reason};

@@ -17,10 +17,10 @@ struct Modality {
 
 bool is_modality(std::string_view name) noexcept;
 
-/// Apply the rules in order: stored metadata, pipeline class, component class, architectures, names of
-/// model and folder, tensor names. Only the components in `chosen` (indices) count: a text encoder says
-/// nothing about its pipeline. `forced` overrides all rules when not empty. Raises kConfiguration when
-/// nothing fires or when tensor names disagree, and says what to pass.
+/// Apply the rules in order: stored metadata, pipeline class, component class, architectures, names
+/// of model and folder, tensor names. Only the components in `chosen` (indices) count: a text
+/// encoder says nothing about its pipeline. `forced` overrides all rules when not empty. Raises
+/// kConfiguration when nothing fires or when tensor names disagree, and says what to pass.
 Modality detect_modality(const ModelDirectory& model, const std::vector<uint32_t>& chosen,
                          const std::string& forced);
 

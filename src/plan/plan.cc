@@ -118,8 +118,8 @@ uint64_t planned_bytes(const TensorInfo& tensor, const TensorPlan& plan) {
   const uint64_t rows = tensor.shape[0];
   const uint64_t cols = tensor.elements() / rows;
   const uint64_t scales = plan.spec.param_encoding == ParamEncoding::kFp16 ? 0 : sizeof(uint16_t);
-  return rows * (packed_row_bytes(cols, plan.spec.bit_width) + param_row_bytes(cols, plan.spec) +
-                 scales);
+  return rows *
+         (packed_row_bytes(cols, plan.spec.bit_width) + param_row_bytes(cols, plan.spec) + scales);
 }
 
 }  // namespace

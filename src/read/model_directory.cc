@@ -223,7 +223,8 @@ std::vector<std::string> other_files(const fs::path& root, ModelDirectory& model
     std::error_code ignored;
     if (hidden || is_folder(path)) continue;
     if (component_folders.contains(path.parent_path()) && is_weight_file(path)) continue;
-    if (path.parent_path() == root && is_weight_file(path)) {  // the pipeline once more, in one file
+    if (path.parent_path() == root &&
+        is_weight_file(path)) {  // the pipeline once more, in one file
       model.warnings.push_back(path.string() + ": no component of the pipeline, left out");
       continue;
     }

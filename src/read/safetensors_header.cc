@@ -13,6 +13,7 @@
 #include "core/hash.h"
 #include "core/json.h"
 #include "core/text.h"
+#include "read/file_signature.h"
 
 namespace arrow_quant {
 namespace {
@@ -43,7 +44,9 @@ class HeaderBuilder final : public nlohmann::json_sax<Json> {
   bool number_integer(int64_t value) override {
     reject("the negative number " + std::to_string(value));
   }
-  bool number_float(double, const std::string& text) override { reject("the number " + printable(text)); }
+  bool number_float(double, const std::string& text) override {
+    reject("the number " + printable(text));
+  }
   bool binary(Json::binary_t&) override { reject("binary data"); }
 
   bool number_unsigned(uint64_t value) override {
@@ -133,8 +136,8 @@ class HeaderBuilder final : public nlohmann::json_sax<Json> {
 
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
-    fail(path_,
-         "the header is not valid JSON: byte " + std::to_string(position) + ": " + json_problem(error));
+    fail(path_, "the header is not valid JSON: byte " + std::to_string(position) + ": " +
+                    json_problem(error));
   }
 
  private:
@@ -312,22 +315,6 @@ void check_names(const std::vector<TensorInfo>& tensors, const std::string& path
   std::ranges::sort(names, less);
   const auto twin = std::ranges::adjacent_find(names, equal);
   if (twin != names.end()) fail(path, "duplicate tensor name", **twin);
-}
-
-// What a file that is not safetensors looks like from its first bytes.
-std::string looks_like(std::string_view start) {
-  const auto begins = [&](std::string_view magic) { return start.starts_with(magic); };
-  if (begins("PK\x03\x04")) return "a zip archive (a torch .pt or .bin file?)";
-  if (begins("\x80\x02") || begins("\x80\x03") || begins("\x80\x04") || begins("\x80\x05")) {
-    return "a pickle";
-  }
-  if (begins("GGUF")) return "a GGUF file";
-  if (begins("PAR1")) return "a Parquet file";
-  if (begins("version ")) return "a git-lfs pointer (run 'git lfs pull')";
-  if (begins("\x89HDF")) return "an HDF5 file";
-  if (begins("<")) return "an HTML page (a failed download?)";
-  if (begins("{")) return "JSON text (a failed download?)";
-  return {};
 }
 
 }  // namespace

@@ -12,12 +12,15 @@ from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+#: Variables that tell the tests where things are.
+OF_THE_TESTS = ("ARROW_QUANT_REAL_MODELS", "ARROW_QUANT_CPP_BUILD")
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees settings of the machine it runs on."""
     for name in list(os.environ):
-        if name.startswith("ARROW_QUANT_") and name != "ARROW_QUANT_REAL_MODELS":
+        if name.startswith("ARROW_QUANT_") and name not in OF_THE_TESTS:
             monkeypatch.delenv(name)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,6 +293,26 @@ def test_a_kept_tensor_says_what_it_cannot_do() -> None:
         with pytest.raises(ConfigurationError, match="kept"):
             method()
     assert kept.dequantize("float16").dtype == np.float16
+
+
+def test_other_threads_run_while_the_engine_works() -> None:
+    weights = gaussian(2048, 4096)
+    seen: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.append(time.monotonic())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.monotonic()
+    quantize(weights, 2, num_threads=1)
+    end = time.monotonic()
+    done.set()
+    watcher.join()
+    assert len([moment for moment in seen if start < moment < end]) > 5
 
 
 def test_progress_and_its_exceptions_reach_single_arrays() -> None:

@@ -153,6 +153,10 @@ def test_a_file_and_options_add_up(unet: Path, tmp_path: Path) -> None:
     assert specs == {(4, 64, "fp16")}
     from_environment = arrow_quant("plan", unet, "--json", env={"ARROW_QUANT_BIT_WIDTH": "2"})
     assert {t["bit_width"] for t in from_environment.json["tensors"]} == {2, None}
+    old = arrow_quant("plan", unet, "--json", env={"ARROW_QUANT_BITS": "2"})
+    assert {t["bit_width"] for t in old.json["tensors"]} == {4, None}
+    warning = "ARROW_QUANT_BITS is a V1 name and is not applied. Set ARROW_QUANT_BIT_WIDTH instead."
+    assert old.err == f"warning: {warning}\n"
     wrong = arrow_quant("plan", unet, env={"ARROW_QUANT_NUM_THREADS": "many"})
     assert wrong.code == 2
     assert "ARROW_QUANT_NUM_THREADS" in wrong.err

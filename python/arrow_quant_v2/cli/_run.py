@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from types import FrameType
-from typing import ParamSpec
+from typing import ParamSpec, TextIO
 
 import typer
 
-from arrow_quant_v2.cli._console import printable
+from arrow_quant_v2.cli._console import printable, warn
 from arrow_quant_v2.errors import ArrowQuantError
 
 _Arguments = ParamSpec("_Arguments")
@@ -46,6 +47,7 @@ def command(function: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
     @functools.wraps(function)
     def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
         signal.signal(signal.SIGTERM, _terminate)
+        warnings.showwarning = _show_warning
         try:
             function(*args, **kwargs)
             sys.stdout.flush()
@@ -58,6 +60,17 @@ def command(function: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
             raise typer.Exit(code) from None
 
     return run
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    warn([str(message)])
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -18,7 +18,8 @@ void refuse(const std::string& text, std::initializer_list<std::string> words,
 
 TEST(Json, EveryKindOfValueIsParsed) {
   const nlohmann::json json = parse_json(
-      R"({"a": [1, -2, 2.5, 1e3, "x", true, null], "b": {"c": {}}, "": [[], [[1]], {"d": 2}]})", "");
+      R"({"a": [1, -2, 2.5, 1e3, "x", true, null], "b": {"c": {}}, "": [[], [[1]], {"d": 2}]})",
+      "");
   EXPECT_EQ(json["a"][0], 1);
   EXPECT_EQ(json["a"][1], -2);
   EXPECT_EQ(json["a"][2], 2.5);

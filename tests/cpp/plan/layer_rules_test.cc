@@ -70,11 +70,12 @@ TEST(DefaultKeep, WeightsOfAttentionFeedForwardAndConvolutionsAreQuantized) {
         "down_blocks.0.attentions.0.proj_in.weight", "down_blocks.0.attentions.0.proj_out.weight",
         "down_blocks.0.resnets.0.conv1.weight", "down_blocks.0.resnets.0.time_emb_proj.weight",
         "transformer_blocks.0.ff.net.0.proj.weight", "transformer_blocks.0.attn.add_k_proj.weight",
-        "single_transformer_blocks.0.proj_out.weight", "single_transformer_blocks.0.proj_mlp.weight",
-        "transformer_blocks.0.norm1.linear.weight", "double_blocks.0.img_mod.lin.weight",
-        "blocks.0.adaLN_modulation.1.weight", "model.layers.0.self_attn.q_proj.weight",
-        "model.layers.0.mlp.down_proj.weight", "model.transformer.blocks.0.ff_out.weight",
-        "residual_layers.0.dilated_conv.weight", "residual_layers.0.output_projection.weight",
+        "single_transformer_blocks.0.proj_out.weight",
+        "single_transformer_blocks.0.proj_mlp.weight", "transformer_blocks.0.norm1.linear.weight",
+        "double_blocks.0.img_mod.lin.weight", "blocks.0.adaLN_modulation.1.weight",
+        "model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.down_proj.weight",
+        "model.transformer.blocks.0.ff_out.weight", "residual_layers.0.dilated_conv.weight",
+        "residual_layers.0.output_projection.weight",
         "diffmodel.residual_layers.0.time_layer.layers.0.self_attn.in_proj_weight",
         "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"}) {
     EXPECT_EQ(reason(name), "quantized") << name;
@@ -139,9 +140,9 @@ TEST(DefaultKeep, TheFirstAndTheLastLayerAreKept) {
        {"conv_out.weight", "decoder.conv_out.weight", "proj_out.weight", "proj_out_1.weight",
         "norm_out.linear.weight", "final_layer.linear.weight", "lm_head.weight",
         "model.transformer.ff_out.weight", "cls.predictions.decoder.weight",
-        "model.diffusion_model.out.2.weight", "postprocess_conv.weight",
-        "output_projection.weight", "diffmodel.output_projection1.weight",
-        "output_layer.linear.weight", "proj_to_clip_embeddings.weight"}) {
+        "model.diffusion_model.out.2.weight", "postprocess_conv.weight", "output_projection.weight",
+        "diffmodel.output_projection1.weight", "output_layer.linear.weight",
+        "proj_to_clip_embeddings.weight"}) {
     EXPECT_EQ(reason(name), "output head") << name;
   }
 }
@@ -211,8 +212,8 @@ TEST_F(Rules, D70ARuleThatMatchesNothingNamesTheNearest) {
 
 TEST_F(Rules, WidthsAreChecked) {
   for (const int bits : {1, 3, -4, 16, 1 << 30}) {
-    refuse({{"*", bits}}, {"Invalid layer rule: *=" + std::to_string(bits),
-                           "Must be GLOB=2, 4, 8, or keep."});
+    refuse({{"*", bits}},
+           {"Invalid layer rule: *=" + std::to_string(bits), "Must be GLOB=2, 4, 8, or keep."});
   }
 }
 

@@ -39,23 +39,21 @@ TEST_P(ComponentClass, TellsTheModality) {
 
 INSTANTIATE_TEST_SUITE_P(
     Diffusers, ComponentClass,
-    ::testing::Values(Known{"UNet2DModel", "image"}, Known{"UNet2DConditionModel", "image"},
-                      Known{"FluxTransformer2DModel", "image"},
-                      Known{"DiTTransformer2DModel", "image"}, Known{"Transformer2DModel", "image"},
-                      Known{"PixArtTransformer2DModel", "image"},
-                      Known{"SD3Transformer2DModel", "image"},
-                      Known{"SanaTransformer2DModel", "image"},
-                      Known{"QwenImageTransformer2DModel", "image"},
-                      Known{"AutoencoderKL", "image"}, Known{"StableAudioDiTModel", "audio"},
-                      Known{"AudioLDM2UNet2DConditionModel", "audio"},
-                      Known{"UNet1DModel", "audio"}),
+    ::testing::Values(
+        Known{"UNet2DModel", "image"}, Known{"UNet2DConditionModel", "image"},
+        Known{"FluxTransformer2DModel", "image"}, Known{"DiTTransformer2DModel", "image"},
+        Known{"Transformer2DModel", "image"}, Known{"PixArtTransformer2DModel", "image"},
+        Known{"SD3Transformer2DModel", "image"}, Known{"SanaTransformer2DModel", "image"},
+        Known{"QwenImageTransformer2DModel", "image"}, Known{"AutoencoderKL", "image"},
+        Known{"StableAudioDiTModel", "audio"}, Known{"AudioLDM2UNet2DConditionModel", "audio"},
+        Known{"UNet1DModel", "audio"}),
     [](const auto& param) { return param.param.name; });
 
 class Architecture : public ::testing::TestWithParam<Known> {};
 
 TEST_P(Architecture, TellsTheModality) {
-  const Modality modality = detect(
-      component_of({}, std::string("{\"architectures\":[\"") + GetParam().name + "\"]}"));
+  const Modality modality =
+      detect(component_of({}, std::string("{\"architectures\":[\"") + GetParam().name + "\"]}"));
   EXPECT_EQ(modality.name, GetParam().modality);
   EXPECT_EQ(modality.reason, std::string("architecture ") + GetParam().name);
 }
@@ -71,8 +69,8 @@ class PipelineClass : public ::testing::TestWithParam<Known> {};
 
 TEST_P(PipelineClass, ComesBeforeTheClassOfTheComponent) {
   // AudioLDM has the U-Net of Stable Diffusion.
-  const Modality modality = detect(
-      pipeline_of(GetParam().name, {{"unet", config_of("UNet2DConditionModel")}}));
+  const Modality modality =
+      detect(pipeline_of(GetParam().name, {{"unet", config_of("UNet2DConditionModel")}}));
   EXPECT_EQ(modality.name, GetParam().modality);
   EXPECT_EQ(modality.reason, std::string("pipeline class ") + GetParam().name);
 }
@@ -138,8 +136,8 @@ TEST(Modality, AStoredValueThatIsNoneOfTheFourIsPassedOver) {
 
 TEST(Modality, PublishedNamesTellWhereNoClassDoes) {
   const std::vector<std::pair<std::string, std::string>> known = {
-      {"/m/LLaDA-8B-Base", "text"},        {"/m/Dream-v0-Instruct-7B", "text"},
-      {"/m/DiffuCoder-7B-Base", "code"},   {"/m/audioldm2", "audio"},
+      {"/m/LLaDA-8B-Base", "text"},          {"/m/Dream-v0-Instruct-7B", "text"},
+      {"/m/DiffuCoder-7B-Base", "code"},     {"/m/audioldm2", "audio"},
       {"/m/stable-audio-open-1.0", "audio"}, {"/m/diffwave-22khz.safetensors", "audio"},
       {"/m/stable-diffusion-v1-5", "image"}, {"/m/flux1-dev.safetensors", "image"},
       {"/m/PixArt-XL-2/", "image"}};
@@ -154,14 +152,14 @@ TEST(Modality, PublishedNamesTellWhereNoClassDoes) {
 
 TEST(Modality, TensorNamesTellLast) {
   const std::vector<std::pair<std::string, std::string>> known = {
-      {"down_blocks.0.resnets.0.conv1.weight", "image"},            // diffusers U-Nets
-      {"model.diffusion_model.input_blocks.0.0.weight", "image"},   // Stable Diffusion, one file
-      {"double_blocks.0.img_attn.qkv.weight", "image"},             // FLUX, one file
-      {"single_transformer_blocks.0.attn.to_q.weight", "image"},    // FLUX, diffusers
-      {"pos_embed.proj.weight", "image"},                           // DiT, PixArt, SD3
-      {"model.transformer.wte.weight", "text"},                     // LLaDA
-      {"model.embed_tokens.weight", "text"},                        // Dream
-      {"residual_layers.0.dilated_conv.weight", "audio"},           // DiffWave
+      {"down_blocks.0.resnets.0.conv1.weight", "image"},           // diffusers U-Nets
+      {"model.diffusion_model.input_blocks.0.0.weight", "image"},  // Stable Diffusion, one file
+      {"double_blocks.0.img_attn.qkv.weight", "image"},            // FLUX, one file
+      {"single_transformer_blocks.0.attn.to_q.weight", "image"},   // FLUX, diffusers
+      {"pos_embed.proj.weight", "image"},                          // DiT, PixArt, SD3
+      {"model.transformer.wte.weight", "text"},                    // LLaDA
+      {"model.embed_tokens.weight", "text"},                       // Dream
+      {"residual_layers.0.dilated_conv.weight", "audio"},          // DiffWave
       {"spectrogram_upsampler.conv1.weight", "audio"},
       {"diffusion_embedding.projection1.weight", "audio"}};
   for (const auto& [name, expected] : known) {

@@ -20,7 +20,8 @@ std::string index_with(const std::string& file) {
 
 TEST(ShardIndex, NamesTheFileOfEveryTensor) {
   const ShardIndex index = parse_shard_index(
-      R"({"metadata":{"total_size":12,"x":[1]},"weight_map":{"a":"m-1.safetensors","b":"n.safetensors"}})",
+      R"({"metadata":{"total_size":12,"x":[1]},
+          "weight_map":{"a":"m-1.safetensors","b":"n.safetensors"}})",
       "");
   EXPECT_EQ(index.file_of.at("a"), "m-1.safetensors");
   EXPECT_EQ(index.file_of.at("b"), "n.safetensors");
