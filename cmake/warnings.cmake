@@ -4,7 +4,7 @@ target_compile_options(arrow_quant_warnings INTERFACE -Wall -Wextra -Wshadow -Wn
                                                       -Wold-style-cast -Woverloaded-virtual
                                                       -Wno-missing-field-initializers
                                                       # False alarms of g++ 12 in string concatenation.
-                                                      -Wno-restrict)
+                                                      $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 option(ARROW_QUANT_WERROR "Treat warnings as errors" OFF)
 if(ARROW_QUANT_WERROR)
   target_compile_options(arrow_quant_warnings INTERFACE -Werror)

@@ -1,8 +1,9 @@
 """Train ``zoo/models/image-unet``: an unconditional DDPM of handwritten digits.
 
-``python -m zoo.train_image_unet [--data DIR] [--out DIR] [--epochs 24] [--seed 0]``
+``python -m zoo.train_image_unet [--data DIR] [--out DIR] [--epochs 24] [--init DIR] [--seed 0]``
 
-About an hour on two cores with bf16. Saves the exponential moving average of the weights as a
+About two minutes an epoch on two cores with bf16. ``--init`` goes on from trained weights, with a
+fresh learning-rate schedule. Saves the exponential moving average of the weights as a
 genuine diffusers directory, with ``training_log.csv`` and ``held_out.json`` beside it.
 """
 
@@ -68,9 +69,13 @@ def held_out_loss(unet: UNet2DModel, scheduler: DDPMScheduler, images: Tensor) -
 class Trainer:
     """The loop with what it carries along."""
 
-    def __init__(self, images: Tensor, epochs: int) -> None:
+    def __init__(
+        self, images: Tensor, epochs: int, learning_rate: float, init: Path | None
+    ) -> None:
         self.images = images
-        self.unet = make_unet().to(memory_format=torch.channels_last)
+        self.peak_learning_rate = learning_rate
+        unet = UNet2DModel.from_pretrained(init / "unet") if init else make_unet()
+        self.unet = unet.train().to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.unet).eval()
         self.scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
         self.optimizer = torch.optim.AdamW(self.unet.parameters(), LEARNING_RATE, weight_decay=1e-4)
@@ -79,7 +84,9 @@ class Trainer:
 
     def learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        return LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        return (
+            self.peak_learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        )
 
     def train_step(self, batch: Tensor) -> float:
         for group in self.optimizer.param_groups:
@@ -99,7 +106,7 @@ class Trainer:
         with torch.no_grad():
             for average, current in zip(self.ema.parameters(), self.unet.parameters(), strict=True):
                 average.lerp_(current, 1 - decay)
-        return float(loss)
+        return float(loss.detach())
 
     def epoch(self) -> float:
         order = torch.randperm(len(self.images))
@@ -125,14 +132,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--out", type=Path, default=MODEL_DIR)
     parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument("--init", type=Path, help="go on from this model directory")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
     data = load_images("mnist", args.data)
     held_out = torch.from_numpy(data.held_out)
-    trainer = Trainer(torch.from_numpy(data.train), args.epochs)
-    untrained = held_out_loss(trainer.ema, trainer.scheduler, held_out)
+    trainer = Trainer(torch.from_numpy(data.train), args.epochs, args.learning_rate, args.init)
+    untrained = held_out_loss(make_unet().eval(), trainer.scheduler, held_out)
     start = time.monotonic()
     rows = []
     for epoch in range(args.epochs):
