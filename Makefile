@@ -2,7 +2,7 @@
 # they need: system packages where that is allowed, a virtual environment, the build.
 PYTHON ?= python3
 VENV ?= .venv
-CPP ?= build/cpp
+CPP_BUILD ?= build/cpp
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 BIN := $(abspath $(VENV))/bin
@@ -23,16 +23,16 @@ demo: build ## Quantize the shipped model at 8, 4 and 2 bits; table and samples 
 	$(PY) examples/demo.py
 
 test: build cpp ## All tests, C++ and Python
-	ctest --test-dir $(CPP) --output-on-failure --parallel $(JOBS)
-	ARROW_QUANT_CPP_BUILD=$(abspath $(CPP)) $(PY) -m pytest
+	ctest --test-dir $(CPP_BUILD) --output-on-failure --parallel $(JOBS)
+	ARROW_QUANT_CPP_BUILD=$(abspath $(CPP_BUILD)) $(PY) -m pytest
 
 build: $(VENV)/.ready ## The Python package, editable, with everything the tests need
 	$(PIP) install --quiet --no-build-isolation --editable '.[dev]'
 
 cpp: $(VENV)/.ready ## The C++ library and its tests
-	cmake -S . -B $(CPP) -DCMAKE_BUILD_TYPE=Release -DARROW_QUANT_BUILD_TESTS=ON \
+	cmake -S . -B $(CPP_BUILD) -DCMAKE_BUILD_TYPE=Release -DARROW_QUANT_BUILD_TESTS=ON \
 	  -DPython_EXECUTABLE=$(PY)
-	cmake --build $(CPP)
+	cmake --build $(CPP_BUILD)
 
 lint: build ## Style, types, and the generated stub
 	$(BIN)/ruff check .

@@ -1,5 +1,5 @@
-// XXH3-128: the hash of files, headers and fingerprints. It finds damage and mix-ups at memory speed;
-// it is not a signature against a forger (SECURITY.md).
+// XXH3-128: the hash of files, headers and fingerprints. It finds damage and mix-ups at memory
+// speed; it is not a signature against a forger (SECURITY.md).
 #pragma once
 
 #include <cstddef>

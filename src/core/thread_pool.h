@@ -2,8 +2,8 @@
 //
 // The calling thread works too, and between two of its blocks it runs `poll`, so that a signal or a
 // deadline is seen within the time of one block. Results must not depend on which thread runs which
-// block. One loop at a time per pool; the pool itself may be used from one thread at a time. After a
-// fork the child must make its own pool.
+// block. One loop at a time per pool; the pool itself may be used from one thread at a time. After
+// a fork the child must make its own pool.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +22,9 @@ class ThreadPool {
 
   int size() const noexcept;
 
-  /// Run fn(block, worker) for every block in [0, blocks); worker is in [0, size()) and tells scratch
-  /// buffers apart. The first exception, from a block or from `poll`, stops the loop and is rethrown
-  /// here after all workers have come to rest.
+  /// Run fn(block, worker) for every block in [0, blocks); worker is in [0, size()) and tells
+  /// scratch buffers apart. The first exception, from a block or from `poll`, stops the loop and is
+  /// rethrown here after all workers have come to rest.
   void parallel_for(size_t blocks, const std::function<void(size_t block, int worker)>& fn,
                     const std::function<void()>& poll = {});
 

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "arrow_quant/error.h"
@@ -37,7 +37,7 @@ std::string kind_of(mode_t mode) {
   if (error == ENXIO) {  // a socket, or a FIFO without a reader
     throw Error(ErrorCode::kMetadata, "expected a regular file", {.path = path});
   }
-  throw Error(ErrorCode::kModelNotFound, std::strerror(error), {.path = path});
+  throw Error(ErrorCode::kModelNotFound, std::generic_category().message(error), {.path = path});
 }
 
 }  // namespace
@@ -78,10 +78,10 @@ void FileReader::read_exact(uint64_t offset, std::span<std::byte> out) const {
                                 static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      throw Error(
-          ErrorCode::kMetadata,
-          "reading failed at byte " + std::to_string(offset + done) + ": " + std::strerror(errno),
-          {.path = path_});
+      throw Error(ErrorCode::kMetadata,
+                  "reading failed at byte " + std::to_string(offset + done) + ": " +
+                      std::generic_category().message(errno),
+                  {.path = path_});
     }
     if (got == 0) {
       throw Error(ErrorCode::kMetadata,

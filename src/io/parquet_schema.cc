@@ -76,6 +76,7 @@ std::shared_ptr<GroupNode> artefact_schema() {
                                         real("output_cosine"),
                                         real("output_nmse"),
                                         int64("row_begin", kRequired)});
+  // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): the shared pointers own the nodes
   return std::static_pointer_cast<GroupNode>(root);
 }
 

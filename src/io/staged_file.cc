@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "arrow_quant/error.h"
@@ -31,7 +31,7 @@ StagedFile::~StagedFile() {
 }
 
 void StagedFile::fail(const char* what, int error) const {
-  std::string message = std::string(what) + ": " + std::strerror(error);
+  std::string message = std::string(what) + ": " + std::generic_category().message(error);
   std::string hint;
   struct statvfs info{};
   if ((error == ENOSPC || error == EDQUOT) && ::statvfs(full_path_.c_str(), &info) == 0) {

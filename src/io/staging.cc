@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "arrow_quant/error.h"
@@ -30,7 +30,7 @@ constexpr size_t kCopyBlock = 4U << 20;
 }
 
 [[noreturn]] void fail_errno(const fs::path& path, const char* what) {
-  fail(path, std::string(what) + ": " + std::strerror(errno));
+  fail(path, std::string(what) + ": " + std::generic_category().message(errno));
 }
 
 // A manifest of ours, as far as the first lines tell: enough to allow that the folder is replaced.

@@ -12,7 +12,7 @@
 namespace arrow_quant {
 namespace {
 
-constexpr uint64_t kBlockElements = 128 * 1024;  // 512 KiB of f32: half of a usual L2 cache
+constexpr uint64_t kBlockElements = 128ULL * 1024;  // 512 KiB of f32: half of a usual L2 cache
 constexpr uint64_t kSampleRows = 32;
 constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
 
@@ -49,7 +49,7 @@ uint64_t ChunkQuantizer::scratch_bytes(uint64_t cols, DType dtype, int threads) 
   // Source bytes and f32 weights of a block, and what quantize_rows keeps: three times a tile.
   const uint64_t block =
       std::max(kBlockElements, cols) * (sizeof(float) + dtype_info(dtype).bits / 8);
-  const uint64_t tile = std::max<uint64_t>(32 * 1024, cols) * 3 * sizeof(float);
+  const uint64_t tile = std::max<uint64_t>(32ULL * 1024, cols) * 3 * sizeof(float);
   return (block + tile) * static_cast<uint64_t>(threads);
 }
 

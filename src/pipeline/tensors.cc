@@ -13,7 +13,8 @@
 namespace arrow_quant {
 namespace {
 
-constexpr uint64_t kDequantizeBlock = 64 * 1024;  // elements; their f32 fit the second-level cache
+constexpr uint64_t kDequantizeBlock =
+    64ULL * 1024;  // elements; their f32 fit the second-level cache
 
 void check_size(const QuantizedTensorInfo& info, uint64_t found, uint64_t expected,
                 const char* what) {

@@ -22,7 +22,7 @@
 namespace arrow_quant {
 namespace {
 
-constexpr uint64_t kBlockElements = 128 * 1024;
+constexpr uint64_t kBlockElements = 128ULL * 1024;
 
 struct Scratch {
   std::vector<std::byte> source;

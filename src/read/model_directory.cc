@@ -64,7 +64,7 @@ std::vector<fs::path> list(const fs::path& folder) {
 std::vector<fs::path> files_with_suffix(const fs::path& folder, std::string_view suffix) {
   std::vector<fs::path> found;
   for (const fs::path& path : list(folder)) {
-    const bool hidden = path.filename().string().starts_with(".");  // "._model.safetensors"
+    const bool hidden = path.filename().string().starts_with('.');  // "._model.safetensors"
     if (!hidden && has_suffix(path, suffix)) found.push_back(path);
   }
   return found;
@@ -217,7 +217,7 @@ std::vector<std::string> other_files(const fs::path& root, ModelDirectory& model
   fs::recursive_directory_iterator it(root, fs::directory_options::follow_directory_symlink, error);
   for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
     const fs::path& path = it->path();
-    const bool hidden = path.filename().string().starts_with(".");
+    const bool hidden = path.filename().string().starts_with('.');
     if (hidden && is_folder(path)) it.disable_recursion_pending();
     if (it.depth() > 16) not_found(path, "folders nested deeper than 16");
     std::error_code ignored;
@@ -248,7 +248,7 @@ void open_pipeline(ModelDirectory& model, const fs::path& root) {
     throw Error(ErrorCode::kMetadata, "expected an object", {.path = index.string()});
   }
   for (const auto& [name, value] : document.items()) {
-    const bool plain = name.find_first_of("/\\") == std::string::npos && !name.starts_with(".");
+    const bool plain = name.find_first_of("/\\") == std::string::npos && !name.starts_with('.');
     if (!value.is_array() || !plain || !is_folder(root / name)) continue;
     ModelIndex component = make_component(name, root / name);
     if (add_weights(component, root / name, model.warnings)) {

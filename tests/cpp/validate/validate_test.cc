@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -111,6 +113,21 @@ TEST(ValidateArtefact, FindsTheFiguresOfTheReportForConstantAndZeroRows) {
   for (const int bits : {2, 4, 8}) {
     const QuantizeReport report = quantize(temp / "model", temp / "out", {.bit_width = bits});
     expect_same_figures(validate(temp / "model", temp / "out"), report);
+  }
+}
+
+// ARROW_QUANT_TEST_MODELS: paths of models, separated by ':'.
+TEST(ValidateArtefact, FindsTheFiguresOfTheReportForRealModels) {
+  const char* paths = std::getenv("ARROW_QUANT_TEST_MODELS");
+  if (paths == nullptr) GTEST_SKIP() << "ARROW_QUANT_TEST_MODELS names no model";
+  const TempFolder temp;
+  std::istringstream list(paths);
+  for (std::string path; std::getline(list, path, ':');) {
+    for (const int bits : {2, 4, 8}) {
+      const PlanOptions plan{.bit_width = bits, .modality = "image"};
+      const QuantizeReport report = quantize(path, temp / "out", plan);
+      expect_same_figures(validate(path, temp / "out"), report);
+    }
   }
 }
 
