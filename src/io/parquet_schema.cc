@@ -87,6 +87,9 @@ void rethrow_parquet_error(const std::string& path, bool writing) {
     throw;
   } catch (const std::bad_alloc&) {
     throw;
+  } catch (const parquet::ParquetStatusException& e) {
+    if (e.status().IsOutOfMemory()) throw Error(ErrorCode::kMemory, e.what(), {.path = path});
+    throw Error(writing ? ErrorCode::kOutput : ErrorCode::kValidation, e.what(), {.path = path});
   } catch (const std::exception& e) {
     throw Error(writing ? ErrorCode::kOutput : ErrorCode::kValidation, e.what(), {.path = path});
   }

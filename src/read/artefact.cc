@@ -5,14 +5,15 @@
 #include <filesystem>
 #include <mutex>
 #include <set>
-#include <string_view>
 #include <utility>
 
 #include "arrow_quant/error.h"
 #include "arrow_quant/format.h"
-#include "core/checked.h"
 #include "core/hash.h"
+#include "core/thread_pool.h"
 #include "io/file_reader.h"
+#include "read/artefact_damage.h"
+#include "read/artefact_tensors.h"
 #include "read/manifest_reader.h"
 #include "read/parquet_part.h"
 
@@ -22,120 +23,16 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxManifestBytes = 64U << 20;
-constexpr uint64_t kVerifyBlock = 8U << 20;
-
-[[noreturn]] void fail(const std::string& path, const std::string& what,
-                       const std::string& tensor = {}) {
-  throw Error(ErrorCode::kValidation, what,
-              {.path = path, .tensor = tensor, .hint = "The artefact is damaged: quantize again."});
-}
-
-struct TensorEntry {
-  std::vector<std::pair<size_t, PartRow>> chunks;  // part number, row
-};
-
-/// The tensors of one component, read from the small columns at first use.
-struct ComponentTensors {
-  std::vector<QuantizedTensorInfo> infos;
-  std::vector<uint64_t> stored_bytes;
-  std::vector<TensorEntry> entries;
-};
-
-bool same_tensor(const QuantizedTensorInfo& a, const QuantizedTensorInfo& b) {
-  return a.name == b.name && a.shape == b.shape && a.source_dtype == b.source_dtype &&
-         a.encoding == b.encoding && a.spec.bit_width == b.spec.bit_width &&
-         a.spec.group_size == b.spec.group_size && a.spec.param_encoding == b.spec.param_encoding;
-}
-
-// The product of the shape must fit before anything is computed from it.
-void check_shape(const QuantizedTensorInfo& info, const std::string& path) {
-  uint64_t elements = 64;  // bits of the widest dtype: sizes in bits must fit as well
-  for (const uint64_t dim : info.shape) {
-    const auto product = checked_mul(elements, std::max<uint64_t>(1, dim));
-    if (!product) fail(path, "a shape whose size overflows", info.name);
-    elements = *product;
-  }
-  if (info.encoding != Encoding::kCopy && info.shape.empty()) {
-    fail(path, "a quantized scalar", info.name);
-  }
-}
-
-uint64_t row_scale_bytes(const AffineSpec& spec) noexcept {
-  return spec.param_encoding == ParamEncoding::kFp16 ? 0 : sizeof(uint16_t);
-}
-
-uint64_t tensor_bytes(const QuantizedTensorInfo& info) {
-  if (info.encoding == Encoding::kCopy) {
-    return info.elements() * dtype_info(info.source_dtype).bits / 8;
-  }
-  return info.rows() * (packed_row_bytes(info.cols(), info.spec.bit_width) +
-                        param_row_bytes(info.cols(), info.spec) + row_scale_bytes(info.spec));
-}
-
-uint64_t chunk_end(const TensorEntry& entry, size_t chunk, const QuantizedTensorInfo& info) {
-  return chunk + 1 < entry.chunks.size() ? entry.chunks[chunk + 1].second.row_begin : info.rows();
-}
-
-// Chunks must follow one another and cover the rows of the tensor; quality is the mean over rows.
-void finish_tensor(QuantizedTensorInfo& info, const TensorEntry& entry, const std::string& path) {
-  double cosine = 0;
-  double nmse = 0;
-  for (size_t i = 0; i < entry.chunks.size(); ++i) {
-    const PartRow& row = entry.chunks[i].second;
-    const uint64_t end = chunk_end(entry, i, info);
-    const bool first_is_zero = i != 0 || row.row_begin == 0;
-    if (!first_is_zero || row.chunk != static_cast<int32_t>(i) || end < row.row_begin) {
-      fail(path, "the chunks do not cover the rows of the tensor", info.name);
-    }
-    const auto rows = static_cast<double>(end - row.row_begin);
-    cosine += rows * row.info.cosine;
-    nmse += rows * row.info.nmse;
-  }
-  if (entry.chunks.size() > 1) {
-    info.cosine = cosine / static_cast<double>(info.rows());
-    info.nmse = nmse / static_cast<double>(info.rows());
-  }
-}
-
-ComponentTensors load_tensors(const std::vector<ParquetPart>& parts, uint64_t expected) {
-  ComponentTensors result;
-  for (size_t number = 0; number < parts.size(); ++number) {
-    const std::string& path = parts[number].path();
-    for (PartRow& row : parts[number].rows()) {
-      check_shape(row.info, path);
-      if (row.chunk == 0) {
-        result.infos.push_back(row.info);
-        result.entries.emplace_back();
-      } else if (result.infos.empty() || !same_tensor(result.infos.back(), row.info)) {
-        fail(path, "a chunk without the one before it", row.info.name);
-      }
-      result.entries.back().chunks.emplace_back(number, std::move(row));
-    }
-  }
-  if (result.infos.size() != expected) {
-    fail(parts.empty() ? "" : parts[0].path(), "expected " + std::to_string(expected) +
-                                                   " tensors, found " +
-                                                   std::to_string(result.infos.size()));
-  }
-  std::set<std::string_view> names;
-  for (size_t i = 0; i < result.infos.size(); ++i) {
-    if (!names.insert(result.infos[i].name).second) {
-      fail(parts[0].path(), "two tensors of one name", result.infos[i].name);
-    }
-    finish_tensor(result.infos[i], result.entries[i],
-                  parts[result.entries[i].chunks[0].first].path());
-    result.stored_bytes.push_back(tensor_bytes(result.infos[i]));
-  }
-  return result;
-}
+constexpr uint64_t kVerifyBlock = 2U << 20;  // fits the caches
+constexpr size_t kMaxVerifyThreads = 4;
 
 void check_length(uint64_t found, uint64_t expected, const char* what, const std::string& path,
                   const std::string& tensor) {
   if (found == expected) return;
-  fail(path,
-       std::string(what) + ": expected " + std::to_string(expected) + " bytes, found " +
-           std::to_string(found),
-       tensor);
+  fail_damaged(path,
+               std::string(what) + ": expected " + std::to_string(expected) + " bytes, found " +
+                   std::to_string(found),
+               tensor);
 }
 
 void check_finite_halves(std::span<const uint16_t> values, const std::string& path,
@@ -143,7 +40,7 @@ void check_finite_halves(std::span<const uint16_t> values, const std::string& pa
   constexpr uint16_t kExponent = 0x7C00;
   uint16_t found = 0;  // without a branch per value
   for (const uint16_t value : values) found |= (value & kExponent) == kExponent ? 1 : 0;
-  if (found != 0) fail(path, "a scale or offset is NaN or infinite", tensor);
+  if (found != 0) fail_damaged(path, "a scale or offset is NaN or infinite", tensor);
 }
 
 // Numbers in a page have no alignment.
@@ -153,15 +50,63 @@ std::vector<uint16_t> to_halves(std::span<const uint8_t> bytes) {
   return values;
 }
 
-fs::path find_root(const fs::path& start) {
+fs::path find_root(const std::string& path) {
   std::error_code error;
-  if (!fs::exists(start, error)) return {};
+  const fs::path start = path;
+  if (path.find('\0') != std::string::npos || !fs::exists(start, error)) return {};
   fs::path folder = start;
   for (int up = 0; up < 4 && !folder.empty(); ++up) {
     if (fs::is_regular_file(folder / kManifestFile)) return folder;
     folder = folder.has_filename() ? folder.parent_path() : folder.parent_path().parent_path();
   }
   return {};
+}
+
+// All files that the manifest names must be there and have their size.
+std::map<std::string, const FileRecord*> check_files(const fs::path& root,
+                                                     const Manifest& manifest) {
+  std::map<std::string, const FileRecord*> records;
+  for (const FileRecord& record : manifest.files) {
+    records[record.path] = &record;
+    const std::string path = (root / record.path).string();
+    std::error_code error;
+    const uint64_t size = fs::file_size(path, error);
+    if (error) fail_damaged(path, "the manifest names this file: " + error.message());
+    if (size != record.size) {
+      fail_damaged(path, "expected " + std::to_string(record.size) + " bytes, found " +
+                             std::to_string(size));
+    }
+  }
+  return records;
+}
+
+// Other readers take every file in the folder of parts as a part, but not hidden ones.
+void check_part_folder(const fs::path& root, const ManifestComponent& component) {
+  const std::set<std::string> parts(component.parts.begin(), component.parts.end());
+  for (const std::string& part : parts) {
+    const fs::path folder = fs::path(part).parent_path();
+    if (folder.filename() != kWeightsFile) continue;
+    for (const fs::directory_entry& entry : fs::directory_iterator(root / folder)) {
+      const std::string name = entry.path().filename().string();
+      const bool hidden = name.starts_with('.') || name.starts_with('_');
+      if (hidden || parts.contains((folder / name).generic_string())) continue;
+      fail_damaged(entry.path().string(), "the manifest names no such part");
+    }
+    return;  // all parts lie in one folder
+  }
+}
+
+void verify_file(const std::string& root, const FileRecord& record, std::span<std::byte> block,
+                 const std::function<void()>& poll) {
+  const FileReader file(root + "/" + record.path);
+  Hasher hasher;
+  for (uint64_t offset = 0; offset < file.size(); offset += block.size()) {
+    const auto part = block.first(std::min<uint64_t>(block.size(), file.size() - offset));
+    file.read_exact(offset, part);
+    hasher.update(part);
+    poll();
+  }
+  if (hasher.hex() != record.hash) fail_damaged(file.path(), "the file does not match its hash");
 }
 
 [[noreturn]] void no_artefact(const std::string& path) {
@@ -208,19 +153,9 @@ Artefact Artefact::open(const std::string& path) {
   const std::string manifest_path = (root / kManifestFile).string();
   state->manifest_json = read_text_file(manifest_path, kMaxManifestBytes);
   state->manifest = parse_manifest(state->manifest_json, manifest_path);
-  std::map<std::string, const FileRecord*> records;
-  for (const FileRecord& record : state->manifest.files) {
-    records[record.path] = &record;
-    std::error_code error;
-    const uint64_t size = fs::file_size(root / record.path, error);
-    if (error)
-      fail((root / record.path).string(), "the manifest names this file: " + error.message());
-    if (size != record.size) {
-      fail((root / record.path).string(),
-           "expected " + std::to_string(record.size) + " bytes, found " + std::to_string(size));
-    }
-  }
+  const std::map<std::string, const FileRecord*> records = check_files(root, state->manifest);
   for (const ManifestComponent& component : state->manifest.components) {
+    check_part_folder(root, component);
     auto& parts = state->parts.emplace_back();
     for (const std::string& part : component.parts) {
       parts.emplace_back(state->path, *records.at(part));
@@ -310,21 +245,22 @@ QuantizedTensor Artefact::read(size_t component, size_t tensor) const {
 }
 
 void Artefact::verify(const std::function<void()>& poll) const {
+  const std::vector<FileRecord>& files = state_->manifest.files;
   uint64_t largest = 1;
-  for (const FileRecord& record : state_->manifest.files) largest = std::max(largest, record.size);
-  std::vector<std::byte> block(std::min(largest, kVerifyBlock));
-  for (const FileRecord& record : state_->manifest.files) {
-    const FileReader file(state_->path + "/" + record.path);
-    Hasher hasher;
-    for (uint64_t offset = 0; offset < file.size(); offset += block.size()) {
-      const auto part =
-          std::span(block).first(std::min<uint64_t>(block.size(), file.size() - offset));
-      file.read_exact(offset, part);
-      hasher.update(part);
-      poll();
-    }
-    if (hasher.hex() != record.hash) fail(file.path(), "the file does not match its hash");
-  }
+  for (const FileRecord& record : files) largest = std::max(largest, record.size);
+  ThreadPool pool(static_cast<int>(std::clamp<size_t>(files.size(), 1, kMaxVerifyThreads)));
+  std::vector<std::vector<std::byte>> blocks(static_cast<size_t>(pool.size()));
+  const std::function<void()> none = [] {};
+  poll();  // at least once, however little there is to do
+  pool.parallel_for(
+      files.size(),
+      [&](size_t i, int worker) {
+        auto& block = blocks[static_cast<size_t>(worker)];
+        block.resize(std::min(largest, kVerifyBlock));
+        // Only the calling thread, which is worker 0, may poll.
+        verify_file(state_->path, files[i], block, worker == 0 ? poll : none);
+      },
+      poll);
 }
 
 }  // namespace arrow_quant

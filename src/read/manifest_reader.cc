@@ -73,6 +73,7 @@ void check_identity(const Json& document, const std::string& text, const std::st
   const Fields fields(document, path);
   if (fields.text("format") != kFormatName) fail(path, "not a manifest of arrow_quant_v2");
   const uint64_t version = fields.number("format_version");
+  if (version == 0) fail(path, "no format has version 0");
   if (version > static_cast<uint64_t>(kFormatVersion)) {
     fail(path,
          "format version " + std::to_string(version) + ", this build reads up to " +

@@ -4,29 +4,29 @@
 #include <arrow/io/interfaces.h>
 #include <arrow/result.h>
 #include <arrow/util/key_value_metadata.h>
-#include <parquet/column_reader.h>
 #include <parquet/file_reader.h>
 #include <parquet/schema.h>
 
-#include <cmath>
+#include <mutex>
+#include <optional>
 #include <utility>
 
-#include "arrow_quant/error.h"
 #include "io/file_reader.h"
+#include "io/page_memory.h"
 #include "io/parquet_footer.h"
 #include "io/parquet_schema.h"
+#include "read/artefact_damage.h"
+#include "read/page_checksum.h"
+#include "read/parquet_column.h"
 
 namespace arrow_quant {
 namespace {
 
-[[noreturn]] void fail(const std::string& path, const std::string& what,
-                       const std::string& tensor = {}) {
-  throw Error(ErrorCode::kValidation, what,
-              {.path = path, .tensor = tensor, .hint = "The artefact is damaged: quantize again."});
-}
+constexpr int64_t kMaxCachedBytes = 16 << 20;  // the writer makes shared row groups of about 1 MiB
 
 /// Our reader as Arrow's random-access file. Stateless but for Tell and Seek, which Parquet does
-/// not use for reading; ReadAt is thread-safe.
+/// not use for reading; ReadAt is thread-safe. Once the footer has been read, Parquet asks for
+/// whole column chunks only, and their checksums are verified here.
 class PreadFile final : public arrow::io::RandomAccessFile {
  public:
   explicit PreadFile(FileReader file) : file_(std::move(file)) {}
@@ -47,6 +47,9 @@ class PreadFile final : public arrow::io::RandomAccessFile {
     }
     file_.read_exact(static_cast<uint64_t>(position),
                      {static_cast<std::byte*>(out), static_cast<size_t>(bytes)});
+    if (verifies_pages_) {
+      verify_pages({static_cast<const uint8_t*>(out), static_cast<size_t>(bytes)}, file_.path());
+    }
     return bytes;
   }
   arrow::Result<std::shared_ptr<arrow::Buffer>> ReadAt(int64_t position, int64_t bytes) override {
@@ -54,7 +57,7 @@ class PreadFile final : public arrow::io::RandomAccessFile {
     if (bytes < 0 || static_cast<uint64_t>(bytes) > file_.size()) {
       return arrow::Status::IOError("a range beyond the end of the file");
     }
-    ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateBuffer(bytes));
+    ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateBuffer(bytes, page_memory_pool()));
     ARROW_RETURN_NOT_OK(ReadAt(position, bytes, buffer->mutable_data()).status());
     return std::shared_ptr<arrow::Buffer>(std::move(buffer));
   }
@@ -69,187 +72,110 @@ class PreadFile final : public arrow::io::RandomAccessFile {
     return buffer;
   }
 
+  /// From now on every ReadAt is of a column chunk.
+  void verify_from_here() noexcept { verifies_pages_ = true; }
+
  private:
   FileReader file_;
   int64_t position_ = 0;
+  bool verifies_pages_ = false;
 };
-
-/// Reads one column of a row group value by value.
-template <typename Type>
-class Column {
- public:
-  Column(parquet::RowGroupReader& group, int column, const std::string& path)
-      : reader_(std::static_pointer_cast<parquet::TypedColumnReader<Type>>(group.Column(column))),
-        path_(path) {}
-
-  /// The next value, or nothing when it is null.
-  std::optional<typename Type::c_type> next() {
-    typename Type::c_type value{};
-    int16_t level = 0;
-    int64_t values = 0;
-    const bool nullable = reader_->descr()->max_definition_level() > 0;
-    if (reader_->ReadBatch(1, nullable ? &level : nullptr, nullptr, &value, &values) != 1) {
-      fail(path_, "a column ends too early");
-    }
-    if (values == 0) return std::nullopt;
-    return value;
-  }
-
-  typename Type::c_type require() {
-    const auto value = next();
-    if (!value) fail(path_, "a null where a value is needed");
-    return *value;
-  }
-
-  void skip(int64_t count) {
-    if (count > 0 && reader_->Skip(count) != count) fail(path_, "a column ends too early");
-  }
-
- private:
-  std::shared_ptr<parquet::TypedColumnReader<Type>> reader_;
-  const std::string& path_;
-};
-
-using Bytes = Column<parquet::ByteArrayType>;
-using Int32 = Column<parquet::Int32Type>;
-using Int64 = Column<parquet::Int64Type>;
-using Float = Column<parquet::FloatType>;
-
-std::string text_of(const parquet::ByteArray& value) {
-  return {reinterpret_cast<const char*>(value.ptr), value.len};
-}
 
 std::span<const uint8_t> span_of(const std::optional<parquet::ByteArray>& value) {
   if (!value) return {};
   return {value->ptr, value->len};
 }
 
-// The shapes of all rows: a list column, told apart by repetition levels.
-std::vector<std::vector<uint64_t>> read_shapes(parquet::RowGroupReader& group, int64_t rows,
-                                               const std::string& path) {
-  auto reader = std::static_pointer_cast<parquet::Int64Reader>(group.Column(kColShape));
-  std::vector<std::vector<uint64_t>> shapes;
-  while (reader->HasNext()) {
-    int16_t defined = 0;
-    int16_t repeats = 0;
-    int64_t dim = 0;
-    int64_t values = 0;
-    if (reader->ReadBatch(1, &defined, &repeats, &dim, &values) != 1) break;
-    if (repeats == 0) shapes.emplace_back();
-    if (values == 0) continue;
-    if (shapes.empty() || dim < 0 || dim > (int64_t{1} << 48) || shapes.back().size() == 8) {
-      fail(path, "a shape that no tensor has");
-    }
-    shapes.back().push_back(static_cast<uint64_t>(dim));
-  }
-  if (shapes.size() != static_cast<size_t>(rows)) fail(path, "as many shapes as rows expected");
-  return shapes;
-}
+/// The three large columns of a row group, row by row.
+class LargeColumns {
+ public:
+  LargeColumns(parquet::RowGroupReader& group, const std::string& path)
+      : codes_(group, kColCodes, path),
+        params_(group, kColParams, path),
+        row_scales_(group, kColRowScales, path) {}
 
-Encoding parse_encoding(const std::string& name, const std::string& path) {
-  if (name == to_string(Encoding::kCopy)) return Encoding::kCopy;
-  if (name == to_string(Encoding::kAffine)) return Encoding::kAffine;
-  fail(path, "unknown encoding '" + name + "'; a newer arrow-quant-v2 may read it");
-}
-
-ParamEncoding parse_param_encoding(const std::string& name, const std::string& path) {
-  for (const ParamEncoding encoding :
-       {ParamEncoding::kTwoLevel, ParamEncoding::kFp16, ParamEncoding::kRow}) {
-    if (name == to_string(encoding)) return encoding;
+  /// Valid until the next call.
+  PartBytes next() {
+    return {.codes = span_of(codes_.require()),
+            .params = span_of(params_.next()),
+            .row_scales = span_of(row_scales_.next())};
   }
-  fail(path, "unknown param_encoding '" + name + "'; a newer arrow-quant-v2 may read it");
-}
 
-void check_spec(const AffineSpec& spec, const std::string& path, const std::string& tensor) {
-  const int bits = spec.bit_width;
-  const bool width = bits == 2 || bits == 4 || bits == 8;
-  const bool group = spec.group_size >= 8 && spec.group_size <= 65536 && spec.group_size % 8 == 0;
-  const bool two_level =
-      spec.param_encoding != ParamEncoding::kTwoLevel || (bits != 8 && spec.group_size % 32 == 0);
-  const bool row = spec.param_encoding != ParamEncoding::kRow || bits == 8;
-  if (!width || !group || !two_level || !row) {
-    fail(path, "bit width, group size and parameter encoding do not fit together", tensor);
-  }
-}
-
-void read_row_group(parquet::RowGroupReader& group, int number, const std::string& path,
-                    std::vector<PartRow>& out) {
-  const int64_t rows = group.metadata()->num_rows();
-  const auto shapes = read_shapes(group, rows, path);
-  Bytes name(group, kColName, path);
-  Bytes dtype(group, kColSourceDtype, path);
-  Bytes encoding(group, kColEncoding, path);
-  Bytes param_encoding(group, kColParamEncoding, path);
-  Int32 chunk(group, kColChunk, path);
-  Int32 bit_width(group, kColBitWidth, path);
-  Int32 group_size(group, kColGroupSize, path);
-  Int32 offset_unit(group, kColOffsetUnit, path);
-  Float tensor_scale(group, kColTensorScale, path);
-  Float cosine(group, kColCosine, path);
-  Float nmse(group, kColNmse, path);
-  Int64 row_begin(group, kColRowBegin, path);
-  for (int64_t i = 0; i < rows; ++i) {
-    PartRow row{.row_group = number, .row_in_group = i};
-    row.info.name = text_of(name.require());
-    row.info.shape = shapes[static_cast<size_t>(i)];
-    const auto parsed_dtype = parse_dtype(text_of(dtype.require()));
-    if (!parsed_dtype) fail(path, "unknown source dtype", row.info.name);
-    row.info.source_dtype = *parsed_dtype;
-    row.info.encoding = parse_encoding(text_of(encoding.require()), path);
-    row.chunk = chunk.require();
-    const int64_t begin = row_begin.require();
-    if (begin < 0) fail(path, "a negative row_begin", row.info.name);
-    row.row_begin = static_cast<uint64_t>(begin);
-    const auto params = param_encoding.next();
-    const auto bits = bit_width.next();
-    const auto size = group_size.next();
-    const auto scale = tensor_scale.next();
-    row.offset_unit = static_cast<int8_t>(offset_unit.next().value_or(0));
-    row.info.cosine = cosine.next().value_or(1.0F);
-    row.info.nmse = nmse.next().value_or(0.0F);
-    if (row.info.encoding == Encoding::kAffine) {
-      if (!params || !bits || !size || !scale || !std::isfinite(*scale) || !(*scale > 0)) {
-        fail(path, "an affine tensor without its parameters", row.info.name);
-      }
-      row.info.spec = {.bit_width = *bits,
-                       .group_size = *size,
-                       .param_encoding = parse_param_encoding(text_of(*params), path)};
-      row.tensor_scale = *scale;
-      check_spec(row.info.spec, path, row.info.name);
-    }
-    out.push_back(std::move(row));
-  }
-}
+ private:
+  BytesColumn codes_;
+  BytesColumn params_;
+  BytesColumn row_scales_;
+};
 
 // Ours come first and in order; a later version may have added more behind them.
 void check_columns(const parquet::SchemaDescriptor& found, const std::string& path) {
   parquet::SchemaDescriptor expected;
   expected.Init(artefact_schema());
-  if (found.num_columns() < kColumnCount) fail(path, "columns are missing");
+  if (found.num_columns() < kColumnCount) fail_damaged(path, "columns are missing");
   for (int i = 0; i < kColumnCount; ++i) {
     if (!found.Column(i)->Equals(*expected.Column(i))) {
-      fail(path, "column " + std::to_string(i) + " is not '" + expected.Column(i)->name() + "'");
+      fail_damaged(path,
+                   "column " + std::to_string(i) + " is not '" + expected.Column(i)->name() + "'");
     }
   }
 }
 
 }  // namespace
 
+/// All rows of one row group, in memory of their own.
+class ParquetPart::SmallRows {
+ public:
+  SmallRows(int row_group, parquet::RowGroupReader& group, const std::string& path)
+      : row_group_(row_group) {
+    LargeColumns columns(group, path);
+    for (int64_t i = 0; i < group.metadata()->num_rows(); ++i) {
+      const PartBytes bytes = columns.next();
+      rows_.push_back({copy(bytes.codes), copy(bytes.params), copy(bytes.row_scales)});
+    }
+  }
+
+  int row_group() const noexcept { return row_group_; }
+
+  PartBytes at(int64_t row) const {
+    const Row& found = rows_.at(static_cast<size_t>(row));
+    return {.codes = found.codes, .params = found.params, .row_scales = found.row_scales};
+  }
+
+ private:
+  struct Row {
+    std::vector<uint8_t> codes;
+    std::vector<uint8_t> params;
+    std::vector<uint8_t> row_scales;
+  };
+
+  static std::vector<uint8_t> copy(std::span<const uint8_t> bytes) {
+    return {bytes.begin(), bytes.end()};
+  }
+
+  int row_group_;
+  std::vector<Row> rows_;
+};
+
+struct ParquetPart::Cache {
+  std::mutex mutex;
+  std::shared_ptr<const SmallRows> rows;
+};
+
 ParquetPart::ParquetPart(const std::string& folder, const FileRecord& record)
-    : path_(folder + "/" + record.path) {
+    : path_(folder + "/" + record.path), cache_(std::make_unique<Cache>()) {
   FileReader file(path_);
   if (file.size() != record.size) {
-    fail(path_, "expected " + std::to_string(record.size) + " bytes, found " +
-                    std::to_string(file.size()));
+    fail_damaged(path_, "expected " + std::to_string(record.size) + " bytes, found " +
+                            std::to_string(file.size()));
   }
   if (parquet_footer_hash(file) != record.footer_hash) {
-    fail(path_, "the footer does not match the manifest");
+    fail_damaged(path_, "the footer does not match the manifest");
   }
-  parquet::ReaderProperties properties;
-  properties.set_page_checksum_verification(true);
   try {
+    const auto source = std::make_shared<PreadFile>(std::move(file));
     reader_ =
-        parquet::ParquetFileReader::Open(std::make_shared<PreadFile>(std::move(file)), properties);
+        parquet::ParquetFileReader::Open(source, parquet::ReaderProperties(page_memory_pool()));
+    source->verify_from_here();
     check_columns(*reader_->metadata()->schema(), path_);
   } catch (...) {
     rethrow_parquet_error(path_, false);
@@ -272,7 +198,7 @@ std::vector<PartRow> ParquetPart::rows() const {
   std::vector<PartRow> rows;
   try {
     for (int i = 0; i < reader_->metadata()->num_row_groups(); ++i) {
-      read_row_group(*reader_->RowGroup(i), i, path_, rows);
+      read_rows(*reader_->RowGroup(i), i, path_, rows);
     }
   } catch (...) {
     rethrow_parquet_error(path_, false);
@@ -282,22 +208,36 @@ std::vector<PartRow> ParquetPart::rows() const {
 
 void ParquetPart::visit(const PartRow& row,
                         const std::function<void(const PartBytes&)>& visit) const {
-  // The readers own the pages that the spans point into; they live until `visit` returns.
-  std::shared_ptr<parquet::RowGroupReader> group;
-  std::vector<Bytes> columns;
+  // What the spans point into lives until `visit` returns.
+  std::shared_ptr<const SmallRows> small;
+  std::optional<LargeColumns> columns;
   PartBytes bytes;
   try {
-    group = reader_->RowGroup(row.row_group);
-    for (const auto& [column, out] :
-         {std::pair{kColCodes, &bytes.codes}, std::pair{kColParams, &bytes.params},
-          std::pair{kColRowScales, &bytes.row_scales}}) {
-      columns.emplace_back(*group, column, path_).skip(row.row_in_group);
-      *out = span_of(columns.back().next());
+    const auto group = reader_->RowGroup(row.row_group);
+    const parquet::RowGroupMetaData& facts = *group->metadata();
+    if (facts.num_rows() > 1 && facts.total_byte_size() <= kMaxCachedBytes) {
+      small = small_rows(row.row_group);
+      bytes = small->at(row.row_in_group);
+    } else {
+      columns.emplace(*group, path_);
+      for (int64_t i = 0; i <= row.row_in_group; ++i) bytes = columns->next();
     }
   } catch (...) {
     rethrow_parquet_error(path_, false);
   }
   visit(bytes);  // its exceptions pass unchanged
+}
+
+std::shared_ptr<const ParquetPart::SmallRows> ParquetPart::small_rows(int row_group) const {
+  {
+    const std::lock_guard lock(cache_->mutex);
+    if (cache_->rows && cache_->rows->row_group() == row_group) return cache_->rows;
+  }
+  const auto group = reader_->RowGroup(row_group);
+  auto rows = std::make_shared<const SmallRows>(row_group, *group, path_);
+  const std::lock_guard lock(cache_->mutex);
+  cache_->rows = rows;
+  return rows;
 }
 
 }  // namespace arrow_quant

@@ -8,30 +8,18 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "arrow_quant/manifest.h"
-#include "arrow_quant/quantized_tensor.h"
+#include "read/artefact_rows.h"
 
 namespace parquet {
 class ParquetFileReader;
 }
 
 namespace arrow_quant {
-
-/// The small columns of one row of the table.
-struct PartRow {
-  int row_group = 0;
-  int64_t row_in_group = 0;
-  QuantizedTensorInfo info;
-  int32_t chunk = 0;
-  uint64_t row_begin = 0;
-  float tensor_scale = 1.0F;
-  int8_t offset_unit = 0;
-};
 
 /// The large columns of one row; valid while the visitor runs.
 struct PartBytes {
@@ -50,11 +38,20 @@ class ParquetPart {
   const std::string& path() const noexcept { return path_; }
   std::map<std::string, std::string> metadata() const;
   std::vector<PartRow> rows() const;
+
+  /// Hand the large columns of `row` to `visit`. A row group of several small rows is read whole
+  /// and kept until the next one, so that reading rows in order reads every page once.
   void visit(const PartRow& row, const std::function<void(const PartBytes&)>& visit) const;
 
  private:
+  class SmallRows;
+
+  std::shared_ptr<const SmallRows> small_rows(int row_group) const;
+
   std::string path_;
   std::unique_ptr<parquet::ParquetFileReader> reader_;
+  struct Cache;
+  std::unique_ptr<Cache> cache_;
 };
 
 }  // namespace arrow_quant

@@ -1,7 +1,6 @@
 #include "write/component_writer.h"
 
 #include <arrow/io/interfaces.h>
-#include <arrow/memory_pool.h>
 #include <arrow/util/key_value_metadata.h>
 #include <parquet/column_writer.h>
 #include <parquet/file_writer.h>
@@ -17,6 +16,7 @@
 #include "arrow_quant/format.h"
 #include "core/hash.h"
 #include "io/file_reader.h"
+#include "io/page_memory.h"
 #include "io/parquet_footer.h"
 #include "io/parquet_schema.h"
 
@@ -24,7 +24,8 @@ namespace arrow_quant {
 namespace {
 
 constexpr uint64_t kSmallChunk = 1ULL << 20;  // chunks below this share row groups
-constexpr uint64_t kMaxValueBytes = (1ULL << 31) - 1;
+// A page holds at most 2^31 - 1 bytes: the value, its length and its level.
+constexpr int64_t kMaxValueBytes = (1LL << 31) - 64;
 
 /// Our file as Arrow's output stream. Our own errors pass through Arrow as exceptions.
 class StagedStream final : public arrow::io::OutputStream {
@@ -60,7 +61,9 @@ parquet::ByteArray byte_array(const std::vector<T>& values) {
 
 std::shared_ptr<parquet::WriterProperties> writer_properties() {
   return parquet::WriterProperties::Builder()
-      .memory_pool(arrow::system_memory_pool())  // gives large buffers back at once
+      .memory_pool(page_memory_pool())
+      // One page per column and row group: none is cut before the chunk's own memory is released.
+      ->data_pagesize(kMaxValueBytes)
       ->disable_dictionary()
       ->encoding(parquet::Encoding::PLAIN)
       ->compression(parquet::Compression::UNCOMPRESSED)
@@ -94,7 +97,8 @@ class ComponentWriter::Part {
 
   uint64_t size() const noexcept { return file_->size(); }
 
-  void write_row_group(const std::vector<Row>& rows) {
+  /// Releases the codes of `rows` as soon as Parquet has its copy.
+  void write_row_group(std::vector<Row>& rows) {
     parquet::RowGroupWriter& group = *writer_->AppendRowGroup();
     const auto text = [&](auto get) {
       write_required<parquet::ByteArrayType>(group, rows,
@@ -120,7 +124,7 @@ class ComponentWriter::Part {
     write_optional<Int>(group, rows, affine,
                         [](const Row& row) { return row.info.spec.group_size; });
     write_optional<Int>(group, rows, affine, [](const Row&) { return 1; });
-    write_required<Bytes>(group, rows, [](const Row& row) { return byte_array(row.chunk.codes); });
+    write_codes(group, rows);
     write_optional<Bytes>(group, rows, affine, [](const Row& row) {
       return byte_array(to_string(row.info.spec.param_encoding));
     });
@@ -152,11 +156,11 @@ class ComponentWriter::Part {
   FileRecord close() {
     writer_->Close();
     FileRecord record = file_->close();
-    record.footer_hash = parquet_footer_hash(FileReader(file_->full_path()));
+    record.footer_hash = parquet_footer_hash(FileReader(file_->final_path()));
     return record;
   }
 
-  const std::string& path() const noexcept { return file_->full_path(); }
+  const std::string& path() const noexcept { return file_->final_path(); }
 
  private:
   template <typename Type>
@@ -171,6 +175,16 @@ class ComponentWriter::Part {
     for (const Row& row : rows) {
       const typename Type::c_type value = get(row);
       column.WriteBatch(1, nullptr, nullptr, &value);
+    }
+    column.Close();
+  }
+
+  static void write_codes(parquet::RowGroupWriter& group, std::vector<Row>& rows) {
+    auto& column = next_column<parquet::ByteArrayType>(group);
+    for (Row& row : rows) {
+      const parquet::ByteArray value = byte_array(row.chunk.codes);
+      column.WriteBatch(1, nullptr, nullptr, &value);
+      row.chunk.codes = std::vector<uint8_t>();
     }
     column.Close();
   }
@@ -217,7 +231,7 @@ ComponentWriter::~ComponentWriter() = default;
 
 void ComponentWriter::append(const QuantizedTensorInfo& info, QuantizedChunk chunk) {
   const uint64_t bytes = chunk.codes.size() + chunk.params.size();
-  if (std::max(chunk.codes.size(), chunk.params.size()) > kMaxValueBytes) {
+  if (std::max(chunk.codes.size(), chunk.params.size()) > static_cast<size_t>(kMaxValueBytes)) {
     throw Error(ErrorCode::kOutput, "one row of this tensor exceeds 2 GiB, the limit of Parquet",
                 {.tensor = info.name, .hint = "Reshape the tensor into more rows."});
   }

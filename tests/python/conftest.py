@@ -11,6 +11,7 @@ from support import ZOO_UNET, small_model
 from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # torch: networks this small only lose by more
 
 #: Variables that tell the tests where things are.
 OF_THE_TESTS = ("ARROW_QUANT_REAL_MODELS", "ARROW_QUANT_CPP_BUILD")

@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 using Names = std::set<std::string>;
 
 std::string a_manifest(const std::string& version = "1") {
-  return write_manifest({.tool_version = version});
+  return write_manifest({.tool_version = version, .files = {{.path = "data"}}});
 }
 
 void put(Staging& staging, const std::string& name, const std::string& text) {
@@ -106,10 +106,13 @@ TEST(Staging, ForeignThingsAtTheOutputAreNeverReplaced) {
   write_file(temp / "folder/precious", "1");
   write_file(temp / "file", "2");
   write_file(temp / "other/manifest.json", "{\"format\": \"something else\"}");
+  write_file(temp / "quoting/manifest.json",
+             R"({"about": {"format": "arrow_quant_v2"}, "format": "x"})");
+  write_file(temp / "broken/manifest.json", R"({"format": "arrow_quant_v2")");
   fs::create_symlink(temp / "nowhere", temp / "dangling");
   fs::create_directory_symlink(temp / "folder", temp / "link");
   const Names before = names_in(temp.path());
-  for (const char* name : {"folder", "file", "other", "dangling", "link"}) {
+  for (const char* name : {"folder", "file", "other", "quoting", "broken", "dangling", "link"}) {
     for (const bool overwrite : {false, true}) {
       output_error([&] { const Staging staging(temp / name, overwrite, 0); });
     }
@@ -119,7 +122,8 @@ TEST(Staging, ForeignThingsAtTheOutputAreNeverReplaced) {
 }
 
 TEST(Staging, PathsWithoutANameAreRefused) {
-  for (const char* path : {"", ".", "..", "/", "a/.."}) {
+  for (const std::string& path : {std::string(""), std::string("."), std::string(".."),
+                                  std::string("/"), std::string("a/.."), std::string("a\0b", 3)}) {
     output_error([&] { const Staging staging(path, true, 0); });
   }
 }
@@ -140,6 +144,28 @@ TEST(Staging, OurArtefactIsReplacedOnlyOnRequestAndStaysWholeUntilThen) {
   EXPECT_EQ(names_in(temp.path()), Names{"out"});
 }
 
+TEST(Staging, AFileThatIsNotOfTheArtefactIsNeverLostWithIt) {
+  const TempFolder temp;
+  write_artefact(temp / "out", "old");
+  write_file(temp / "out/deep/notes.txt", "precious");
+  const std::string text = output_error([&] { const Staging staging(temp / "out", true, 0); });
+  EXPECT_NE(text.find("deep/notes.txt"), std::string::npos) << text;
+  EXPECT_EQ(read_file(temp / "out/deep/notes.txt"), "precious");
+  fs::remove_all(temp / "out/deep");
+  write_artefact(temp / "out", "new", true);
+  EXPECT_EQ(read_file(temp / "out/data"), "new");
+}
+
+TEST(Staging, AnArtefactThatIsDamagedIsReplacedOnRequest) {
+  const TempFolder temp;
+  write_artefact(temp / "out", "old");
+  write_file(temp / "out/data", "damaged");
+  write_artefact(temp / "out", "new", true);
+  fs::remove(temp / "out/data");
+  write_artefact(temp / "out", "newer", true);
+  EXPECT_EQ(read_file(temp / "out/data"), "newer");
+}
+
 TEST(Staging, WhatAppearsAtTheOutputDuringTheWorkIsNotReplaced) {
   const TempFolder temp;
   for (const bool overwrite : {false, true}) {
@@ -158,7 +184,9 @@ TEST(Staging, ASecondOneForTheSameOutputFailsAtOnce) {
     Staging first(temp / "out", false, 0);
     put(first, "data", "first");
     const std::string text = output_error([&] { const Staging s(temp / "out", true, 0); });
-    EXPECT_NE(text.find("another process"), std::string::npos) << text;
+    const std::string owner =
+        "another process is writing this output: process " + std::to_string(::getpid());
+    EXPECT_NE(text.find(owner), std::string::npos) << text;
     const Staging elsewhere(temp / "out2", false, 0);  // another output is free
     first.commit(a_manifest());
   }
@@ -166,9 +194,53 @@ TEST(Staging, ASecondOneForTheSameOutputFailsAtOnce) {
   EXPECT_EQ(names_in(temp.path()), Names{"out"});
 }
 
+TEST(Staging, ASecondProcessFailsAtOnceAndTheLockEndsWithTheFirst) {
+  const TempFolder temp;
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    Staging staging(temp / "out", false, 0);
+    put(staging, "data", "half");
+    char byte = 1;
+    if (::write(ready[1], &byte, 1) != 1) ::_exit(1);
+    while (true) ::pause();
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  const std::string text = output_error([&] { const Staging staging(temp / "out", false, 0); });
+  EXPECT_NE(text.find("process " + std::to_string(child)), std::string::npos) << text;
+  ::kill(child, SIGKILL);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  write_artefact(temp / "out", "text");
+  EXPECT_EQ(names_in(temp.path()), Names{"out"});
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+TEST(Staging, TheLongestNamesOfFilesCanBeWritten) {
+  const TempFolder temp;
+  const std::string name(255, 'n');
+  Staging staging(temp / "out", false, 0);
+  put(staging, name, "x");
+  staging.commit(a_manifest());
+  EXPECT_EQ(read_file(temp / ("out/" + name)), "x");
+  output_error([&] { const Staging second(temp / name, false, 0); });
+}
+
+TEST(Staging, AFileThatIsNotClosedLeavesNothing) {
+  const TempFolder temp;
+  Staging staging(temp / "out", false, 0);
+  const std::string text = "half";
+  staging.create("data", 1000)->write(std::as_bytes(std::span(text)));
+  EXPECT_EQ(names_in(staging.path()), Names{});
+}
+
 TEST(Staging, ALockAndAStagingFolderOfADeadProcessAreTakenOver) {
   const TempFolder temp;
-  write_file(temp / ".out.lock", "");
+  write_file(temp / ".out.lock", "1\n");
   write_file(temp / ".out.staging-1/half", "written");
   write_file(temp / ".outer.staging-1/half", "of another output");
   write_artefact(temp / "out", "text");
@@ -185,16 +257,6 @@ TEST(Staging, AnExceptionLeavesNeitherLockNorStagingFolder) {
   };
   EXPECT_THROW(work(), std::runtime_error);
   EXPECT_EQ(names_in(temp.path()), Names{"source"});
-}
-
-TEST(Staging, ClearForgetsWhatWasWritten) {
-  const TempFolder temp;
-  Staging staging(temp / "out", false, 0);
-  put(staging, "a/data", "first attempt");
-  staging.clear();
-  put(staging, "a/data", "second attempt");
-  staging.commit(a_manifest());
-  EXPECT_EQ(read_file(temp / "out/a/data"), "second attempt");
 }
 
 TEST(Staging, AFileIsWrittenOnlyOnce) {

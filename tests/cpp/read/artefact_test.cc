@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "arrow_quant/error.h"
@@ -182,6 +184,43 @@ TEST_F(DamagedArtefact, PartsInTheWrongOrderAreFound) {
   EXPECT_EQ(check(temp_ / "parts"), ErrorCode::kValidation);
 }
 
+TEST_F(DamagedArtefact, AFileAmongThePartsThatIsNoneIsFound) {
+  store(temp_ / "parts", {affine("a", {1100, 1024}, 8, ParamEncoding::kRow)},
+        {.part_size = 1U << 20, .planned_bytes = 2U << 20});
+  const fs::path folder = fs::path(temp_ / "parts") / "weights.parquet";
+  write_file(folder / ".hidden", "other readers ignore it, too");
+  EXPECT_EQ(check(temp_ / "parts"), std::nullopt);
+  fs::copy_file(folder / "part-00000.parquet", folder / "part-00001.parquet");
+  EXPECT_EQ(check(temp_ / "parts"), ErrorCode::kValidation);
+}
+
+TEST_F(DamagedArtefact, VerifyFindsTheOneDamagedFileAmongMany) {
+  std::vector<QuantizedTensor> tensors;
+  for (const char* name : {"a", "b", "c", "d", "e"}) {
+    tensors.push_back(affine(name, {1100, 1024}, 8, ParamEncoding::kRow));
+  }
+  store(temp_ / "parts", tensors, {.part_size = 1U << 20, .planned_bytes = 2U << 20});
+  const Artefact artefact = Artefact::open(temp_ / "parts");
+  size_t polls = 0;
+  artefact.verify([&] { ++polls; });
+  EXPECT_GT(polls, 0U);
+  for (const FileRecord& file : artefact.manifest().files) {
+    const fs::path path = fs::path(temp_ / "parts") / file.path;
+    const std::string bytes = read_file(path);
+    std::string damaged = bytes;
+    damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 1);
+    write_file(path, damaged);
+    try {
+      artefact.verify([] {});
+      ADD_FAILURE() << file.path << ": accepted";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kValidation);
+      EXPECT_EQ(e.path(), path.string());
+    }
+    write_file(path, bytes);
+  }
+}
+
 TEST_F(DamagedArtefact, FilesThatTheManifestDoesNotNameAreIgnored) {
   write_file(fs::path(out_) / "notes.txt", "mine");
   write_file(fs::path(out_) / ".gitattributes", "mine");
@@ -205,6 +244,7 @@ TEST_F(DamagedArtefact, AManifestThatDoesNotFitIsRefusedEvenWithTheRightHash) {
       {"another tool", [](Json& m) { m["format"] = "gguf"; }},
       {"no version", [](Json& m) { m.erase("format_version"); }},
       {"version as text", [](Json& m) { m["format_version"] = "1"; }},
+      {"version 0", [](Json& m) { m["format_version"] = 0; }},
       {"negative version", [](Json& m) { m["format_version"] = -1; }},
       {"no files", [](Json& m) { m["files"] = Json::array(); }},
       {"files of the wrong type", [](Json& m) { m["files"] = 3; }},
@@ -325,6 +365,32 @@ TEST(Artefact, PathsInsideOpenItAndOthersAreNotFound) {
   for (const char* path : {"absent", "out/absent", "model", ""}) {
     EXPECT_EQ(check(temp / path), ErrorCode::kModelNotFound) << path;
   }
+  EXPECT_EQ(check(temp / std::string("out\0.txt", 8)), ErrorCode::kModelNotFound);
+}
+
+TEST(Artefact, ManyThreadsReadTheSameBytes) {
+  const TempFolder temp;
+  std::vector<QuantizedTensor> tensors;
+  for (int i = 0; i < 40; ++i) {  // small ones share row groups, every tenth has its own
+    const uint64_t rows = i % 10 == 0 ? 1100 : 30;
+    tensors.push_back(affine("t" + std::to_string(i), {rows, 1024}, 8, ParamEncoding::kRow, 700));
+  }
+  store(temp / "out", tensors, {.part_size = 2U << 20, .planned_bytes = 9U << 20});
+  const Artefact artefact = Artefact::open(temp / "out");
+  std::atomic<size_t> wrong = 0;
+  const auto read_every = [&](size_t first) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const size_t number = (first + 7 * i) % tensors.size();
+      const QuantizedTensor read = artefact.read(0, number);
+      for (size_t k = 0; k < read.chunks.size(); ++k) {
+        wrong += read.chunks[k].codes == tensors[number].chunks[k].codes ? 0 : 1;
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < 4; ++i) threads.emplace_back(read_every, i);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0U);
 }
 
 TEST(Artefact, AnExceptionOfAVisitorPassesUnchanged) {
