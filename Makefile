@@ -30,7 +30,7 @@ build: $(VENV)/.ready ## The Python package, editable, with everything the tests
 	$(PIP) install --quiet --no-build-isolation --editable '.[dev]'
 
 cpp: $(VENV)/.ready ## The C++ library and its tests
-	cmake -S . -B $(CPP_BUILD) -DCMAKE_BUILD_TYPE=Release -DARROW_QUANT_BUILD_TESTS=ON \
+	cmake -S . -B $(CPP_BUILD) -DCMAKE_BUILD_TYPE=Release -DARROW_QUANT_BUILD_TESTS=ON -DARROW_QUANT_BUILD_BENCHMARKS=ON \
 	  -DPython_EXECUTABLE=$(PY)
 	cmake --build $(CPP_BUILD)
 
@@ -47,8 +47,8 @@ stubs: build ## Write the type stub of the extension anew
 	  sys.argv = 'stubgen -q -m arrow_quant_v2._core -o _core.pyi'.split(); \
 	  runpy.run_module('nanobind.stubgen', run_name='__main__')"
 
-bench: build ## Every benchmark; writes docs/benchmarks.md
-	$(PY) benchmarks/run.py
+bench: build cpp ## Every benchmark; writes docs/benchmarks.md
+	$(PY) -m benchmarks.run --build $(CPP_BUILD)
 
 asan: $(VENV)/.ready ## The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	cmake --preset asan -DPython_EXECUTABLE=$(PY)

@@ -158,18 +158,22 @@ def memory_section(row: dict[str, float]) -> str:
     )
 
 
+#: What the page shows, in order; a section without results is left out.
+SECTIONS = {
+    "error": error_section,
+    "speed": speed_section,
+    "read_back": read_back_section,
+    "bounded_memory": memory_section,
+}
+
+
 def page(results: dict[str, Any]) -> str:
-    return "\n".join(
-        [
-            "# Benchmarks\n",
-            "Written by `make bench`. Absolute figures depend on the machine "
-            f"({os.cpu_count()} cores here);\nratios are of one run.\n",
-            error_section(results["error"]),
-            speed_section(results["speed"]),
-            read_back_section(results["read_back"]),
-            memory_section(results["bounded_memory"]),
-        ]
+    head = (
+        "# Benchmarks\n\n"
+        f"Written by `make bench`. Absolute figures depend on the machine ({os.cpu_count()} cores\n"
+        "here); ratios are of one run.\n"
     )
+    return "\n".join([head, *(SECTIONS[key](results[key]) for key in SECTIONS if key in results)])
 
 
 def main() -> None:
