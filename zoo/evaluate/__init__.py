@@ -1,0 +1,1 @@
+"""How good is a model of the zoo, or a quantized version of it? ``python -m zoo.evaluate``."""
