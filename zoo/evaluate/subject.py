@@ -89,7 +89,7 @@ class Subject(Protocol):
         """Loss on held-out data, teacher-forced."""
 
     def generate(self, setting: Setting) -> Any:
-        """Samples from fixed seeds: ``setting.effort.samples`` of them, DDIM eta = 0 or its like."""
+        """``setting.effort.samples`` samples from fixed seeds, by DDIM eta = 0 or its like."""
 
     def scores(self, samples: Any, setting: Setting) -> dict[str, float]:
         """Quality of the samples by independent judges, by name."""
