@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from arrow_quant_v2._native import core
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.config import DiffusionQuantConfig, v2_spelling
 from arrow_quant_v2.errors import ConfigurationError
+
+#: Methods that need calibration; without it, their place is taken by the search.
+CALIBRATED_METHODS = ("gptq", "r2q")
 
 ProgressCallback: TypeAlias = Callable[[str, float], object]
 StrPath: TypeAlias = "str | os.PathLike[str]"
@@ -25,9 +28,14 @@ def checked_config(config: DiffusionQuantConfig | None) -> DiffusionQuantConfig:
     if config is None:
         return DiffusionQuantConfig()
     if not isinstance(config, DiffusionQuantConfig):
+        if isinstance(config, Mapping):
+            hint = f"Where V1 took a dict, write {v2_spelling(config)}."
+        elif isinstance(config, (str, os.PathLike)):
+            hint = "Read a file with DiffusionQuantConfig.from_yaml(path)."
+        else:
+            hint = "Write config=DiffusionQuantConfig(bit_width=4)."
         raise ConfigurationError(
-            f"expected a DiffusionQuantConfig, found {type(config).__name__}",
-            hint="V2 takes DiffusionQuantConfig(bit_width=4, ...) where V1 took a dict.",
+            f"config: expected a DiffusionQuantConfig, found {type(config).__name__}", hint=hint
         )
     return DiffusionQuantConfig(**config.model_dump())
 
@@ -42,6 +50,11 @@ def path_bytes(path: StrPath, what: str) -> bytes:
     return os.fsencode(text)
 
 
+def engine_method(method: str) -> str:
+    """What the engine runs for a method of the configuration when there is no calibration."""
+    return "search" if method in CALIBRATED_METHODS else method
+
+
 def plan_options(config: DiffusionQuantConfig) -> core.PlanOptions:
     """What decides the plan of a model."""
     rules = [
@@ -51,7 +64,7 @@ def plan_options(config: DiffusionQuantConfig) -> core.PlanOptions:
     return core.PlanOptions(
         bit_width=config.bit_width,
         group_size=config.group_size,
-        method=config.method,
+        method=engine_method(config.method),
         param_encoding=config.param_encoding,
         layer_rules=rules,
         components=list(config.components or ()),

@@ -118,7 +118,7 @@ class _Reader:
             raise self._error(f"values are nested more than {_MAX_DEPTH} levels deep", event)
         self._check_plain(event)
         if isinstance(event, yaml.ScalarEvent):
-            return _scalar(event.value) if event.implicit[0] else event.value
+            return scalar(event.value) if event.implicit[0] else event.value
         if isinstance(event, yaml.SequenceStartEvent):
             return list(self._items(depth))
         return self._mapping(event, depth)
@@ -159,7 +159,7 @@ def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark is not None else 0
 
 
-def _scalar(text: str) -> Any:
+def scalar(text: str) -> Any:
     """The value of an unquoted scalar by the core schema of YAML 1.2, without octal and hex."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]

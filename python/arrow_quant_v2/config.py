@@ -52,12 +52,13 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-_V1_NAMES = {
+#: V1 setting -> its V2 name.
+V1_NAMES: Mapping[str, str] = {
     "bits": "bit_width",
     "samples": "calibration_samples",
     "min_acc": "min_accuracy",
     "threads": "num_threads",
-    "strategy": "modality (or leave it out: it is detected)",
+    "strategy": "method",
 }
 
 #: Settings that do not change a byte of the artefact, so they are not recorded in it.
@@ -203,8 +204,13 @@ class DiffusionQuantConfig(BaseModel):
     param_encoding: Annotated[
         Literal["auto", "two_level", "fp16", "row"], _one_of("auto", "two_level", "fp16", "row")
     ] = Field(default="auto", description="How the parameters of a group are stored.")
-    method: Annotated[Literal["auto", "rtn", "search"], _one_of("auto", "rtn", "search")] = Field(
-        default="auto", description="How the parameters of a group are found."
+    method: Annotated[
+        Literal["auto", "rtn", "search", "gptq", "r2q"],
+        _one_of("auto", "rtn", "search", "gptq", "r2q"),
+    ] = Field(
+        default="auto",
+        description="How codes and parameters are found; auto: by modality. Without calibration, "
+        "gptq and r2q are search.",
     )
     layer_rules: Annotated[
         dict[str, Any],
@@ -227,7 +233,9 @@ class DiffusionQuantConfig(BaseModel):
 
     if not TYPE_CHECKING:  # type checkers see the signature that the fields make
 
-        def __init__(self, **values: Any) -> None:
+        def __init__(self, *positional: Any, **values: Any) -> None:
+            if positional:
+                raise _positional_error(positional[0])
             self._fill(_Layers(arguments=values))
 
     @classmethod
@@ -264,6 +272,15 @@ class DiffusionQuantConfig(BaseModel):
             raise _configuration_error(error, sources, str(layers.path or "")) from None
         self._sources = sources
 
+    def yaml_text(self) -> str:
+        """The settings as YAML that :meth:`from_yaml` reads back."""
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.model_dump().items()
+            if value is not None and value != {}
+        }
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
     def to_yaml(self, path: str | os.PathLike[str]) -> None:
         """Write the settings to a YAML file that :meth:`from_yaml` reads back.
 
@@ -272,14 +289,8 @@ class DiffusionQuantConfig(BaseModel):
         OutputError
             The file cannot be written.
         """
-        values = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in self.model_dump().items()
-            if value is not None and value != {}
-        }
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         try:
-            Path(path).write_text(text, encoding="utf-8")
+            Path(path).write_text(self.yaml_text(), encoding="utf-8")
         except OSError as error:
             raise OutputError(
                 f"{path}: the configuration cannot be written: {error.strerror}", path=str(path)
@@ -301,7 +312,7 @@ class DiffusionQuantConfig(BaseModel):
             super().__setattr__(name, value)
             return
         if name not in type(self).model_fields:
-            raise _unknown_settings([name], "")
+            raise _unknown_settings([name])
         try:
             super().__setattr__(name, value)
         except pydantic.ValidationError as error:
@@ -329,10 +340,13 @@ class DiffusionQuantConfig(BaseModel):
 def _resolve(layers: _Layers) -> tuple[dict[str, Any], dict[str, str]]:
     """Values by precedence, without defaults, and the source of each."""
     fields = DiffusionQuantConfig.model_fields
-    for given, path in ((layers.arguments, ""), (layers.document.values, str(layers.path or ""))):
+    for given, file, lines in (
+        (layers.arguments, "", {}),
+        (layers.document.values, str(layers.path or ""), layers.document.lines),
+    ):
         unknown = [name for name in given if name not in fields]
         if unknown:
-            raise _unknown_settings(unknown, path)
+            raise _unknown_settings(unknown, file, lines)
     candidates: dict[str, tuple[Any, str]] = {}
     for name, value in layers.document.values.items():
         line = layers.document.lines[name]
@@ -351,21 +365,50 @@ def _resolve(layers: _Layers) -> tuple[dict[str, Any], dict[str, str]]:
     return values, {name: source for name, (_, source) in candidates.items()}
 
 
-def _unknown_settings(names: list[str], path: str) -> ConfigurationError:
+def _unknown_settings(
+    names: list[str], path: str = "", lines: Mapping[str, int] | None = None
+) -> ConfigurationError:
     """An error for settings that do not exist: their V2 names, or the nearest match."""
-    where = f"{path}: " if path else ""
-    listed = ", ".join(repr(name) for name in names)
-    old = [name for name in names if name in _V1_NAMES]
-    hints = [f"'{name}' is a V1 name; V2 calls it {_V1_NAMES[name]}." for name in old]
-    for name in names:
-        near = difflib.get_close_matches(name, DiffusionQuantConfig.model_fields, n=1)
-        if near and name not in old:
-            hints.append(f"Did you mean '{near[0]}' instead of '{name}'?")
-    if not hints:
-        hints.append("Settings are: " + ", ".join(DiffusionQuantConfig.model_fields) + ".")
     plural = "s" if len(names) > 1 else ""
+    what = f"Unknown setting{plural} " + ", ".join(repr(name) for name in names) + "."
+    hints = []
+    old = [name for name in names if name in V1_NAMES]
+    for name in names:
+        where = f"Line {lines[name]}: " if lines else ""
+        if name in V1_NAMES:
+            hints.append(f"{where}'{name}' is a V1 name; V2 calls it {V1_NAMES[name]}.")
+            continue
+        near = difflib.get_close_matches(name, DiffusionQuantConfig.model_fields, n=1)
+        if near:
+            hints.append(f"{where}Did you mean '{near[0]}' instead of '{name}'?")
+        else:
+            hints.append(f"{where}Nothing is called '{name}'.")
+    if len(old) < len(names) and not any("Did you mean" in hint for hint in hints):
+        hints.append("Settings are: " + ", ".join(DiffusionQuantConfig.model_fields) + ".")
+    if path:
+        what = f"{path}: {what}"
+        if old:
+            hints.append(f"Convert the file with: arrow-quant migrate --write {path}")
+    return ConfigurationError(what, path=path, hint="\n".join(hints))
+
+
+def v2_spelling(settings: Mapping[str, Any]) -> str:
+    """How V2 writes a V1 dict of settings."""
+    fields = ", ".join(
+        f"{V1_NAMES.get(str(name), name)}={value!r}" for name, value in settings.items()
+    )
+    return f"DiffusionQuantConfig({fields})"
+
+
+def _positional_error(given: Any) -> ConfigurationError:
+    if isinstance(given, Mapping):
+        hint = f"Write {v2_spelling(given)}."
+    elif isinstance(given, (str, os.PathLike)):
+        hint = "A file is read by DiffusionQuantConfig.from_yaml(path)."
+    else:
+        hint = "Write DiffusionQuantConfig(bit_width=4)."
     return ConfigurationError(
-        f"{where}Unknown setting{plural} {listed}.", path=path, hint="\n".join(hints)
+        f"settings are keyword arguments, found {type(given).__name__} {given!r}", hint=hint
     )
 
 

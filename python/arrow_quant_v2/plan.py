@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from arrow_quant_v2._engine import checked_config, path_bytes, plan_options
 from arrow_quant_v2._native import core
 from arrow_quant_v2.config import DiffusionQuantConfig
-from arrow_quant_v2.result import strategy
+from arrow_quant_v2.result import method_warnings, strategy
 
 __all__ = ["ModelPlan", "PlannedTensor", "plan_model"]
 
@@ -78,7 +78,7 @@ def plan_model(
         source_bytes=plan.source_bytes,
         planned_bytes=plan.planned_bytes,
         bits_per_weight=8 * stored / weights if weights else 0.0,
-        warnings=tuple(plan.warnings),
+        warnings=(*plan.warnings, *method_warnings(config.method)),
         tensors=tensors,
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from arrow_quant_v2._engine import engine_method
 from arrow_quant_v2._native import core
 from arrow_quant_v2.config import DiffusionQuantConfig
 
@@ -186,6 +187,7 @@ def quantization_result(
 def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list[str]:
     """The engine's warnings, and that more bits were used than asked for."""
     found = list(report.warnings)
+    found += method_warnings(config.method)
     if report.bit_width > config.bit_width:
         found.append(f"INT{report.bit_width} was used instead of INT{config.bit_width}")
     return found
@@ -194,7 +196,15 @@ def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list
 def strategy(modality: str, method: str) -> str:
     """The strategy of a modality, and what of it runs without calibration."""
     name = _STRATEGIES.get(modality, "gptq + spatial")
+    method = engine_method(method)
     return f"{name} (data-free: {'search' if method == 'auto' else method})"
+
+
+def method_warnings(method: str) -> list[str]:
+    """That another method runs than the one asked for."""
+    if engine_method(method) == method:
+        return []
+    return [f"method '{method}' needs calibration; without it, '{engine_method(method)}' runs"]
 
 
 def _tensor_result(tensor: core.TensorReport) -> TensorResult:

@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from arrow_quant_v2 import PROFILES, ConfigurationError, DiffusionQuantConfig, OutputError
+from arrow_quant_v2 import (
+    PROFILES,
+    ArrowQuantV2,
+    ConfigurationError,
+    DiffusionQuantConfig,
+    OutputError,
+)
 
 
 def yaml_file(folder: Path, text: str) -> Path:
@@ -112,12 +118,34 @@ def test_an_unknown_setting_gets_the_nearest_name() -> None:
 
 def test_v1_names_are_answered_with_v2_names(tmp_path: Path) -> None:
     text = "bits: 4\ngroup_size: 128\nsamples: 128\nmin_acc: 0.85\nthreads: 2\nstrategy: r2q\n"
+    path = yaml_file(tmp_path, text)
     with pytest.raises(ConfigurationError) as caught:
-        DiffusionQuantConfig.from_yaml(yaml_file(tmp_path, text))
-    for new in ("bit_width", "calibration_samples", "min_accuracy", "num_threads", "modality"):
-        assert new in str(caught.value)
+        DiffusionQuantConfig.from_yaml(path)
+    assert caught.value.message == (
+        f"{path}: Unknown settings 'bits', 'samples', 'min_acc', 'threads', 'strategy'."
+    )
+    assert caught.value.hint.splitlines() == [
+        "Line 1: 'bits' is a V1 name; V2 calls it bit_width.",
+        "Line 3: 'samples' is a V1 name; V2 calls it calibration_samples.",
+        "Line 4: 'min_acc' is a V1 name; V2 calls it min_accuracy.",
+        "Line 5: 'threads' is a V1 name; V2 calls it num_threads.",
+        "Line 6: 'strategy' is a V1 name; V2 calls it method.",
+        f"Convert the file with: arrow-quant migrate --write {path}",
+    ]
     with pytest.raises(ConfigurationError, match="V2 calls it bit_width"):
         DiffusionQuantConfig(bits=4)
+
+
+def test_a_v1_dict_is_answered_with_its_v2_spelling() -> None:
+    wanted = "DiffusionQuantConfig(bit_width=4, calibration_samples=32)"
+    with pytest.raises(ConfigurationError) as caught:
+        DiffusionQuantConfig({"bits": 4, "samples": 32})
+    assert wanted in caught.value.hint
+    with pytest.raises(ConfigurationError) as caught:
+        ArrowQuantV2().quantize_diffusion_model("m", "o", {"bits": 4, "samples": 32})
+    assert wanted in caught.value.hint
+    with pytest.raises(ConfigurationError, match="from_yaml"):
+        ArrowQuantV2().quantize_diffusion_model("m", "o", "config.yaml")
 
 
 def test_the_yaml_of_the_guide_loads(tmp_path: Path) -> None:
@@ -199,6 +227,30 @@ def test_v1_variables_warn_and_are_not_applied(monkeypatch: pytest.MonkeyPatch) 
     with pytest.warns(UserWarning, match="Set ARROW_QUANT_BIT_WIDTH instead"):
         config = DiffusionQuantConfig()
     assert config.bit_width == 4
+
+
+def test_a_misspelt_variable_gets_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARROW_QUANT_BITWIDTH", "2")
+    with pytest.warns(UserWarning, match=r"Did you mean ARROW_QUANT_BIT_WIDTH\?") as caught:
+        config = DiffusionQuantConfig()
+    assert config.bit_width == 4
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("text", ["1_0", "٣", "0x10", "1e1", "4.0", "None", "true"])
+def test_a_variable_is_read_as_strictly_as_a_file(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("ARROW_QUANT_NUM_THREADS", text)
+    with pytest.raises(ConfigurationError, match="Invalid num_threads"):
+        DiffusionQuantConfig()
+
+
+@pytest.mark.parametrize("text", ["yes", "on", "2", ""])
+def test_a_flag_is_true_or_false(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("ARROW_QUANT_FAIL_FAST", text)
+    with pytest.raises(ConfigurationError, match="Invalid fail_fast"):
+        DiffusionQuantConfig()
 
 
 def test_assigning_a_profile_supplies_only_what_nothing_else_set() -> None:

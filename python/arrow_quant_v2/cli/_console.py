@@ -35,6 +35,11 @@ def print_json(text: str) -> None:
     sys.stdout.flush()
 
 
+def print_plain(text: str) -> None:
+    """Write text as it is, apart from what a terminal could act on."""
+    sys.stdout.write(printable(text, keep_newlines=True))
+
+
 def warn(messages: Sequence[str]) -> None:
     """Write warnings to stderr, one line each."""
     for message in messages:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from arrow_quant_v2._yaml import scalar
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 
@@ -33,7 +34,7 @@ GroupSize = Annotated[
 ]
 MethodName = Annotated[
     str | None,
-    typer.Option("--method", metavar="auto|rtn|search", help="How parameters are found."),
+    typer.Option("--method", metavar="auto|rtn|search|gptq|r2q", help="How parameters are found."),
 ]
 ParamEncoding = Annotated[
     str | None,
@@ -74,6 +75,15 @@ MaxMemory = Annotated[
     int | None, typer.Option("--max-memory-mb", metavar="N", help="Working memory of the engine.")
 ]
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any other setting, written as in the YAML file. Repeatable.",
+    ),
+]
+
 
 def build_config(
     *,
@@ -81,10 +91,15 @@ def build_config(
     layer_rules: list[str] | None,
     components: str | None,
     fail_fast: bool,
+    settings: list[str] | None,
     **options: Any,
 ) -> DiffusionQuantConfig:
     """The configuration of a run: a file if one is named, and the options that were given."""
     given = {name: value for name, value in options.items() if value is not None}
+    for name, value in parse_settings(settings or []).items():
+        if name in given:
+            raise ConfigurationError(f"{name} is given by its own option and by --set")
+        given[name] = value
     if layer_rules:
         given["layer_rules"] = parse_layer_rules(layer_rules)
     if components is not None:
@@ -115,4 +130,26 @@ def parse_layer_rules(rules: list[str]) -> dict[str, int | str]:
         value: int | str = action if action == "keep" else int(action)
         if parsed.setdefault(glob, value) != value:
             raise ConfigurationError(f"the layer rule for {glob!r} is given two values")
+    return parsed
+
+
+def parse_settings(texts: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as a mapping; a value is read as an unquoted one in a YAML file.
+
+    Raises
+    ------
+    ConfigurationError
+        A text is not of that form, or a name is given twice.
+    """
+    parsed: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigurationError(
+                f"Invalid setting: {text!r}. Must be NAME=VALUE.",
+                hint="For example: --set calibration_samples=32",
+            )
+        if name in parsed:
+            raise ConfigurationError(f"--set gives {name!r} twice")
+        parsed[name] = scalar(value)
     return parsed

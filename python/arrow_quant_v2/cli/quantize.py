@@ -44,6 +44,7 @@ def quantize(
     fail_fast: options.FailFast = False,
     threads: options.Threads = None,
     max_memory_mb: options.MaxMemory = None,
+    setting: options.Settings = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an artefact that is at OUT.")
     ] = False,
@@ -55,6 +56,7 @@ def quantize(
         layer_rules=layer_rule,
         components=components,
         fail_fast=fail_fast,
+        settings=setting,
         deployment_profile=profile,
         bit_width=bit_width,
         group_size=group_size,
@@ -90,6 +92,7 @@ def plan(
     fail_fast: options.FailFast = False,
     threads: options.Threads = None,
     max_memory_mb: options.MaxMemory = None,
+    setting: options.Settings = None,
     every: options.Every = False,
     json: options.Json = False,
 ) -> None:
@@ -99,6 +102,7 @@ def plan(
         layer_rules=layer_rule,
         components=components,
         fail_fast=fail_fast,
+        settings=setting,
         deployment_profile=profile,
         bit_width=bit_width,
         group_size=group_size,

@@ -1,0 +1,81 @@
+"""``arrow-quant config``: the settings that a run would have, and where each comes from."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated, Any
+
+import typer
+
+from arrow_quant_v2.cli import _options as options
+from arrow_quant_v2.cli._console import print_blank, print_json, print_plain, print_table
+from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.config import DiffusionQuantConfig
+
+
+@command
+def config(
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show where each value comes from.")
+    ] = False,
+    profile: options.Profile = None,
+    bit_width: options.BitWidth = None,
+    group_size: options.GroupSize = None,
+    method: options.MethodName = None,
+    param_encoding: options.ParamEncoding = None,
+    config: options.ConfigFile = None,
+    layer_rule: options.LayerRules = None,
+    components: options.Components = None,
+    modality: options.Modality = None,
+    min_accuracy: options.MinAccuracy = None,
+    fail_fast: options.FailFast = False,
+    threads: options.Threads = None,
+    max_memory_mb: options.MaxMemory = None,
+    setting: options.Settings = None,
+    json: options.Json = False,
+) -> None:
+    """Print the settings of a run as YAML that --config reads, and where they come from."""
+    settings = options.build_config(
+        config=config,
+        layer_rules=layer_rule,
+        components=components,
+        fail_fast=fail_fast,
+        settings=setting,
+        deployment_profile=profile,
+        bit_width=bit_width,
+        group_size=group_size,
+        method=method,
+        param_encoding=param_encoding,
+        modality=modality,
+        min_accuracy=min_accuracy,
+        num_threads=threads,
+        max_memory_mb=max_memory_mb,
+    )
+    if json:
+        print_json(json_module.dumps(_facts(settings, explain), indent=2, ensure_ascii=False))
+    elif explain:
+        _print_explanation(settings)
+    else:
+        print_plain(settings.yaml_text())
+
+
+def _facts(settings: DiffusionQuantConfig, explain: bool) -> dict[str, Any]:
+    if not explain:
+        return settings.model_dump()
+    return {
+        name: {"value": value, "source": source}
+        for name, (value, source) in settings.explain().items()
+    }
+
+
+def _print_explanation(settings: DiffusionQuantConfig) -> None:
+    rows = [
+        [name, json_module.dumps(value, ensure_ascii=False), source]
+        for name, (value, source) in settings.explain().items()
+    ]
+    print_table(["setting", "value", "source"], rows)
+    print_blank()
+    print_plain(
+        "What comes first wins: argument or assignment, environment, YAML file,\n"
+        "profile, default.\n"
+    )
