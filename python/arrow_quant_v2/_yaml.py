@@ -32,10 +32,11 @@ _CONSTANTS = {
 
 @dataclass(frozen=True)
 class Document:
-    """The top-level mapping of a file and the line of each key."""
+    """The top-level mapping of a file, and where in the text each key stands."""
 
     values: dict[str, Any]
     lines: dict[str, int]
+    spans: dict[str, tuple[int, int]]
 
 
 def load_mapping(path: Path) -> Document:
@@ -46,10 +47,22 @@ def load_mapping(path: Path) -> Document:
     ConfigurationError
         The file is absent, unreadable, too large, not UTF-8, or uses YAML beyond plain data.
     """
-    return _Reader(path, _read_text(path)).document()
+    return parse_mapping(path, read_text(path))
 
 
-def _read_text(path: Path) -> str:
+def parse_mapping(path: Path, text: str) -> Document:
+    """Read `text`, which stands or will stand in the file at `path`."""
+    return _Reader(path, text).document()
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration file.
+
+    Raises
+    ------
+    ConfigurationError
+        The file is absent, unreadable, too large, or not UTF-8.
+    """
     try:
         if not path.is_file():
             reason = "is not a regular file" if path.exists() else "does not exist"
@@ -102,13 +115,17 @@ class _Reader:
         first = self._next()
         if not isinstance(first, yaml.MappingStartEvent):
             raise self._error("expected 'name: value' lines at the top level", first)
-        lines: dict[str, int] = {}
-        values = self._mapping(first, 1, lines)
+        marks: dict[str, yaml.Event] = {}
+        values = self._mapping(first, 1, marks)
         self._next()  # end of the document
         end = self._next()
         if not isinstance(end, yaml.StreamEndEvent):
             raise self._error("expected one document, found a second one", end)
-        return Document(values, lines)
+        return Document(
+            values,
+            {key: _line(event) for key, event in marks.items()},
+            {key: _span(event) for key, event in marks.items()},
+        )
 
     def _next(self) -> yaml.Event:
         return next(self._events)
@@ -135,7 +152,7 @@ class _Reader:
             yield self._value(event, depth + 1)
 
     def _mapping(
-        self, start: yaml.Event, depth: int, lines: dict[str, int] | None = None
+        self, start: yaml.Event, depth: int, marks: dict[str, yaml.Event] | None = None
     ) -> dict[str, Any]:
         self._check_plain(start)
         values: dict[str, Any] = {}
@@ -146,8 +163,8 @@ class _Reader:
             if key in values:
                 raise self._error(f"{key!r} is set twice", event, "Keep one of the two lines.")
             values[key] = self._value(self._next(), depth + 1)
-            if lines is not None:
-                lines[key] = _line(event)
+            if marks is not None:
+                marks[key] = event
         return values
 
     def _error(self, what: str, event: yaml.Event | None, hint: str = "") -> ConfigurationError:
@@ -157,6 +174,11 @@ class _Reader:
 
 def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark is not None else 0
+
+
+def _span(event: yaml.Event) -> tuple[int, int]:
+    start, end = event.start_mark, event.end_mark
+    return (start.index, end.index) if start is not None and end is not None else (0, 0)
 
 
 def scalar(text: str) -> Any:

@@ -137,7 +137,7 @@ class _Layers:
     """Where the values of a new configuration come from, beside environment and defaults."""
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    document: Document = field(default_factory=lambda: Document({}, {}))
+    document: Document = field(default_factory=lambda: Document({}, {}, {}))
     path: Path | None = None
     profile: str | None = None
 
@@ -254,9 +254,14 @@ class DiffusionQuantConfig(BaseModel):
             names the line.
         """
         file = Path(path)
-        return cls._from_layers(
-            _Layers(arguments=arguments, document=load_mapping(file), path=file)
-        )
+        return cls._from_document(load_mapping(file), file, **arguments)
+
+    @classmethod
+    def _from_document(
+        cls, document: Document, path: Path, **arguments: Any
+    ) -> DiffusionQuantConfig:
+        """Make the configuration of a file that has been read from `path`."""
+        return cls._from_layers(_Layers(arguments=arguments, document=document, path=path))
 
     @classmethod
     def _from_layers(cls, layers: _Layers) -> DiffusionQuantConfig:
@@ -378,9 +383,11 @@ def _unknown_settings(
         if name in V1_NAMES:
             hints.append(f"{where}'{name}' is a V1 name; V2 calls it {V1_NAMES[name]}.")
             continue
-        near = difflib.get_close_matches(name, DiffusionQuantConfig.model_fields, n=1)
+        known = [*DiffusionQuantConfig.model_fields, *V1_NAMES]
+        near = difflib.get_close_matches(name, known, n=1)
         if near:
-            hints.append(f"{where}Did you mean '{near[0]}' instead of '{name}'?")
+            meant = V1_NAMES.get(near[0], near[0])
+            hints.append(f"{where}Did you mean '{meant}' instead of '{name}'?")
         else:
             hints.append(f"{where}Nothing is called '{name}'.")
     if len(old) < len(names) and not any("Did you mean" in hint for hint in hints):

@@ -46,6 +46,11 @@ def warn(messages: Sequence[str]) -> None:
         sys.stderr.write(f"warning: {printable(message)}\n")
 
 
+def note(text: str) -> None:
+    """Write a remark to stderr."""
+    sys.stderr.write(f"note: {printable(text)}\n")
+
+
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
 ) -> None:

@@ -15,7 +15,7 @@ from typing import ParamSpec, TextIO
 import typer
 
 from arrow_quant_v2.cli._console import printable, warn
-from arrow_quant_v2.errors import ArrowQuantError
+from arrow_quant_v2.errors import ArrowQuantError, ConfigurationError
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -93,6 +93,8 @@ def _report(error: BaseException) -> int | None:
     if isinstance(error, MemoryError):
         hint = "Lower --max-memory-mb or --threads, or free memory."
         return _fail(f"out of memory: {error}" if str(error) else "out of memory", _MEMORY, hint)
+    if isinstance(error, ImportError):
+        return _fail(str(error), ConfigurationError.exit_code)
     if isinstance(error, Exception):
         text = f"{type(error).__name__}: {error}"
         return _fail(f"internal error: {text}", _BUG, "Run it again with --debug, and report it.")

@@ -13,6 +13,7 @@ from arrow_quant_v2.cli.config import config
 from arrow_quant_v2.cli.export import export
 from arrow_quant_v2.cli.info import info
 from arrow_quant_v2.cli.inspect import inspect, validate
+from arrow_quant_v2.cli.migrate import migrate
 from arrow_quant_v2.cli.quantize import plan, quantize
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for function in (quantize, plan, inspect, validate, export, config, info):
+for function in (quantize, plan, inspect, validate, export, config, migrate, info):
     app.command()(function)
 
 
