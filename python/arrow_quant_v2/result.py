@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import html
+import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from arrow_quant_v2._display import Table, as_html, as_text, value_text
 from arrow_quant_v2._engine import engine_method
 from arrow_quant_v2._native import core
+from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.config import DiffusionQuantConfig
 
 __all__ = ["QuantizationResult", "TensorResult", "ValidationResult"]
@@ -24,6 +26,7 @@ V1_KEYS = {
 }
 
 _MB = 1e6
+_WORST_SHOWN = 10
 _STRATEGIES = {"text": "r2q + time-aware", "code": "r2q + time-aware"}
 
 
@@ -46,7 +49,6 @@ class TensorResult:
 class _Result(Mapping[str, Any]):
     """A read-only mapping that prints as a table and turns into JSON."""
 
-    _title = "Result"
     _shown: tuple[str, ...] = ()
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -56,10 +58,13 @@ class _Result(Mapping[str, Any]):
         try:
             return self._values[key]
         except KeyError:
-            if key in V1_KEYS:
-                text = f"'{key}' is a V1 key; V2 calls it '{V1_KEYS[key]}'"
-                raise KeyError(text) from None
-            raise KeyError(f"{key!r}; the keys are: {', '.join(self._values)}") from None
+            raise KeyError(self._missing(key)) from None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, or `default`; a V1 key warns, since its default hides a mistake."""
+        if key in V1_KEYS:
+            warn_caller(self._missing(key))
+        return self._values.get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -67,24 +72,32 @@ class _Result(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def _missing(self, key: object) -> str:
+        if key in V1_KEYS:
+            return f"{key!r} is a V1 key; V2 calls it {V1_KEYS[str(key)]!r}"
+        near = difflib.get_close_matches(str(key), self._values, n=1)
+        if near:
+            return f"{key!r}; did you mean {near[0]!r}?"
+        return f"{key!r}; the keys are: {', '.join(self._values)}"
+
     def json(self) -> str:
         """The result as JSON text."""
         return json.dumps(self._values, indent=2, ensure_ascii=False)
 
-    def _rows(self) -> list[tuple[str, str]]:
-        return [(key, _text(self._values[key])) for key in self._shown]
+    def _headline(self) -> str:
+        raise NotImplementedError
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [(key, value_text(self._values[key])) for key in self._shown]
+
+    def _tables(self) -> list[Table]:
+        return []
 
     def __repr__(self) -> str:
-        lines = [f"  {key:<22} {text}" for key, text in self._rows()]
-        return "\n".join([f"{self._title}:", *lines])
+        return as_text(self._headline(), self._facts())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
-            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
-            for key, text in self._rows()
-        )
-        return f"<table><caption>{html.escape(self._title)}</caption>{cells}</table>"
+        return as_html(self._headline(), self._facts(), self._tables())
 
 
 class QuantizationResult(_Result):
@@ -97,13 +110,14 @@ class QuantizationResult(_Result):
     V2 key.
     """
 
-    _title = "QuantizationResult"
     _shown = (
         "quantized_path",
         "modality",
+        "strategy",
         "bit_width",
         "bits_per_weight",
         "model_size_mb",
+        "total_size_mb",
         "compression_ratio",
         "cosine_similarity",
         "min_cosine_similarity",
@@ -115,25 +129,61 @@ class QuantizationResult(_Result):
 
     def __init__(self, values: Mapping[str, Any], tensors: list[TensorResult]) -> None:
         super().__init__(values)
-        self._tensors = tensors
+        self._tensor_results = tensors
 
     @property
     def tensors(self) -> list[TensorResult]:
         """One entry per tensor of the quantized components, in source order."""
-        return list(self._tensors)
+        return list(self._tensor_results)
 
     def json(self, *, tensors: bool = False) -> str:
         """The result as JSON text, with one entry per tensor when `tensors` is true."""
         if not tensors:
             return super().json()
-        values = self._values | {"tensors": [asdict(tensor) for tensor in self._tensors]}
+        values = self._values | {"tensors": [asdict(tensor) for tensor in self._tensor_results]}
         return json.dumps(values, indent=2, ensure_ascii=False)
+
+    def _headline(self) -> str:
+        return (
+            f"QuantizationResult: INT{self['bit_width']}, "
+            f"{self['compression_ratio']:.2f} times smaller, "
+            f"cosine {self['cosine_similarity']:.4f} ({self['cosine_kind']})"
+        )
+
+    def _facts(self) -> list[tuple[str, str]]:
+        facts = dict(super()._facts())
+        facts["modality"] += f" ({self['modality_reason']})"
+        if len(self["attempts"]) > 1:
+            facts["attempts"] = ", ".join(
+                f"INT{attempt['bit_width']} {attempt['cosine_similarity']:.4f}"
+                for attempt in self["attempts"]
+            )
+        if not self["meets_min_accuracy"]:
+            facts["meets_min_accuracy"] = "no"
+        if self["warnings"]:
+            facts["warnings"] = "\n".join(self["warnings"])
+        return list(facts.items())
+
+    def _tables(self) -> list[Table]:
+        quantized = [tensor for tensor in self._tensor_results if tensor.bit_width is not None]
+        worst = sorted(quantized, key=lambda tensor: tensor.cosine)[:_WORST_SHOWN]
+        rows = [
+            [
+                f"{tensor.component}/{tensor.name}" if tensor.component else tensor.name,
+                "x".join(map(str, tensor.shape)),
+                str(tensor.bit_width),
+                f"{tensor.cosine:.5f}",
+                f"{tensor.nmse:.2e}",
+            ]
+            for tensor in worst
+        ]
+        title = f"The {len(worst)} worst of {len(quantized)} quantized tensors"
+        return [(title, ["tensor", "shape", "bits", "cosine", "NMSE"], rows)]
 
 
 class ValidationResult(_Result):
     """The result of comparing an artefact with its original; ``result["passed"]`` sums it up."""
 
-    _title = "ValidationResult"
     _shown = (
         "passed",
         "cosine_similarity",
@@ -142,8 +192,14 @@ class ValidationResult(_Result):
         "worst_layer",
         "nmse",
         "bit_width",
-        "problems",
     )
+
+    def _headline(self) -> str:
+        return f"ValidationResult: {'passed' if self['passed'] else 'FAILED'}"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        problems = "\n".join(self["problems"]) or "none"
+        return [*super()._facts(), ("problems", problems)]
 
 
 def quantization_result(
@@ -249,11 +305,3 @@ def validation_result(report: core.ValidationReport, min_accuracy: float) -> Val
             ],
         }
     )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return str(value)
