@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, overload
 
@@ -16,6 +15,7 @@ from arrow_quant_v2._engine import (
     quantize_options,
 )
 from arrow_quant_v2._native import core
+from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.plan import ModelPlan, plan_model
@@ -115,7 +115,7 @@ class ArrowQuantV2:
             progress_callback=progress_callback,
         )
         for warning in result["warnings"]:
-            warnings.warn(warning, stacklevel=2)
+            warn_caller(warning)
         return result
 
     def quantize_model(

@@ -399,12 +399,12 @@ def _unknown_settings(
     return ConfigurationError(what, path=path, hint="\n".join(hints))
 
 
-def v2_spelling(settings: Mapping[str, Any]) -> str:
-    """How V2 writes a V1 dict of settings."""
-    fields = ", ".join(
-        f"{V1_NAMES.get(str(name), name)}={value!r}" for name, value in settings.items()
-    )
-    return f"DiffusionQuantConfig({fields})"
+def v2_spelling(
+    settings: Mapping[str, Any], call: str = "DiffusionQuantConfig", *positional: str
+) -> str:
+    """How V2 writes V1 settings: as arguments of `call`, behind `positional` ones."""
+    fields = [f"{V1_NAMES.get(str(name), name)}={value!r}" for name, value in settings.items()]
+    return f"{call}({', '.join([*positional, *fields])})"
 
 
 def _positional_error(given: Any) -> ConfigurationError:
