@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from diffusers import DDPMPipeline
+    from torch import Tensor
 
 Grid = npt.NDArray[np.float32]
 
@@ -25,22 +26,45 @@ def sample_images(
     numpy.ndarray
         Images [count, height, width] in 0..1 (the first channel).
     """
-    import torch
-    from diffusers import DDIMScheduler, DiffusionPipeline
+    from diffusers import DiffusionPipeline
 
     pipeline: Any = pipeline_or_dir
     if isinstance(pipeline_or_dir, str | Path):
         pipeline = DiffusionPipeline.from_pretrained(str(pipeline_or_dir), local_files_only=True)
     unet = pipeline.unet.eval()
-    scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
-    scheduler.set_timesteps(steps)
     size = unet.config.sample_size
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn((count, unet.config.in_channels, size, size), generator=generator)
-    with torch.inference_mode():
-        for t in scheduler.timesteps:
-            x = scheduler.step(unet(x, t).sample, t, x, eta=0.0).prev_sample
+    x = ddim_samples(
+        lambda x, t: unet(x, t).sample,
+        pipeline.scheduler,
+        (count, unet.config.in_channels, size, size),
+        steps=steps,
+        seed=seed,
+    )
     return ((x[:, 0].clamp(-1, 1) + 1) / 2).numpy()
+
+
+def ddim_samples(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    scheduler: Any,
+    shape: Sequence[int],
+    *,
+    steps: int,
+    seed: int,
+) -> Tensor:
+    """Denoise noise of ``shape`` by DDIM, eta = 0, with the betas of ``scheduler``.
+
+    ``predict`` gets the noisy batch and one timestep, a scalar.
+    """
+    import torch
+    from diffusers import DDIMScheduler
+
+    ddim: Any = DDIMScheduler.from_config(scheduler.config)
+    ddim.set_timesteps(steps)
+    x = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        for t in ddim.timesteps:
+            x = ddim.step(predict(x, t), t, x, eta=0.0).prev_sample
+    return x
 
 
 def save_grid(

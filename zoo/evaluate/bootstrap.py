@@ -34,6 +34,10 @@ class Interval:
             return "worse"
         return "better" if self.high < 0 else "equal"
 
+    def over(self, scale: float) -> Interval:
+        """The same as a multiple of ``scale`` > 0."""
+        return Interval(self.estimate / scale, self.low / scale, self.high / scale)
+
 
 @dataclass(frozen=True)
 class LossDifference:
