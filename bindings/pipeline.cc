@@ -77,6 +77,7 @@ void bind_build_info(nb::module_& m) {
       .def_ro("isa", &BuildInfo::isa)
       .def_ro("supported_isas", &BuildInfo::supported_isas)
       .def_ro("arrow_version", &BuildInfo::arrow_version)
+      .def_ro("openblas", &BuildInfo::openblas)
       .def_ro("compiler", &BuildInfo::compiler)
       .def_ro("cores", &BuildInfo::cores);
   m.def("build_info", &build_info);

@@ -44,6 +44,50 @@ else()
   endforeach()
 endif()
 
+# --- OpenBLAS -----------------------------------------------------------------------------------
+# As with Arrow: the Python extension shares the library of a wheel, scipy-openblas32; a plain C++
+# build prefers a system OpenBLAS and falls back to the wheel. The wheel's symbols have a prefix.
+set(ARROW_QUANT_OPENBLAS_LEAST 0.3.30) # also in pyproject.toml
+
+if(NOT ARROW_QUANT_BUILD_PYTHON)
+  find_library(OPENBLAS_LIBRARY openblas PATH_SUFFIXES openblas-pthread openblas)
+  find_path(OPENBLAS_INCLUDE_DIR openblas_config.h PATH_SUFFIXES openblas-pthread openblas)
+  mark_as_advanced(OPENBLAS_LIBRARY OPENBLAS_INCLUDE_DIR)
+endif()
+
+add_library(ArrowQuant::openblas SHARED IMPORTED)
+if(OPENBLAS_LIBRARY AND OPENBLAS_INCLUDE_DIR)
+  set_target_properties(
+    ArrowQuant::openblas PROPERTIES IMPORTED_LOCATION "${OPENBLAS_LIBRARY}"
+                                    INTERFACE_INCLUDE_DIRECTORIES "${OPENBLAS_INCLUDE_DIR}")
+else()
+  find_package(Python 3.10 REQUIRED COMPONENTS Interpreter)
+  execute_process(
+    COMMAND
+      "${Python_EXECUTABLE}" -c
+      "import scipy_openblas32 as b; print(b.__version__, b.get_include_dir(), b.get_lib_dir(), \
+b.get_library(fullname=True), sep=';')"
+    OUTPUT_VARIABLE openblas_facts
+    OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE openblas_missing ERROR_QUIET)
+  if(openblas_missing)
+    message(FATAL_ERROR "No OpenBLAS found and no scipy_openblas32 in ${Python_EXECUTABLE}. Install "
+                        "libopenblas-dev, or: pip install scipy-openblas32")
+  endif()
+  list(GET openblas_facts 0 openblas_version)
+  list(GET openblas_facts 1 openblas_include)
+  list(GET openblas_facts 2 ARROW_QUANT_OPENBLAS_LIBDIR)
+  list(GET openblas_facts 3 openblas_file)
+  if(openblas_version VERSION_LESS ARROW_QUANT_OPENBLAS_LEAST)
+    message(FATAL_ERROR "scipy-openblas32 ${openblas_version} found, "
+                        "${ARROW_QUANT_OPENBLAS_LEAST} or later needed")
+  endif()
+  set_target_properties(
+    ArrowQuant::openblas
+    PROPERTIES IMPORTED_LOCATION "${ARROW_QUANT_OPENBLAS_LIBDIR}/${openblas_file}"
+               INTERFACE_INCLUDE_DIRECTORIES "${openblas_include}"
+               INTERFACE_COMPILE_DEFINITIONS ARROW_QUANT_BLAS_PREFIX=scipy_)
+endif()
+
 # --- Header libraries and Highway ---------------------------------------------------------------
 # aq_checkout(name repository commit): make the sources of one exact commit available.
 function(aq_checkout name repository commit)

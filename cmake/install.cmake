@@ -7,11 +7,11 @@ target_include_directories(
   arrow_quant PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
                      $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_compile_features(arrow_quant PUBLIC cxx_std_20)
-target_link_libraries(arrow_quant PRIVATE ArrowQuant::arrow ArrowQuant::parquet hwy::hwy
-                                          Threads::Threads)
+target_link_libraries(arrow_quant PRIVATE ArrowQuant::arrow ArrowQuant::parquet
+                                          ArrowQuant::openblas hwy::hwy Threads::Threads)
 set_target_properties(
   arrow_quant PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
-                         INSTALL_RPATH "${ARROW_QUANT_ARROW_LIBDIR}")
+                         INSTALL_RPATH "${ARROW_QUANT_ARROW_LIBDIR};${ARROW_QUANT_OPENBLAS_LIBDIR}")
 
 install(TARGETS arrow_quant EXPORT ArrowQuantTargets)
 install(DIRECTORY include/arrow_quant DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

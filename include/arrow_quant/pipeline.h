@@ -123,6 +123,7 @@ struct BuildInfo {
   std::string isa;                          ///< instruction set in use
   std::vector<std::string> supported_isas;  ///< what this CPU could use
   std::string arrow_version;
+  std::string openblas;  ///< version and kernels
   std::string compiler;
   int cores = 0;
 };

@@ -387,6 +387,9 @@ class BuildInfo:
     def arrow_version(self) -> str: ...
 
     @property
+    def openblas(self) -> str: ...
+
+    @property
     def compiler(self) -> str: ...
 
     @property

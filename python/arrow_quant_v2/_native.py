@@ -1,6 +1,9 @@
-"""The compiled engine, loaded after the Arrow libraries that it shares with pyarrow."""
+"""The compiled engine, loaded after the libraries that it shares with other wheels."""
 
 from __future__ import annotations
+
+import ctypes
+from pathlib import Path
 
 PYARROW_SERIES = "26.0"
 
@@ -24,7 +27,20 @@ def _load_arrow() -> None:
         )
 
 
+def _load_openblas() -> None:
+    """Map the OpenBLAS of its wheel, wherever that is installed."""
+    try:
+        import scipy_openblas32 as wheel
+    except ImportError as error:
+        raise ImportError(
+            f"arrow_quant_v2 needs scipy-openblas32, which cannot be imported: {error}. "
+            "Install it with: pip install scipy-openblas32"
+        ) from error
+    ctypes.CDLL(str(Path(wheel.get_lib_dir()) / wheel.get_library(fullname=True)))
+
+
 _load_arrow()
+_load_openblas()
 
 from arrow_quant_v2 import _core as core  # noqa: E402
 

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "arrow_quant/pipeline.h"
+#include "core/blas.h"
 #include "core/thread_pool.h"
 #include "kernels/isa.h"
 
@@ -14,6 +15,7 @@ BuildInfo build_info() {
           .isa = active_isa(),
           .supported_isas = supported_isas(),
           .arrow_version = arrow::GetBuildInfo().version_string,
+          .openblas = blas::describe(),
           .compiler = __VERSION__,
           .cores = available_cores()};
 }

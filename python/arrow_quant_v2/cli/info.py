@@ -25,6 +25,7 @@ def info(json: options.Json = False) -> None:
         "cores": build.cores,
         "compiler": build.compiler,
         "arrow": build.arrow_version,
+        "openblas": build.openblas,
         "pyarrow": pyarrow.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
