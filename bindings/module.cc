@@ -13,4 +13,5 @@ NB_MODULE(_core, m) {
   arrow_quant::python::bind_plan(m);
   arrow_quant::python::bind_pipeline(m);
   arrow_quant::python::bind_artefact(m);
+  arrow_quant::python::bind_calibrate(m);
 }

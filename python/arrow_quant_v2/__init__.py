@@ -3,6 +3,7 @@
 from arrow_quant_v2._native import __version__
 from arrow_quant_v2.api import ArrowQuantV2
 from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
+from arrow_quant_v2.calibration import CalibrationStatistics, TimeStatistics
 from arrow_quant_v2.config import PROFILES, DiffusionQuantConfig
 from arrow_quant_v2.errors import (
     ArrowQuantError,
@@ -23,6 +24,7 @@ __all__ = [
     "PROFILES",
     "ArrowQuantError",
     "ArrowQuantV2",
+    "CalibrationStatistics",
     "ConfigurationError",
     "DiffusionQuantConfig",
     "MetadataError",
@@ -37,6 +39,7 @@ __all__ = [
     "QuantizedTensor",
     "ShapeMismatchError",
     "TensorResult",
+    "TimeStatistics",
     "ValidationError",
     "ValidationResult",
     "__version__",

@@ -49,6 +49,13 @@ class PlainArray:
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def values(self) -> npt.NDArray[Any]:
+        """Its elements, as one row; a view."""
+        dtype = numpy_dtype(self.dtype)
+        assert dtype is not None
+        return self.data.view(dtype)
+
 
 def plain_array(weights: Any, name: str = "") -> PlainArray:
     """Bring `weights` into plain form; `name` is for the error.

@@ -21,7 +21,7 @@ constexpr uint64_t kWriteOutWindow = 8U << 20;
 StagedFile::StagedFile(Names names, uint64_t size) : names_(std::move(names)) {
   record_.path = names_.relative;
   struct stat info{};
-  if (::lstat(names_.final_path.c_str(), &info) == 0) {
+  if (!names_.replaces && ::lstat(names_.final_path.c_str(), &info) == 0) {
     fail_output(names_.final_path, "cannot create the file", EEXIST);
   }
   fd_ = retry_interrupted([this] {

@@ -18,8 +18,9 @@ class StagedFile {
  public:
   struct Names {
     std::string relative;     ///< as the manifest names it
-    std::string final_path;   ///< must not exist
+    std::string final_path;   ///< must not exist, unless `replaces`
     std::string provisional;  ///< on the same disk
+    bool replaces = false;    ///< a file of the final name is replaced, in one step
   };
 
   /// Create the file. `size`, unless 0, is what it will have: the space is taken at once. Raises

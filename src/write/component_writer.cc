@@ -1,6 +1,5 @@
 #include "write/component_writer.h"
 
-#include <arrow/io/interfaces.h>
 #include <arrow/util/key_value_metadata.h>
 #include <parquet/column_writer.h>
 #include <parquet/file_writer.h>
@@ -19,6 +18,7 @@
 #include "io/page_memory.h"
 #include "io/parquet_footer.h"
 #include "io/parquet_schema.h"
+#include "io/staged_stream.h"
 
 namespace arrow_quant {
 namespace {
@@ -26,27 +26,6 @@ namespace {
 constexpr uint64_t kSmallChunk = 1ULL << 20;  // chunks below this share row groups
 // A page holds at most 2^31 - 1 bytes: the value, its length and its level.
 constexpr int64_t kMaxValueBytes = (1LL << 31) - 64;
-
-/// Our file as Arrow's output stream. Our own errors pass through Arrow as exceptions.
-class StagedStream final : public arrow::io::OutputStream {
- public:
-  explicit StagedStream(StagedFile& file) : file_(file) {}
-
-  arrow::Status Close() override {
-    closed_ = true;
-    return arrow::Status::OK();
-  }
-  bool closed() const override { return closed_; }
-  arrow::Result<int64_t> Tell() const override { return static_cast<int64_t>(file_.size()); }
-  arrow::Status Write(const void* data, int64_t size) override {
-    file_.write({static_cast<const std::byte*>(data), static_cast<size_t>(size)});
-    return arrow::Status::OK();
-  }
-
- private:
-  StagedFile& file_;
-  bool closed_ = false;
-};
 
 parquet::ByteArray byte_array(std::string_view text) {
   return parquet::ByteArray(static_cast<uint32_t>(text.size()),

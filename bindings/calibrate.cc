@@ -1,0 +1,154 @@
+// Calibration statistics: activations in as numpy arrays, sums out.
+#include "arrow_quant/calibration.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+
+namespace arrow_quant::python {
+namespace {
+
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatMatrixOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+CalibratedLayer make_layer(std::string name, std::vector<uint64_t> shape, const Floats& sample) {
+  return {std::move(name), std::move(shape), {sample.data(), sample.data() + sample.size()}};
+}
+
+void add(CalibrationStatistics& statistics, size_t input, const Floats& values, double timestep,
+         float weight, bool held_out) {
+  if (input >= statistics.size()) throw nb::index_error("there is no such input");
+  PythonProgress progress(std::nullopt);
+  const nb::gil_scoped_release unlocked;
+  statistics.add(input, {{values.data(), values.size()}, timestep, weight, held_out}, progress);
+}
+
+const InputStatistics& input_of(const CalibrationStatistics& statistics, size_t input) {
+  if (input >= statistics.size()) throw nb::index_error("there is no such input");
+  return statistics.input(input);
+}
+
+/// The full symmetric matrix into `out`.
+void gram(const CalibrationStatistics& statistics, size_t input, bool held_out,
+          const FloatMatrixOut& out) {
+  const InputStatistics& facts = input_of(statistics, input);
+  const GramMatrix& matrix = held_out ? facts.held_out : facts.gram;
+  const uint64_t n = facts.gram.channels();
+  if (out.shape(0) != n || out.shape(1) != n) throw nb::index_error("the output has another shape");
+  for (uint64_t i = 0; i < n; ++i) {
+    for (uint64_t j = 0; j < n; ++j) {
+      out.data()[i * n + j] = matrix.channels() == 0 ? 0.0F : matrix.at(i, j);
+    }
+  }
+}
+
+/// A numpy array with a copy of `values`.
+template <typename T>
+auto array_of(const std::vector<T>& values) {
+  auto* copy = new std::vector<T>(values);
+  const nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::ndarray<nb::numpy, T, nb::ndim<1>>(copy->data(), {copy->size()}, owner);
+}
+
+void bind_facts(nb::module_& m) {
+  nb::class_<CalibratedLayer>(m, "CalibratedLayer", "A weight whose input is observed.")
+      .def(
+          "__init__",
+          [](CalibratedLayer* self, std::string name, std::vector<uint64_t> shape,
+             const Floats& sample) {
+            new (self) CalibratedLayer(make_layer(std::move(name), std::move(shape), sample));
+          },
+          nb::arg("name"), nb::arg("shape"), nb::arg("sample"))
+      .def_ro("name", &CalibratedLayer::name)
+      .def_ro("shape", &CalibratedLayer::shape);
+  nb::class_<TimeBin>(m, "TimeBin", "Range and moments of every channel in a span of time.")
+      .def_ro("begin", &TimeBin::begin)
+      .def_ro("end", &TimeBin::end)
+      .def_ro("tokens", &TimeBin::tokens)
+      .def_prop_ro(
+          "low", [](const TimeBin& b) { return array_of(b.low); }, nb::rv_policy::move)
+      .def_prop_ro(
+          "high", [](const TimeBin& b) { return array_of(b.high); }, nb::rv_policy::move)
+      .def_prop_ro(
+          "sum", [](const TimeBin& b) { return array_of(b.sum); }, nb::rv_policy::move)
+      .def_prop_ro(
+          "squares", [](const TimeBin& b) { return array_of(b.squares); }, nb::rv_policy::move);
+}
+
+}  // namespace
+
+void bind_calibrate(nb::module_& m) {
+  bind_facts(m);
+  m.def("weight_sample_positions", &weight_sample_positions, nb::arg("elements"));
+  nb::class_<CalibrationStatistics>(m, "CalibrationStatistics",
+                                    "What calibration learned about the inputs of layers.")
+      .def(
+          "__init__",
+          [](CalibrationStatistics* self, std::string component, int num_threads) {
+            new (self) CalibrationStatistics(CalibrationOptions{std::move(component), num_threads});
+          },
+          nb::arg("component"), nb::arg("num_threads"))
+      .def("add_input", &CalibrationStatistics::add_input, nb::arg("layers"), nb::arg("channels"),
+           nb::arg("block"))
+      .def("add", &add, nb::arg("input"), nb::arg("values"), nb::arg("timestep"), nb::arg("weight"),
+           nb::arg("held_out"))
+      .def(
+          "merge",
+          [](CalibrationStatistics& self, const CalibrationStatistics& other) {
+            const nb::gil_scoped_release unlocked;
+            self.merge(other);
+          },
+          nb::arg("other"))
+      .def_prop_ro("component", &CalibrationStatistics::component)
+      .def("__len__", &CalibrationStatistics::size)
+      .def(
+          "layers",
+          [](const CalibrationStatistics& s, size_t input) { return input_of(s, input).layers; },
+          nb::arg("input"))
+      .def(
+          "channels",
+          [](const CalibrationStatistics& s, size_t input) {
+            return input_of(s, input).gram.channels();
+          },
+          nb::arg("input"))
+      .def(
+          "block",
+          [](const CalibrationStatistics& s, size_t input) {
+            return input_of(s, input).gram.block();
+          },
+          nb::arg("input"))
+      .def(
+          "tokens",
+          [](const CalibrationStatistics& s, size_t input, bool held_out) {
+            const InputStatistics& facts = input_of(s, input);
+            return held_out ? facts.held_out_tokens : facts.tokens;
+          },
+          nb::arg("input"), nb::arg("held_out"))
+      .def(
+          "bins",
+          [](const CalibrationStatistics& s, size_t input) { return input_of(s, input).bins; },
+          nb::arg("input"))
+      .def("gram", &gram, nb::arg("input"), nb::arg("held_out"), nb::arg("out"))
+      .def(
+          "save",
+          [](const CalibrationStatistics& self, const nb::bytes& path, bool overwrite) {
+            const std::string where = path_of(path);
+            const nb::gil_scoped_release unlocked;
+            self.save(where, overwrite);
+          },
+          nb::arg("path"), nb::arg("overwrite"))
+      .def_static(
+          "load",
+          [](const nb::bytes& path, int num_threads) {
+            const std::string where = path_of(path);
+            const nb::gil_scoped_release unlocked;
+            return CalibrationStatistics::load(where, num_threads);
+          },
+          nb::arg("path"), nb::arg("num_threads"));
+}
+
+}  // namespace arrow_quant::python

@@ -1,0 +1,104 @@
+// What calibration learns about the inputs of a model's layers, and the file that keeps it.
+//
+// Feed activations block by block; layers that share an input share its statistics. Statistics of
+// the same layers add up, so that many runs or machines can work on one model. Every layer carries
+// a few of its weights, by which statistics are refused for any other model.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "arrow_quant/api.h"
+#include "arrow_quant/gram.h"
+#include "arrow_quant/progress.h"
+
+namespace arrow_quant {
+
+/// A weight whose input is observed.
+struct CalibratedLayer {
+  std::string name;  ///< as in the weight file: "mid_block.attn.to_q.weight"
+  std::vector<uint64_t>
+      shape;                  ///< of the weight; shape[1] * shape[2] * ... = channels of its input
+  std::vector<float> sample;  ///< its elements at weight_sample_positions
+};
+
+/// Which elements of a weight, in row-major order, identify it.
+ARROW_QUANT_API std::vector<uint64_t> weight_sample_positions(uint64_t elements);
+
+/// Whether two samples come from one weight, allowing for conversion to f16 or bf16.
+ARROW_QUANT_API bool same_weight(std::span<const float> a, std::span<const float> b) noexcept;
+
+/// Range and moments of every channel over the tokens whose timestep lies in [begin, end).
+struct TimeBin {
+  double begin = 0;
+  double end = 0;
+  uint64_t tokens = 0;
+  std::vector<float> low, high;      ///< per channel
+  std::vector<double> sum, squares;  ///< per channel: of values and of their squares
+};
+
+/// What is known about one input.
+struct InputStatistics {
+  std::vector<CalibratedLayer> layers;
+  GramMatrix gram;
+  GramMatrix held_out;  ///< of tokens set aside to choose by; no channels if there were none
+  uint64_t tokens = 0;  ///< in `gram`
+  uint64_t held_out_tokens = 0;  ///< in `held_out`
+  std::vector<TimeBin> bins;     ///< by time, apart; tokens of both kinds
+};
+
+struct CalibrationOptions {
+  std::string component;  ///< of the pipeline that the layers belong to; empty: the only one
+  int num_threads = 0;    ///< 0: all cores this process may use
+};
+
+/// A block of activations: values[tokens][channels], row-major.
+struct Activations {
+  std::span<const float> values;
+  double timestep = 0;  ///< or mask ratio, or noise level
+  float weight = 1.0F;  ///< of these tokens in the Gram matrix, above 0
+  bool held_out = false;
+};
+
+/// Thread-safe; blocks are added one at a time, each with all threads.
+class ARROW_QUANT_API CalibrationStatistics {
+ public:
+  explicit CalibrationStatistics(const CalibrationOptions& options);
+  ~CalibrationStatistics();
+  CalibrationStatistics(CalibrationStatistics&&) noexcept;
+  CalibrationStatistics& operator=(CalibrationStatistics&&) noexcept;
+
+  /// Announce an input and the layers that read it; returns its number. `block`, unless 0, keeps
+  /// only the diagonal blocks of that many channels (a multiple of GramMatrix::kTile). Raises
+  /// kShapeMismatch when a layer's shape and `channels` differ or its name is already known.
+  size_t add_input(std::vector<CalibratedLayer> layers, uint64_t channels, uint64_t block = 0);
+
+  /// Add a block to an input's statistics. NaN, Inf or values beyond 1e15 raise kQuantization with
+  /// the layer, the timestep and the place; nothing has then been added.
+  void add(size_t input, const Activations& block, Progress& progress);
+
+  /// Add what `other` has seen. Inputs are matched by their layers; new ones are taken over. Raises
+  /// kShapeMismatch when the two are not of the same model and component.
+  void merge(const CalibrationStatistics& other);
+
+  const std::string& component() const noexcept;
+  size_t size() const noexcept;
+  /// Valid as long as nothing is added.
+  const InputStatistics& input(size_t number) const;
+
+  /// Write everything to the Parquet file `path` in one step; an existing file is replaced if
+  /// `overwrite`. Raises kOutput.
+  void save(const std::string& path, bool overwrite) const;
+
+  /// Read a file that `save` wrote. Raises kModelNotFound, kMetadata or kValidation.
+  static CalibrationStatistics load(const std::string& path, int num_threads = 0);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace arrow_quant

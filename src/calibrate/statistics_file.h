@@ -1,0 +1,45 @@
+// The Parquet file of calibration statistics (docs/format.md). Gram matrices are read one at a
+// time, so that a model's statistics may be larger than memory.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arrow_quant/calibration.h"
+
+namespace arrow_quant {
+
+/// Write `inputs` to `path`, in one step. Raises kOutput.
+void write_statistics(const std::string& path, bool overwrite, const std::string& component,
+                      const std::vector<const InputStatistics*>& inputs);
+
+/// Not thread-safe.
+class StatisticsReader {
+ public:
+  /// Read everything but the Gram matrices. Raises kModelNotFound, kMetadata for a file of another
+  /// kind, kValidation for a damaged one.
+  explicit StatisticsReader(const std::string& path);
+  ~StatisticsReader();
+  StatisticsReader(StatisticsReader&&) noexcept;
+
+  const std::string& path() const noexcept;
+  const std::string& component() const noexcept;
+
+  /// One entry per input; their matrices have no channels.
+  const std::vector<InputStatistics>& inputs() const noexcept;
+
+  uint64_t channels(size_t input) const;
+
+  /// Bytes that a matrix of an input takes in memory.
+  uint64_t gram_bytes(size_t input) const;
+  bool has_held_out(size_t input) const;
+  GramMatrix read_gram(size_t input, bool held_out) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace arrow_quant
