@@ -88,14 +88,17 @@ void bind_calibrate(nb::module_& m) {
                                     "What calibration learned about the inputs of layers.")
       .def(
           "__init__",
-          [](CalibrationStatistics* self, std::string component, int num_threads) {
-            new (self) CalibrationStatistics(CalibrationOptions{std::move(component), num_threads});
+          [](CalibrationStatistics* self, std::string component, std::string data,
+             int num_threads) {
+            new (self) CalibrationStatistics(
+                CalibrationOptions{std::move(component), std::move(data), num_threads});
           },
-          nb::arg("component"), nb::arg("num_threads"))
+          nb::arg("component"), nb::arg("data"), nb::arg("num_threads"))
       .def("add_input", &CalibrationStatistics::add_input, nb::arg("layers"), nb::arg("channels"),
            nb::arg("block"))
       .def("add", &add, nb::arg("input"), nb::arg("values"), nb::arg("timestep"), nb::arg("weight"),
            nb::arg("held_out"))
+      .def("add_note", &CalibrationStatistics::add_note, nb::arg("text"))
       .def(
           "merge",
           [](CalibrationStatistics& self, const CalibrationStatistics& other) {
@@ -104,6 +107,8 @@ void bind_calibrate(nb::module_& m) {
           },
           nb::arg("other"))
       .def_prop_ro("component", &CalibrationStatistics::component)
+      .def_prop_ro("data", &CalibrationStatistics::data)
+      .def_prop_ro("notes", &CalibrationStatistics::notes)
       .def("__len__", &CalibrationStatistics::size)
       .def(
           "layers",

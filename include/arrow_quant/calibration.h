@@ -50,9 +50,14 @@ struct InputStatistics {
   std::vector<TimeBin> bins;     ///< by time, apart; tokens of both kinds
 };
 
+/// What the samples of a calibration were.
+inline constexpr const char* kNeutralData = "neutral";  ///< made up, from a seed alone
+inline constexpr const char* kUserData = "user";        ///< the user's own
+
 struct CalibrationOptions {
-  std::string component;  ///< of the pipeline that the layers belong to; empty: the only one
-  int num_threads = 0;    ///< 0: all cores this process may use
+  std::string component;         ///< of the pipeline that the layers belong to; empty: the only one
+  std::string data = kUserData;  ///< or kNeutralData
+  int num_threads = 0;           ///< 0: all cores this process may use
 };
 
 /// A block of activations: values[tokens][channels], row-major.
@@ -80,11 +85,19 @@ class ARROW_QUANT_API CalibrationStatistics {
   /// the layer, the timestep and the place; nothing has then been added.
   void add(size_t input, const Activations& block, Progress& progress);
 
-  /// Add what `other` has seen. Inputs are matched by their layers; new ones are taken over. Raises
+  /// Keep a remark, one line: what could not be observed, and why. A known one is not repeated.
+  void add_note(const std::string& text);
+
+  /// Add what `other` has seen. Inputs are matched by their layers; new ones are taken over; data
+  /// of which a part is the user's counts as the user's. Raises
   /// kShapeMismatch when the two are not of the same model and component.
   void merge(const CalibrationStatistics& other);
 
   const std::string& component() const noexcept;
+  /// kNeutralData or kUserData.
+  const std::string& data() const noexcept;
+  /// In the order of adding; valid as long as nothing is added.
+  const std::vector<std::string>& notes() const;
   size_t size() const noexcept;
   /// Valid as long as nothing is added.
   const InputStatistics& input(size_t number) const;

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,8 @@ class CalibrationStatistics:
         The component of the pipeline that the layers belong to; empty when there is one only.
     num_threads
         Threads to use; 0 means all cores.
+    data
+        ``"user"``: the samples are the user's; ``"neutral"``: they were made up.
 
     Examples
     --------
@@ -71,12 +73,18 @@ class CalibrationStatistics:
     [10.0, 10.0, 10.0, 10.0]
     """
 
-    def __init__(self, component: str = "", num_threads: int = 0) -> None:
+    def __init__(
+        self,
+        component: str = "",
+        num_threads: int = 0,
+        *,
+        data: Literal["user", "neutral"] = "user",
+    ) -> None:
         if not 0 <= num_threads <= 1024:
             raise ConfigurationError(
                 f"Invalid num_threads: {num_threads!r}. Must be between 0 and 1024."
             )
-        self._core = core.CalibrationStatistics(component, num_threads)
+        self._core = core.CalibrationStatistics(component, data, num_threads)
 
     @classmethod
     def load(cls, path: StrPath, num_threads: int = 0) -> CalibrationStatistics:
@@ -169,8 +177,12 @@ class CalibrationStatistics:
             )
         self._core.add(input, values, float(timestep), float(weight), held_out)
 
+    def add_note(self, text: str) -> None:
+        """Keep a remark of one line: what could not be observed, and why."""
+        self._core.add_note(text)
+
     def merge(self, other: CalibrationStatistics) -> None:
-        """Add what `other` has seen.
+        """Add what `other` has seen, and its notes.
 
         Raises
         ------
@@ -183,6 +195,16 @@ class CalibrationStatistics:
     def component(self) -> str:
         """The component of the pipeline that the layers belong to."""
         return self._core.component
+
+    @property
+    def data(self) -> str:
+        """``"user"``, or ``"neutral"`` when all samples were made up."""
+        return self._core.data
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be observed, and why."""
+        return self._core.notes
 
     def __len__(self) -> int:
         return len(self._core)

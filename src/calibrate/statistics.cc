@@ -125,7 +125,16 @@ struct CalibrationStatistics::State {
     void refresh_bins() { facts.bins = bins.bins(); }
   };
 
-  explicit State(CalibrationOptions o) : options(std::move(o)), pool(options.num_threads) {}
+  explicit State(CalibrationOptions o) : options(std::move(o)), pool(options.num_threads) {
+    if (options.data != kNeutralData && options.data != kUserData) {
+      throw Error(ErrorCode::kConfiguration,
+                  "Invalid data: '" + options.data + "'. Must be 'neutral' or 'user'.");
+    }
+  }
+
+  void note(const std::string& text) {
+    if (std::ranges::find(notes, text) == notes.end()) notes.push_back(text);
+  }
 
   size_t append(std::vector<CalibratedLayer> layers, GramMatrix gram) {
     const size_t number = inputs.size();
@@ -158,6 +167,7 @@ struct CalibrationStatistics::State {
   ThreadPool pool;
   std::vector<std::unique_ptr<Input>> inputs;
   std::map<std::string, size_t> by_layer;
+  std::vector<std::string> notes;
 };
 
 CalibrationStatistics::CalibrationStatistics(const CalibrationOptions& options) {
@@ -205,6 +215,14 @@ void CalibrationStatistics::add(size_t number, const Activations& block, Progres
   progress.poll();
 }
 
+void CalibrationStatistics::add_note(const std::string& text) {
+  if (text.empty() || text.find('\n') != std::string::npos) {
+    throw Error(ErrorCode::kConfiguration, "a note is one line of text");
+  }
+  const std::lock_guard lock(state_->mutex);
+  state_->note(text);
+}
+
 void CalibrationStatistics::merge(const CalibrationStatistics& other) {
   if (&other == this) throw Error(ErrorCode::kConfiguration, "statistics merged with themselves");
   const std::scoped_lock lock(state_->mutex, other.state_->mutex);
@@ -225,10 +243,19 @@ void CalibrationStatistics::merge(const CalibrationStatistics& other) {
     to.facts.held_out_tokens += from.held_out_tokens;
     to.bins.add(other.state_->inputs[i]->bins.bins());
   }
+  for (const std::string& text : other.state_->notes) state_->note(text);
+  if (other.data() == kUserData) state_->options.data = kUserData;
 }
 
 const std::string& CalibrationStatistics::component() const noexcept {
   return state_->options.component;
+}
+
+const std::string& CalibrationStatistics::data() const noexcept { return state_->options.data; }
+
+const std::vector<std::string>& CalibrationStatistics::notes() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->notes;
 }
 
 size_t CalibrationStatistics::size() const noexcept {
@@ -250,12 +277,15 @@ void CalibrationStatistics::save(const std::string& path, bool overwrite) const 
     input->refresh_bins();
     inputs.push_back(&input->facts);
   }
-  write_statistics(path, overwrite, component(), inputs);
+  write_statistics(path, overwrite, {component(), data(), state_->notes}, inputs);
 }
 
 CalibrationStatistics CalibrationStatistics::load(const std::string& path, int num_threads) {
   const StatisticsReader reader(path);
-  CalibrationStatistics result({.component = reader.component(), .num_threads = num_threads});
+  const StatisticsOrigin& origin = reader.origin();
+  CalibrationStatistics result(
+      {.component = origin.component, .data = origin.data, .num_threads = num_threads});
+  result.state_->notes = origin.notes;
   for (size_t i = 0; i < reader.inputs().size(); ++i) {
     const InputStatistics& facts = reader.inputs()[i];
     State::Input& to =

@@ -11,8 +11,15 @@
 
 namespace arrow_quant {
 
+/// What a file says about all inputs together.
+struct StatisticsOrigin {
+  std::string component;
+  std::string data;
+  std::vector<std::string> notes;
+};
+
 /// Write `inputs` to `path`, in one step. Raises kOutput.
-void write_statistics(const std::string& path, bool overwrite, const std::string& component,
+void write_statistics(const std::string& path, bool overwrite, const StatisticsOrigin& origin,
                       const std::vector<const InputStatistics*>& inputs);
 
 /// Not thread-safe.
@@ -25,7 +32,8 @@ class StatisticsReader {
   StatisticsReader(StatisticsReader&&) noexcept;
 
   const std::string& path() const noexcept;
-  const std::string& component() const noexcept;
+  const StatisticsOrigin& origin() const noexcept;
+  const std::string& component() const noexcept { return origin().component; }
 
   /// One entry per input; their matrices have no channels.
   const std::vector<InputStatistics>& inputs() const noexcept;

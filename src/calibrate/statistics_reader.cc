@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstring>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include "arrow_quant/error.h"
@@ -116,7 +117,7 @@ std::vector<uint64_t> row_offsets(uint64_t channels, uint64_t block, const Piece
 
 struct StatisticsReader::State {
   std::string path;
-  std::string component;
+  StatisticsOrigin origin;
   std::unique_ptr<parquet::arrow::FileReader> reader;
   std::vector<InputStatistics> inputs;
   std::vector<uint64_t> channels;
@@ -142,7 +143,13 @@ struct StatisticsReader::State {
                              : metadata->Get(kVersionKey);
     if (!version.ok()) fail_kind("the key '" + std::string(kVersionKey) + "' is missing");
     if (*version != kVersion) fail_kind("unknown version '" + *version + "'");
-    component = metadata->Get(kComponentKey).ValueOr("");
+    origin.component = metadata->Get(kComponentKey).ValueOr("");
+    origin.data = metadata->Get(kDataKey).ValueOr(kUserData);
+    if (origin.data != kNeutralData && origin.data != kUserData) {
+      fail_damaged(path, "data of unknown kind");
+    }
+    std::istringstream notes(metadata->Get(kNotesKey).ValueOr(""));
+    for (std::string note; std::getline(notes, note);) origin.notes.push_back(note);
     PARQUET_ASSIGN_OR_THROW(
         reader, parquet::arrow::FileReader::Make(page_memory_pool(), std::move(parquet)));
     check_schema();
@@ -328,7 +335,7 @@ StatisticsReader::~StatisticsReader() = default;
 StatisticsReader::StatisticsReader(StatisticsReader&&) noexcept = default;
 
 const std::string& StatisticsReader::path() const noexcept { return state_->path; }
-const std::string& StatisticsReader::component() const noexcept { return state_->component; }
+const StatisticsOrigin& StatisticsReader::origin() const noexcept { return state_->origin; }
 const std::vector<InputStatistics>& StatisticsReader::inputs() const noexcept {
   return state_->inputs;
 }

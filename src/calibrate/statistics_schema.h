@@ -11,6 +11,8 @@ namespace arrow_quant::statistics_schema {
 inline constexpr std::string_view kVersionKey = "arrow_quant_v2.calibration";
 inline constexpr std::string_view kVersion = "1";
 inline constexpr std::string_view kComponentKey = "component";
+inline constexpr std::string_view kDataKey = "data";
+inline constexpr std::string_view kNotesKey = "notes";
 
 // Kinds of rows.
 inline constexpr std::string_view kLayer = "layer";

@@ -28,6 +28,12 @@ constexpr int64_t kFlushBytes = 8 << 20;         // small rows share row groups 
 
 void check(const arrow::Status& status) { PARQUET_THROW_NOT_OK(status); }
 
+std::string lines(const std::vector<std::string>& texts) {
+  std::string all;
+  for (const std::string& text : texts) all += (all.empty() ? "" : "\n") + text;
+  return all;
+}
+
 /// Rows of the table, column by column; what a row does not set is null.
 class Rows {
  public:
@@ -104,7 +110,7 @@ class Rows {
 
 class StatisticsWriter {
  public:
-  StatisticsWriter(StagedFile& file, const std::string& component)
+  StatisticsWriter(StagedFile& file, const StatisticsOrigin& origin)
       : stream_(std::make_shared<StagedStream>(file)) {
     const auto properties = parquet::WriterProperties::Builder()
                                 .memory_pool(page_memory_pool())
@@ -115,9 +121,10 @@ class StatisticsWriter {
                                 ->max_row_group_length(1 << 20)
                                 ->created_by("arrow-quant-v2 version " ARROW_QUANT_VERSION)
                                 ->build();
-    const auto described = schema()->WithMetadata(
-        arrow::key_value_metadata({std::string(kVersionKey), std::string(kComponentKey)},
-                                  {std::string(kVersion), component}));
+    const auto described = schema()->WithMetadata(arrow::key_value_metadata(
+        {std::string(kVersionKey), std::string(kComponentKey), std::string(kDataKey),
+         std::string(kNotesKey)},
+        {std::string(kVersion), origin.component, origin.data, lines(origin.notes)}));
     PARQUET_ASSIGN_OR_THROW(writer_,
                             parquet::arrow::FileWriter::Open(
                                 *described, page_memory_pool(), stream_, properties,
@@ -188,7 +195,7 @@ class StatisticsWriter {
 
 }  // namespace
 
-void write_statistics(const std::string& path, bool overwrite, const std::string& component,
+void write_statistics(const std::string& path, bool overwrite, const StatisticsOrigin& origin,
                       const std::vector<const InputStatistics*>& inputs) {
   namespace fs = std::filesystem;
   const fs::path target = fs::absolute(path);
@@ -199,7 +206,7 @@ void write_statistics(const std::string& path, bool overwrite, const std::string
                    .provisional = (target.parent_path() / provisional).string(),
                    .replaces = overwrite});
   try {
-    StatisticsWriter writer(file, component);
+    StatisticsWriter writer(file, origin);
     for (size_t i = 0; i < inputs.size(); ++i) writer.write(i, *inputs[i]);
     writer.close();
   } catch (...) {

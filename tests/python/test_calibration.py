@@ -94,6 +94,24 @@ def test_file_is_a_table_that_pyarrow_reads(tmp_path: Path) -> None:
     )
 
 
+def test_kind_of_data_and_notes_are_kept_and_merged(tmp_path: Path) -> None:
+    neutral = CalibrationStatistics(data="neutral")
+    neutral.add_note("late.weight: 3 tokens for 6 channels")
+    neutral.save(tmp_path / "neutral")
+    back = CalibrationStatistics.load(tmp_path / "neutral")
+    assert (back.data, back.notes) == ("neutral", ["late.weight: 3 tokens for 6 channels"])
+    other = CalibrationStatistics()
+    for text in ("late.weight: 3 tokens for 6 channels", "other.weight: never called"):
+        other.add_note(text)
+    back.merge(other)
+    assert back.data == "user"
+    assert back.notes == ["late.weight: 3 tokens for 6 channels", "other.weight: never called"]
+    with pytest.raises(ConfigurationError, match="one line"):
+        other.add_note("two\nlines")
+    with pytest.raises(ConfigurationError, match="'neutral' or 'user'"):
+        CalibrationStatistics(data="guessed")  # type: ignore[arg-type]
+
+
 def test_statistics_of_another_model_are_refused() -> None:
     other = CalibrationStatistics("unet")
     other.add_input({**WEIGHTS, "to_q.weight": WEIGHTS["to_q.weight"] * 1.5})
