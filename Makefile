@@ -15,7 +15,7 @@ ifneq ($(shell command -v ccache),)
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
-SYSTEM_PACKAGES := g++ libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
+SYSTEM_PACKAGES := g++ libgmock-dev libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
 
 .PHONY: demo test build cpp lint bench asan stubs clean system
 

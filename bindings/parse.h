@@ -6,6 +6,7 @@
 
 #include "arrow_quant/dtype.h"
 #include "arrow_quant/error.h"
+#include "arrow_quant/pipeline.h"
 #include "arrow_quant/quantized_tensor.h"
 
 namespace arrow_quant::python {
@@ -21,6 +22,13 @@ inline Method method_from(std::string_view name) {
   }
   throw Error(ErrorCode::kConfiguration,
               "expected method 'rtn' or 'search', found '" + std::string(name) + "'");
+}
+
+inline FallbackScope fallback_scope_from(std::string_view name) {
+  if (name == "model") return FallbackScope::kModel;
+  if (name == "layer") return FallbackScope::kLayer;
+  throw Error(ErrorCode::kConfiguration,
+              "expected fallback_scope 'model' or 'layer', found '" + std::string(name) + "'");
 }
 
 inline ParamEncoding param_encoding_from(std::string_view name) {

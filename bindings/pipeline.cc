@@ -1,10 +1,13 @@
 // The calls that join all stages: quantize a model, validate an artefact, and what this build is.
 #include "arrow_quant/pipeline.h"
 
+#include <nanobind/stl/map.h>
+
 #include <string>
 #include <utility>
 
 #include "bindings.h"
+#include "parse.h"
 
 namespace arrow_quant::python {
 namespace {
@@ -18,6 +21,15 @@ void bind_options(nb::module_& m) {
       .def_rw("part_size", &QuantizeOptions::part_size)
       .def_rw("overwrite", &QuantizeOptions::overwrite)
       .def_rw("min_accuracy", &QuantizeOptions::min_accuracy)
+      .def_rw("min_layer_accuracy", &QuantizeOptions::min_layer_accuracy)
+      .def_prop_rw(
+          "fallback_scope",
+          [](const QuantizeOptions& o) {
+            return o.fallback_scope == FallbackScope::kLayer ? "layer" : "model";
+          },
+          [](QuantizeOptions& o, const std::string& name) {
+            o.fallback_scope = fallback_scope_from(name);
+          })
       .def_rw("fail_fast", &QuantizeOptions::fail_fast)
       .def_rw("config_json", &QuantizeOptions::config_json);
 }
@@ -31,6 +43,8 @@ void bind_quantize_report(nb::module_& m) {
   nb::class_<Attempt>(m, "Attempt", "One run over the model at one bit width.")
       .def_ro("bit_width", &Attempt::bit_width)
       .def_ro("cosine_similarity", &Attempt::cosine_similarity)
+      .def_ro("min_cosine_similarity", &Attempt::min_cosine_similarity)
+      .def_ro("worst_layer", &Attempt::worst_layer)
       .def_ro("seconds", &Attempt::seconds);
   nb::class_<QuantizeReport>(m, "QuantizeReport", "What quantize_model did.")
       .def_prop_ro("quantized_path",
@@ -45,6 +59,7 @@ void bind_quantize_report(nb::module_& m) {
       .def_ro("nmse", &QuantizeReport::nmse)
       .def_ro("bits_per_weight", &QuantizeReport::bits_per_weight)
       .def_ro("meets_min_accuracy", &QuantizeReport::meets_min_accuracy)
+      .def_ro("layers_by_bit_width", &QuantizeReport::layers_by_bit_width)
       .def_ro("source_bytes", &QuantizeReport::source_bytes)
       .def_ro("weights_bytes", &QuantizeReport::weights_bytes)
       .def_ro("total_bytes", &QuantizeReport::total_bytes)

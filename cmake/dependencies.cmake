@@ -124,10 +124,14 @@ if(NOT XXHASH_INCLUDE_DIR)
 endif()
 target_include_directories(ArrowQuant::xxhash SYSTEM INTERFACE "${XXHASH_INCLUDE_DIR}")
 
-# GoogleTest 1.12 or later, only for the tests.
+# GoogleTest and GoogleMock 1.12 or later, only for the tests. Debian has each in a package of its
+# own; where one is missing, both are built here, since the two must be of one version.
 if(ARROW_QUANT_BUILD_TESTS)
-  find_package(GTest CONFIG QUIET)
-  if(NOT TARGET GTest::gtest_main)
+  find_path(GMOCK_INCLUDE_DIR gmock/gmock.h)
+  if(GMOCK_INCLUDE_DIR)
+    find_package(GTest CONFIG QUIET)
+  endif()
+  if(NOT TARGET GTest::gmock)
     set(INSTALL_GTEST OFF)
     aq_checkout(googletest https://github.com/google/googletest.git 58d77fa8070e8cec2dc1ed015d66b454c8d78850) # 1.12.1
   endif()

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +20,9 @@
 
 namespace arrow_quant {
 
+/// What gets more bits when the accuracy is missed: every layer, or those that miss it.
+enum class FallbackScope : uint8_t { kModel, kLayer };
+
 struct QuantizeOptions {
   PlanOptions plan;
   int num_threads = 0;            ///< 0: all cores this process may use
@@ -26,7 +30,9 @@ struct QuantizeOptions {
   uint64_t part_size = 1ULL << 30;
   bool overwrite = false;   ///< replace an existing artefact of ours, atomically
   double min_accuracy = 0;  ///< mean cosine similarity below which more bits are tried; 0: never
-  bool fail_fast = false;   ///< raise instead of trying more bits
+  double min_layer_accuracy = 0;  ///< the same for the worst layer; 0: never
+  FallbackScope fallback_scope = FallbackScope::kModel;
+  bool fail_fast = false;          ///< raise instead of trying more bits
   std::string config_json = "{}";  ///< embedded in the artefact; must be free of paths and times
 };
 
@@ -38,10 +44,12 @@ struct TensorReport {
   std::string reason;
 };
 
-/// One run over the model at one bit width.
+/// One run over the model.
 struct Attempt {
-  int bit_width = 0;
+  int bit_width = 0;  ///< the widest that the options or the fallback chose; rules are not counted
   double cosine_similarity = 0;
+  double min_cosine_similarity = 0;
+  std::string worst_layer;
   double seconds = 0;
 };
 
@@ -54,9 +62,10 @@ struct QuantizeReport {
   double cosine_similarity = 0;      ///< over quantized tensors, weighted by element count
   double min_cosine_similarity = 0;  ///< the worst quantized tensor
   std::string worst_layer;
-  double nmse = 0;             ///< sum (w - v)^2 / sum w^2 over quantized tensors
-  double bits_per_weight = 0;  ///< codes and all parameters of quantized tensors, per weight
-  bool meets_min_accuracy = true;
+  double nmse = 0;                 ///< sum (w - v)^2 / sum w^2 over quantized tensors
+  double bits_per_weight = 0;      ///< codes and all parameters of quantized tensors, per weight
+  bool meets_min_accuracy = true;  ///< and min_layer_accuracy
+  std::map<int, uint64_t> layers_by_bit_width;
   uint64_t source_bytes = 0;   ///< weight files of the quantized components
   uint64_t weights_bytes = 0;  ///< their weights.parquet
   uint64_t total_bytes = 0;    ///< the whole output directory

@@ -35,8 +35,9 @@ struct PlanOptions {
 struct TensorPlan {
   uint32_t tensor = 0;  ///< index into ModelIndex::tensors
   Encoding encoding = Encoding::kCopy;
-  AffineSpec spec;     ///< meaningless for copies
-  std::string reason;  ///< "linear or convolution weight", "kept: norm", "rule '*.to_q=8'", ...
+  AffineSpec spec;       ///< meaningless for copies
+  bool by_rule = false;  ///< a rule of the user decided; the fallback leaves it alone
+  std::string reason;    ///< "linear or convolution weight", "kept: norm", "rule '*.to_q=8'", ...
 };
 
 struct ComponentPlan {

@@ -81,6 +81,8 @@ def quantize_options(config: DiffusionQuantConfig, *, overwrite: bool) -> core.Q
     options.part_size = config.part_size_mb << 20
     options.overwrite = overwrite
     options.min_accuracy = config.min_accuracy
+    options.min_layer_accuracy = config.min_layer_accuracy
+    options.fallback_scope = config.fallback_scope
     options.fail_fast = config.fail_fast
     options.config_json = config.recorded_json()
     return options

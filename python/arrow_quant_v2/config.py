@@ -124,7 +124,8 @@ def _is_integer(value: Any) -> bool:
 
 def _one_of(*names: str) -> Must:
     quoted = [repr(name) for name in names]
-    return Must(", ".join(quoted[:-1]) + f", or {quoted[-1]}")
+    comma = "," if len(quoted) > 2 else ""
+    return Must(", ".join(quoted[:-1]) + f"{comma} or {quoted[-1]}")
 
 
 _Integer = BeforeValidator(_integer)
@@ -185,6 +186,17 @@ class DiffusionQuantConfig(BaseModel):
     min_accuracy: Annotated[float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")] = (
         Field(default=0.85, description="Mean cosine similarity below which more bits are tried.")
     )
+    min_layer_accuracy: Annotated[
+        float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")
+    ] = Field(
+        default=0.0,
+        description="Cosine similarity of the worst layer below which more bits are tried.",
+    )
+    fallback_scope: Annotated[Literal["model", "layer"], _one_of("model", "layer")] = Field(
+        default="model",
+        description="What gets more bits when an accuracy is missed: every layer, or those below "
+        "it.",
+    )
     calibration_samples: Annotated[
         int, _Integer, Field(ge=0, le=1_000_000), Must("an integer from 0 to 1000000")
     ] = Field(default=128, description="Trajectories to calibrate on; 0 asks for a data-free run.")
@@ -193,7 +205,7 @@ class DiffusionQuantConfig(BaseModel):
     ] = Field(default=0, description="Threads to use; 0 means all cores.")
     fail_fast: _Flag = Field(
         default=False,
-        description="Raise QuantizationError when min_accuracy is missed; do not add bits.",
+        description="Raise QuantizationError when an accuracy is missed; do not add bits.",
     )
     modality: Annotated[
         Literal["text", "code", "image", "audio"] | None, _one_of("text", "code", "image", "audio")

@@ -158,6 +158,8 @@ class QuantizationResult(_Result):
                 f"INT{attempt['bit_width']} {attempt['cosine_similarity']:.4f}"
                 for attempt in self["attempts"]
             )
+        if len(self["layers_by_bit_width"]) > 1:
+            facts["layers_by_bit_width"] = histogram_text(self["layers_by_bit_width"])
         if not self["meets_min_accuracy"]:
             facts["meets_min_accuracy"] = "no"
         if self["warnings"]:
@@ -216,6 +218,7 @@ def quantization_result(
         "bit_width": report.bit_width,
         "quantization_time_s": report.seconds,
         "bits_per_weight": report.bits_per_weight,
+        "layers_by_bit_width": dict(report.layers_by_bit_width),
         "cosine_kind": "weights",
         "min_cosine_similarity": report.min_cosine_similarity,
         "worst_layer": report.worst_layer,
@@ -226,6 +229,8 @@ def quantization_result(
             {
                 "bit_width": attempt.bit_width,
                 "cosine_similarity": attempt.cosine_similarity,
+                "min_cosine_similarity": attempt.min_cosine_similarity,
+                "worst_layer": attempt.worst_layer,
                 "seconds": attempt.seconds,
             }
             for attempt in report.attempts
@@ -240,12 +245,18 @@ def quantization_result(
     return QuantizationResult(values, [_tensor_result(tensor) for tensor in report.tensors])
 
 
+def histogram_text(layers: Mapping[int, int]) -> str:
+    """Layers by bit width in words."""
+    return ", ".join(f"{count} at INT{bits}" for bits, count in sorted(layers.items()))
+
+
 def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list[str]:
     """The engine's warnings, and that more bits were used than asked for."""
     found = list(report.warnings)
     found += method_warnings(config.method)
     if report.bit_width > config.bit_width:
-        found.append(f"INT{report.bit_width} was used instead of INT{config.bit_width}")
+        where = "" if config.fallback_scope == "model" else " for the layers that missed"
+        found.append(f"INT{report.bit_width} was used instead of INT{config.bit_width}{where}")
     return found
 
 

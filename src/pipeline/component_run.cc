@@ -96,7 +96,7 @@ class ComponentRun {
       report.stored_bytes += stored_bytes(chunk);
       push(info, std::move(chunk), reserved);
       row += count;
-      bytes_done_(source.name, rows == 0 ? 0 : source.nbytes / rows * count);
+      bytes_done_(plan, rows == 0 ? 0 : source.nbytes / rows * count);
     } while (row < rows);
     report.info.cosine = sums.cosine();
     report.info.nmse = sums.nmse();

@@ -17,8 +17,8 @@ namespace arrow_quant {
 /// Where finished chunks go. Called on the writer thread, in source order.
 using ChunkSink = std::function<void(const QuantizedTensorInfo&, QuantizedChunk)>;
 
-/// Told after every chunk, on the calling thread: the tensor's name and the source bytes done.
-using BytesDone = std::function<void(const std::string& name, uint64_t bytes)>;
+/// Told after every chunk, on the calling thread: the tensor and the source bytes done.
+using BytesDone = std::function<void(const TensorPlan& tensor, uint64_t bytes)>;
 
 /// Shared by all components of one run.
 struct RunContext {

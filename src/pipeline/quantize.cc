@@ -1,5 +1,5 @@
-// quantize_model: read -> plan -> quantize -> write, at one bit width after the other until the
-// result is good enough, then commit.
+// quantize_model: read -> plan -> quantize -> write, with more bits each time until the result is
+// good enough, then commit.
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
@@ -81,19 +81,20 @@ class QuantizeJob {
     const Clock::time_point start = Clock::now();
     QuantizeReport report;
     std::vector<Attempt> attempts;
-    for (const int bit_width : {2, 4, 8}) {
-      if (bit_width < options_.plan.bit_width) continue;
+    Plan plan = make_plan(model_, options_.plan);
+    for (;;) {
       const Clock::time_point attempt_start = Clock::now();
-      PlanOptions plan_options = options_.plan;
-      plan_options.bit_width = bit_width;
-      const Plan plan = make_plan(model_, plan_options);
       uint64_t planned = 0;
       for (const ComponentPlan& component : plan.components) planned += component.planned_bytes;
       Staging staging(output_path_, options_.overwrite, planned);
-      report = attempt(plan, bit_width, staging);
-      attempts.push_back({bit_width, report.cosine_similarity, seconds_since(attempt_start)});
+      report = attempt(plan, staging);
+      attempts.push_back({.bit_width = report.bit_width,
+                          .cosine_similarity = report.cosine_similarity,
+                          .min_cosine_similarity = report.min_cosine_similarity,
+                          .worst_layer = report.worst_layer,
+                          .seconds = seconds_since(attempt_start)});
       report.attempts = attempts;
-      if (!is_good_enough(report, bit_width)) continue;
+      if (!is_good_enough(report) && add_bits(report, plan)) continue;
       std::ranges::copy(warnings_, std::back_inserter(report.warnings));
       commit(report, staging);
       break;
@@ -103,30 +104,66 @@ class QuantizeJob {
   }
 
  private:
-  // Records whether `report` meets min_accuracy; false means: try more bits.
-  bool is_good_enough(QuantizeReport& report, int bit_width) {
-    report.meets_min_accuracy = report.cosine_similarity >= options_.min_accuracy;
+  // Records whether `report` meets min_accuracy and min_layer_accuracy, and says what it misses.
+  bool is_good_enough(QuantizeReport& report) {
+    const bool mean_missed = report.cosine_similarity < options_.min_accuracy;
+    const bool layer_missed = report.min_cosine_similarity < options_.min_layer_accuracy;
+    report.meets_min_accuracy = !mean_missed && !layer_missed;
     if (report.meets_min_accuracy) return true;
-    const std::string what = "INT" + std::to_string(bit_width) +
-                             " reached a cosine similarity of " +
-                             std::to_string(report.cosine_similarity) + ", min_accuracy is " +
-                             std::to_string(options_.min_accuracy);
+    std::string what = "INT" + std::to_string(report.bit_width) + " reached ";
+    if (mean_missed) {
+      what += "a cosine similarity of " + std::to_string(report.cosine_similarity) +
+              ", min_accuracy is " + std::to_string(options_.min_accuracy);
+    }
+    if (layer_missed) {
+      what += (mean_missed ? "; " : "") + std::to_string(report.min_cosine_similarity) +
+              " in the worst layer, min_layer_accuracy is " +
+              std::to_string(options_.min_layer_accuracy);
+    }
     if (options_.fail_fast) {
-      throw Error(ErrorCode::kQuantization, what,
-                  {.path = model_.path,
-                   .tensor = report.worst_layer,
-                   .hint = "Use more bits, lower min_accuracy, or allow the fallback "
-                           "(fail_fast=False)."});
+      const std::string gate = mean_missed ? "min_accuracy" : "min_layer_accuracy";
+      throw Error(
+          ErrorCode::kQuantization, what,
+          {.path = model_.path,
+           .tensor = report.worst_layer,
+           .hint = "Use more bits, lower " + gate + ", or allow the fallback (fail_fast=False)."});
     }
     warnings_.push_back(what);
-    return bit_width == 8;
+    return false;
   }
 
-  QuantizeReport attempt(const Plan& plan, int bit_width, Staging& staging) {
+  // Turns `plan` into that of the next attempt; false when no layer can get more bits.
+  bool add_bits(const QuantizeReport& report, Plan& plan) {
+    std::vector<bool> failing(report.tensors.size(), true);
+    if (options_.fallback_scope == FallbackScope::kLayer) {
+      // Where the mean is missed, the layers below it are to blame.
+      const bool mean_missed = report.cosine_similarity < options_.min_accuracy;
+      const double wanted =
+          std::max(mean_missed ? options_.min_accuracy : 0.0, options_.min_layer_accuracy);
+      for (size_t i = 0; i < failing.size(); ++i) {
+        failing[i] = report.tensors[i].info.cosine < wanted;
+      }
+    }
+    return raise_bits(model_, options_.plan, failing, plan) > 0;
+  }
+
+  // The widest codes that no rule of the user decided; where rules decided all, what was asked for.
+  int bit_width_of(const Plan& plan) const {
+    int widest = 0;
+    for (const ComponentPlan& component : plan.components) {
+      for (const TensorPlan& tensor : component.tensors) {
+        if (tensor.encoding == Encoding::kCopy || tensor.by_rule) continue;
+        widest = std::max(widest, tensor.spec.bit_width);
+      }
+    }
+    return widest == 0 ? options_.plan.bit_width : widest;
+  }
+
+  QuantizeReport attempt(const Plan& plan, Staging& staging) {
     QuantizeReport report{.quantized_path = output_path_,
                           .modality = plan.modality,
                           .modality_reason = plan.modality_reason,
-                          .bit_width = bit_width,
+                          .bit_width = bit_width_of(plan),
                           .warnings = model_.warnings};
     files_.clear();
     components_.clear();
@@ -142,7 +179,6 @@ class QuantizeJob {
   void run_one(const Plan& plan, const ComponentPlan& component_plan, Staging& staging,
                QuantizeReport& report) {
     const ModelIndex& component = model_.components[component_plan.component];
-    const std::string verb = "INT" + std::to_string(report.bit_width) + " ";
     ComponentWriter writer(staging, {.directory = component.component,
                                      .metadata = schema_metadata(plan, component),
                                      .planned_bytes = component_plan.planned_bytes,
@@ -153,7 +189,11 @@ class QuantizeJob {
         [&writer](const QuantizedTensorInfo& info, QuantizedChunk chunk) {
           writer.append(info, std::move(chunk));
         },
-        [&](const std::string& name, uint64_t bytes) { tell(verb + name, bytes); });
+        [&](const TensorPlan& tensor, uint64_t bytes) {
+          const bool kept = tensor.encoding == Encoding::kCopy;
+          const std::string verb = kept ? "copy" : "INT" + std::to_string(tensor.spec.bit_width);
+          tell(verb + " " + component.tensors[tensor.tensor].name, bytes);
+        });
     ManifestComponent& entry = components_.emplace_back();
     entry.name = component.component;
     entry.tensors = tensors.size();
@@ -228,6 +268,7 @@ class QuantizeJob {
       quality.add(tensor.info.name, tensor.info.elements(), tensor.info.cosine);
       nmse += tensor.info.nmse * static_cast<double>(tensor.info.elements());
       stored += tensor.stored_bytes;
+      ++report.layers_by_bit_width[tensor.info.spec.bit_width];
     }
     const auto elements = static_cast<double>(std::max<uint64_t>(1, quality.elements()));
     report.cosine_similarity = quality.mean();
@@ -242,8 +283,14 @@ class QuantizeJob {
     progress_.report("commit", 1.0);
     Json attempts = Json::array();
     for (const Attempt& attempt : report.attempts) {
-      attempts.push_back(
-          {{"bit_width", attempt.bit_width}, {"cosine_similarity", attempt.cosine_similarity}});
+      attempts.push_back({{"bit_width", attempt.bit_width},
+                          {"cosine_similarity", attempt.cosine_similarity},
+                          {"min_cosine_similarity", attempt.min_cosine_similarity},
+                          {"worst_layer", attempt.worst_layer}});
+    }
+    Json layers = Json::object();
+    for (const auto& [bits, count] : report.layers_by_bit_width) {
+      layers[std::to_string(bits)] = count;
     }
     const Json summary = {{"bit_width", report.bit_width},
                           {"cosine_similarity", report.cosine_similarity},
@@ -252,8 +299,10 @@ class QuantizeJob {
                           {"worst_layer", report.worst_layer},
                           {"nmse", report.nmse},
                           {"bits_per_weight", report.bits_per_weight},
+                          {"layers_by_bit_width", std::move(layers)},
                           {"source_bytes", report.source_bytes},
                           {"modality_reason", report.modality_reason},
+                          {"meets_min_accuracy", report.meets_min_accuracy},
                           {"attempts", std::move(attempts)}};
     std::ranges::sort(files_, {}, &FileRecord::path);
     const std::string manifest = write_manifest({.tool_version = ARROW_QUANT_VERSION,

@@ -96,6 +96,7 @@ TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOpti
   const std::optional<std::string> keep = default_keep_reason(tensor);
   if (rule != nullptr) {
     plan.reason = "rule '" + rule->glob + "'";
+    plan.by_rule = true;
     if (rule->bit_width == 0) return plan;
     check_can_quantize(tensor, *rule);
   } else if (keep) {
@@ -176,6 +177,30 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
                          "(--layer-rule 'GLOB=4') overrides it."});
   }
   return plan;
+}
+
+uint64_t raise_bits(const ModelDirectory& model, const PlanOptions& options,
+                    const std::vector<bool>& failing, Plan& plan) {
+  uint64_t raised = 0;
+  size_t number = 0;
+  for (ComponentPlan& component : plan.components) {
+    component.planned_bytes = 0;
+    for (TensorPlan& tensor : component.tensors) {
+      const TensorInfo& source = model.components[component.component].tensors[tensor.tensor];
+      const bool can_rise =
+          tensor.encoding != Encoding::kCopy && !tensor.by_rule && tensor.spec.bit_width < 8;
+      if (failing.at(number++) && can_rise) {
+        const int before = tensor.spec.bit_width;
+        tensor.spec.bit_width = 2 * before;
+        tensor.spec.param_encoding =
+            encoding_for(options, 2 * before, source.elements() / source.shape[0]);
+        tensor.reason += "; INT" + std::to_string(before) + " missed the accuracy";
+        ++raised;
+      }
+      component.planned_bytes += planned_bytes(source, tensor);
+    }
+  }
+  return raised;
 }
 
 }  // namespace arrow_quant

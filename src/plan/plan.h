@@ -1,6 +1,9 @@
 // Decides for every tensor of a model what happens to it. Reads headers only.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "arrow_quant/model_index.h"
 #include "arrow_quant/plan.h"
 
@@ -8,6 +11,11 @@ namespace arrow_quant {
 
 /// Make the plan. Raises kConfiguration for an option that is invalid or fits nothing in the model.
 Plan make_plan(const ModelDirectory& model, const PlanOptions& options);
+
+/// Give the tensors that are marked in `failing` (one flag per tensor of `plan`, in order) the next
+/// wider codes, except where a rule decided. `options` made the plan. Returns how many it changed.
+uint64_t raise_bits(const ModelDirectory& model, const PlanOptions& options,
+                    const std::vector<bool>& failing, Plan& plan);
 
 /// Raise kConfiguration unless bit width, group size and encoding fit together.
 void check_plan_options(const PlanOptions& options);

@@ -202,6 +202,33 @@ def test_fail_fast_raises_with_the_numbers(unet: Path, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_the_fallback_can_raise_failing_layers_only(unet: Path, tmp_path: Path) -> None:
+    plain = ArrowQuantV2().quantize_diffusion_model(
+        unet, tmp_path / "two", DiffusionQuantConfig(bit_width=2, min_accuracy=0.0)
+    )
+    gate = sorted(t.cosine for t in plain.tensors if t.bit_width)[3]
+    config = DiffusionQuantConfig(
+        bit_width=2, min_accuracy=0.0, min_layer_accuracy=gate, fallback_scope="layer"
+    )
+    with pytest.warns(UserWarning, match="INT4 was used instead of INT2 for the layers that miss"):
+        result = ArrowQuantV2().quantize_diffusion_model(unet, tmp_path / "mixed", config)
+    quantized = sum(tensor.bit_width is not None for tensor in plain.tensors)
+    assert result["layers_by_bit_width"] == {2: quantized - 3, 4: 3}
+    assert result["min_cosine_similarity"] >= gate
+    assert result["bit_width"] == 4
+    raised = {tensor.name for tensor in result.tensors if tensor.bit_width == 4}
+    assert raised == {t.name for t in plain.tensors if t.bit_width and t.cosine < gate}
+    assert plain["bits_per_weight"] < result["bits_per_weight"] < plain["bits_per_weight"] + 2
+    report = open_quantized(tmp_path / "mixed").manifest["report"]
+    assert report["layers_by_bit_width"] == {"2": quantized - 3, "4": 3}
+    assert [a["min_cosine_similarity"] for a in report["attempts"]] == [
+        attempt["min_cosine_similarity"] for attempt in result["attempts"]
+    ]
+    config.fail_fast = True
+    with pytest.raises(QuantizationError, match="in the worst layer, min_layer_accuracy is"):
+        ArrowQuantV2().quantize_diffusion_model(unet, tmp_path / "no", config)
+
+
 def test_an_artefact_of_ours_is_replaced_and_nothing_else_is(model: Path, tmp_path: Path) -> None:
     quantizer = ArrowQuantV2()
     config = DiffusionQuantConfig(modality="image", bit_width=8)

@@ -20,7 +20,8 @@ def test_explain_says_where_each_value_comes_from(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert run.code == 0, run.err
-    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in run.out.splitlines()[1:18]}
+    lines = run.out.splitlines()[1 : 1 + len(DiffusionQuantConfig.model_fields)]
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in lines}
     assert rows["bit_width"] == ["2", "environment ARROW_QUANT_BIT_WIDTH"]
     assert rows["group_size"] == ["64", "c.yaml, line 2"]
     assert rows["num_time_groups"] == ["20", "profile 'cloud'"]

@@ -22,7 +22,7 @@ from arrow_quant_v2.cli._console import (
 )
 from arrow_quant_v2.cli._run import command
 from arrow_quant_v2.plan import ModelPlan, PlannedTensor, plan_model
-from arrow_quant_v2.result import QuantizationResult
+from arrow_quant_v2.result import QuantizationResult, histogram_text
 
 _MB = 1e6
 
@@ -143,6 +143,8 @@ def _print_result(result: QuantizationResult) -> None:
         ("NMSE", f"{result['nmse']:.3g}"),
         ("time", f"{result['quantization_time_s']:.2f} s"),
     ]
+    if len(result["layers_by_bit_width"]) > 1:
+        facts.append(("layers", histogram_text(result["layers_by_bit_width"])))
     if len(result["attempts"]) > 1:
         facts.append(("attempts", attempts))
     print_facts(facts)

@@ -178,6 +178,104 @@ TEST(QuantizeModel, MoreBitsAreTriedUntilTheAccuracyIsReached) {
   }
 }
 
+/// Three layers of which the middle one has rare large weights, which two bits cannot follow.
+std::vector<TinyTensor> one_hard_layer() {
+  std::vector<float> hard = random_weights({64, 256}, 8);
+  for (size_t i = 0; i < hard.size(); i += 37) hard[i] *= 9;
+  return {f32_tensor("block.a.weight", {64, 256}, 7), f32_tensor("block.b.weight", {64, 256}, hard),
+          f32_tensor("block.c.weight", {64, 256}, 9)};
+}
+
+double cosine_of(const QuantizeReport& report, const std::string& name) {
+  const auto found =
+      std::ranges::find(report.tensors, name, [](const TensorReport& t) { return t.info.name; });
+  if (found == report.tensors.end()) throw std::runtime_error("no tensor " + name);
+  return found->info.cosine;
+}
+
+TEST(QuantizeModel, TheWorstLayerHasAGateOfItsOwn) {
+  const TempFolder temp;
+  write_tiny_model(temp.path() / "model", one_hard_layer());
+  const QuantizeReport two = quantize(temp / "model", temp / "two", options(2));
+  ASSERT_EQ(two.worst_layer, "block.b.weight");
+  const double between = (two.min_cosine_similarity + two.cosine_similarity) / 2;
+  QuantizeOptions with = options(2);
+  with.min_accuracy = between;  // the mean passes
+  EXPECT_EQ(quantize(temp / "model", temp / "mean", with).bit_width, 2);
+  with.min_layer_accuracy = between;  // the worst layer does not
+  const QuantizeReport four = quantize(temp / "model", temp / "worst", with);
+  EXPECT_EQ(four.bit_width, 4);
+  EXPECT_EQ(four.layers_by_bit_width, (std::map<int, uint64_t>{{4, 3}}));
+  ASSERT_EQ(four.attempts.size(), 2U);
+  EXPECT_EQ(four.attempts[0].worst_layer, "block.b.weight");
+  EXPECT_EQ(four.attempts[0].min_cosine_similarity, two.min_cosine_similarity);
+  ASSERT_EQ(four.warnings.size(), 1U);
+  EXPECT_NE(four.warnings[0].find("min_layer_accuracy"), std::string::npos) << four.warnings[0];
+}
+
+TEST(QuantizeModel, TheFallbackByLayerGivesBitsToFailingLayersOnly) {
+  const TempFolder temp;
+  write_tiny_model(temp.path() / "model", one_hard_layer());
+  const QuantizeReport two = quantize(temp / "model", temp / "two", options(2));
+  QuantizeOptions with = options(2);
+  with.fallback_scope = FallbackScope::kLayer;
+  with.min_layer_accuracy = (two.min_cosine_similarity + two.cosine_similarity) / 2;
+  const QuantizeReport mixed = quantize(temp / "model", temp / "mixed", with);
+  EXPECT_EQ(mixed.layers_by_bit_width, (std::map<int, uint64_t>{{2, 2}, {4, 1}}));
+  EXPECT_EQ(mixed.bit_width, 4);
+  EXPECT_TRUE(mixed.meets_min_accuracy);
+  EXPECT_GE(mixed.min_cosine_similarity, with.min_layer_accuracy);
+  EXPECT_EQ(cosine_of(mixed, "block.a.weight"), cosine_of(two, "block.a.weight"));
+  EXPECT_GT(cosine_of(mixed, "block.b.weight"), cosine_of(two, "block.b.weight"));
+  EXPECT_NE(mixed.tensors[1].reason.find("INT2 missed the accuracy"), std::string::npos);
+  const Artefact artefact = Artefact::open(temp / "mixed");
+  std::vector<int> widths;
+  for (const QuantizedTensorInfo& info : artefact.tensors(0)) widths.push_back(info.spec.bit_width);
+  EXPECT_EQ(widths, (std::vector<int>{2, 4, 2}));
+  EXPECT_EQ(artefact.read(0, 0).chunks[0].codes,
+            Artefact::open(temp / "two").read(0, 0).chunks[0].codes);
+}
+
+TEST(QuantizeModel, TheFallbackByLayerReachesAMeanToo) {
+  const TempFolder temp;
+  write_tiny_model(temp.path() / "model", one_hard_layer());
+  QuantizeOptions with = options(2);
+  with.fallback_scope = FallbackScope::kLayer;
+  const QuantizeReport two = quantize(temp / "model", temp / "two", with);
+  with.min_accuracy = (two.cosine_similarity + cosine_of(two, "block.a.weight")) / 2;
+  ASSERT_LT(two.cosine_similarity, with.min_accuracy);
+  const QuantizeReport mixed = quantize(temp / "model", temp / "mixed", with);
+  EXPECT_GE(mixed.cosine_similarity, with.min_accuracy);
+  EXPECT_EQ(mixed.layers_by_bit_width.at(4), 1U);
+  with.min_accuracy = 1.0;  // out of reach: every layer ends at 8 bits and the result is returned
+  with.overwrite = true;
+  const QuantizeReport eight = quantize(temp / "model", temp / "mixed", with);
+  EXPECT_EQ(eight.layers_by_bit_width, (std::map<int, uint64_t>{{8, 3}}));
+  EXPECT_FALSE(eight.meets_min_accuracy);
+  EXPECT_EQ(eight.attempts.size(), 3U);
+}
+
+TEST(QuantizeModel, TheFallbackLeavesLayersWithARuleAlone) {
+  const TempFolder temp;
+  write_tiny_model(temp.path() / "model", one_hard_layer());
+  for (const auto scope : {FallbackScope::kModel, FallbackScope::kLayer}) {
+    QuantizeOptions with = options(2);
+    with.fallback_scope = scope;
+    with.overwrite = true;
+    with.min_accuracy = 1.0;
+    with.plan.layer_rules = {{"block.b", 2}};
+    const QuantizeReport some = quantize(temp / "model", temp / "out", with);
+    EXPECT_EQ(some.layers_by_bit_width, (std::map<int, uint64_t>{{2, 1}, {8, 2}}));
+    EXPECT_EQ(some.bit_width, 8);
+    with.plan.layer_rules = {{"*", 2}};
+    const QuantizeReport none = quantize(temp / "model", temp / "out", with);
+    EXPECT_EQ(none.layers_by_bit_width, (std::map<int, uint64_t>{{2, 3}}));
+    EXPECT_EQ(none.attempts.size(), 1U);
+    EXPECT_EQ(none.bit_width, 2);
+    EXPECT_FALSE(none.meets_min_accuracy);
+  }
+}
+
 TEST(QuantizeModel, TheFallbackPassesEveryParameterEncoding) {
   const TempFolder temp;
   write_tiny_model(temp.path() / "model");
