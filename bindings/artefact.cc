@@ -43,6 +43,8 @@ Tensor read_chunk(const Artefact& artefact, size_t component, size_t tensor, siz
     copy.row_scales.assign(view.row_scales.begin(), view.row_scales.end());
     copy.tensor_scale = view.tensor_scale;
     copy.offset_unit = view.offset_unit;
+    copy.equalization.assign(view.equalization.begin(), view.equalization.end());
+    copy.time_groups.assign(view.time_groups.begin(), view.time_groups.end());
   });
   if (result->info.encoding != Encoding::kCopy && !result->info.shape.empty()) {
     result->info.shape[0] = copy.rows;

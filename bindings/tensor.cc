@@ -81,6 +81,20 @@ using FloatsOut = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>
 using BytesOut = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Int8Out = nb::ndarray<int8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+std::vector<TimeGroup> time_groups_of(std::vector<TimeGroup> groups, uint64_t first,
+                                      uint64_t rows) {
+  const auto slice = [&](std::vector<float>& values) {
+    if (values.empty()) return;
+    const auto begin = values.begin() + static_cast<ptrdiff_t>(first);
+    values = std::vector<float>(begin, begin + static_cast<ptrdiff_t>(rows));
+  };
+  for (TimeGroup& group : groups) {
+    slice(group.output_scale);
+    slice(group.output_bias);
+  }
+  return groups;
+}
+
 // Rows of a tensor of one chunk, for callers that dequantize piece by piece.
 Tensor slice_rows(const Tensor& source, uint64_t first, uint64_t rows) {
   const QuantizedTensor& whole = *source.tensor;
@@ -101,6 +115,8 @@ Tensor slice_rows(const Tensor& source, uint64_t first, uint64_t rows) {
   part.rows = rows;
   part.tensor_scale = chunk.tensor_scale;
   part.offset_unit = chunk.offset_unit;
+  part.equalization = chunk.equalization;
+  part.time_groups = time_groups_of(chunk.time_groups, first, rows);
   slice(chunk.codes, code_row_bytes(whole.info), part.codes);
   slice(chunk.params, param_row_bytes(whole.info.cols(), whole.info.spec), part.params);
   if (!chunk.row_scales.empty()) slice(chunk.row_scales, 1, part.row_scales);
@@ -118,7 +134,11 @@ void bind_info(nb::module_& m) {
                    [](const QuantizedTensorInfo& t) { return std::string(to_string(t.encoding)); })
       .def_ro("spec", &QuantizedTensorInfo::spec)
       .def_ro("cosine", &QuantizedTensorInfo::cosine)
-      .def_ro("nmse", &QuantizedTensorInfo::nmse);
+      .def_ro("nmse", &QuantizedTensorInfo::nmse)
+      .def_ro("output_cosine", &QuantizedTensorInfo::output_cosine)
+      .def_ro("output_nmse", &QuantizedTensorInfo::output_nmse)
+      .def_ro("method", &QuantizedTensorInfo::method)
+      .def_ro("candidates", &QuantizedTensorInfo::candidates);
 }
 
 void bind_spec(nb::module_& m) {
@@ -140,6 +160,28 @@ void bind_spec(nb::module_& m) {
       .def_prop_ro("method", [](const AffineSpec& s) { return std::string(to_string(s.method)); });
 }
 
+// A numpy array with a copy of `values`.
+auto floats_of(const std::vector<float>& values) {
+  auto* copy = new std::vector<float>(values);
+  const nb::capsule owner(copy,
+                          [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  return nb::ndarray<nb::numpy, float, nb::ndim<1>>(copy->data(), {copy->size()}, owner);
+}
+
+void bind_time_group(nb::module_& m) {
+  nb::class_<TimeGroup>(m, "TimeGroup", "What applies in a span of diffusion time.")
+      .def_ro("begin", &TimeGroup::begin)
+      .def_ro("end", &TimeGroup::end)
+      .def_ro("activation_scale", &TimeGroup::activation_scale)
+      .def_ro("activation_zero", &TimeGroup::activation_zero)
+      .def_prop_ro(
+          "output_scale", [](const TimeGroup& g) { return floats_of(g.output_scale); },
+          nb::rv_policy::move)
+      .def_prop_ro(
+          "output_bias", [](const TimeGroup& g) { return floats_of(g.output_bias); },
+          nb::rv_policy::move);
+}
+
 void bind_chunk(nb::module_& m) {
   nb::class_<Chunk>(m, "Chunk", "Consecutive rows of a tensor, as stored.")
       .def_prop_ro("row_begin", [](const Chunk& c) { return c.get().row_begin; })
@@ -147,6 +189,10 @@ void bind_chunk(nb::module_& m) {
       .def_prop_ro("tensor_scale", [](const Chunk& c) { return c.get().tensor_scale; })
       .def_prop_ro("offset_unit",
                    [](const Chunk& c) { return static_cast<int>(c.get().offset_unit); })
+      .def_prop_ro(
+          "equalization", [](const Chunk& c) { return floats_of(c.get().equalization); },
+          nb::rv_policy::move)
+      .def_prop_ro("time_groups", [](const Chunk& c) { return c.get().time_groups; })
       .def_prop_ro("codes",
                    [](nb::handle_t<Chunk> self) {
                      const auto& c = nb::cast<const Chunk&>(self);
@@ -174,6 +220,7 @@ void bind_chunk(nb::module_& m) {
 void bind_tensor(nb::module_& m) {
   bind_spec(m);
   bind_info(m);
+  bind_time_group(m);
   bind_chunk(m);
   nb::class_<Tensor>(m, "Tensor", "A stored tensor: packed codes and parameters, or kept bytes.")
       .def_prop_ro("info", [](const Tensor& t) { return t.info(); })

@@ -59,6 +59,8 @@ class ARROW_QUANT_API Artefact {
     std::span<const uint16_t> row_scales;  ///< fp16 bits
     float tensor_scale = 1.0F;
     int8_t offset_unit = 0;
+    std::span<const float> equalization;  ///< per input channel; empty: all 1
+    std::span<const TimeGroup> time_groups;
   };
   void visit_chunk(size_t component, size_t tensor, size_t chunk,
                    const std::function<void(const ChunkView&)>& visit) const;

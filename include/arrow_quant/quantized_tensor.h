@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -75,6 +76,18 @@ struct ARROW_QUANT_API ErrorSums {
   double cosine() const noexcept;  ///< 1 when w and v are both all zero
 };
 
+/// What applies to activations whose timestep lies in [begin, end).
+struct TimeGroup {
+  double begin = 0;
+  double end = 0;
+  float activation_scale = 0;       ///< of static int8 activations, x / scale + zero; 0: none
+  float activation_zero = 0;        ///< 0: symmetric
+  std::vector<float> output_scale;  ///< per row; empty: 1
+  std::vector<float> output_bias;   ///< per row, added to what the layer gives; empty: 0
+
+  bool operator==(const TimeGroup&) const = default;
+};
+
 /// Rows [row_begin, row_begin + rows) of a tensor: one row of the Parquet table.
 /// For a copy, `codes` holds the raw source bytes and everything after it is empty.
 struct QuantizedChunk {
@@ -86,7 +99,13 @@ struct QuantizedChunk {
   std::vector<uint16_t> row_scales;  ///< fp16 bits, one per row; empty for fp16 parameters
   float tensor_scale = 1.0F;         ///< a power of two
   int8_t offset_unit = 0;            ///< m of two_level
+  /// Factors s of the input channels, shape[1] of them; the codes are those of the columns times s.
+  /// Empty: all 1. The same for every chunk of a tensor.
+  std::vector<float> equalization;
+  std::vector<TimeGroup> time_groups;  ///< by time, apart; of these rows
   ErrorSums error;
+  /// Of outputs W x and V x over inputs x that were held out; count 0 when there were none.
+  ErrorSums output_error;
 };
 
 /// Everything about a stored tensor but its data.
@@ -98,11 +117,20 @@ struct ARROW_QUANT_API QuantizedTensorInfo {
   AffineSpec spec;  ///< bit_width, group_size and param_encoding; meaningless for copies
   double cosine = 1.0;
   double nmse = 0.0;
+  std::optional<double> output_cosine;  ///< of outputs over held-out inputs
+  std::optional<double> output_nmse;
+  std::string method;      ///< how the codes were found, as recorded; empty when nobody says
+  std::string candidates;  ///< JSON of the candidates that it was chosen from; empty without choice
 
   uint64_t elements() const noexcept;
   uint64_t rows() const noexcept;  ///< shape[0]; 1 for rank 0
   uint64_t cols() const noexcept;  ///< product of shape[1..]; 1 for rank 0 and 1
 };
+
+/// Columns that one of `factors` equalization factors belongs to: the positions of a kernel.
+inline uint64_t columns_per_factor(const QuantizedTensorInfo& info, uint64_t factors) noexcept {
+  return factors == 0 ? 1 : info.cols() / factors;
+}
 
 struct QuantizedTensor {
   QuantizedTensorInfo info;

@@ -18,7 +18,7 @@ from arrow_quant_v2.errors import (
 from arrow_quant_v2.export import export_safetensors
 from arrow_quant_v2.plan import ModelPlan, PlannedTensor
 from arrow_quant_v2.result import QuantizationResult, TensorResult, ValidationResult
-from arrow_quant_v2.tensors import QuantizedTensor
+from arrow_quant_v2.tensors import QuantizedTensor, TimeGroup
 
 __all__ = [
     "PROFILES",
@@ -39,6 +39,7 @@ __all__ = [
     "QuantizedTensor",
     "ShapeMismatchError",
     "TensorResult",
+    "TimeGroup",
     "TimeStatistics",
     "ValidationError",
     "ValidationResult",

@@ -50,6 +50,39 @@ class TensorInfo:
     @property
     def nmse(self) -> float: ...
 
+    @property
+    def output_cosine(self) -> float | None: ...
+
+    @property
+    def output_nmse(self) -> float | None: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def candidates(self) -> str: ...
+
+class TimeGroup:
+    """What applies in a span of diffusion time."""
+
+    @property
+    def begin(self) -> float: ...
+
+    @property
+    def end(self) -> float: ...
+
+    @property
+    def activation_scale(self) -> float: ...
+
+    @property
+    def activation_zero(self) -> float: ...
+
+    @property
+    def output_scale(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @property
+    def output_bias(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
 class Chunk:
     """Consecutive rows of a tensor, as stored."""
 
@@ -64,6 +97,12 @@ class Chunk:
 
     @property
     def offset_unit(self) -> int: ...
+
+    @property
+    def equalization(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @property
+    def time_groups(self) -> list[TimeGroup]: ...
 
     @property
     def codes(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None, None), writable=False)]: ...

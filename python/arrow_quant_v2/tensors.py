@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,31 @@ from arrow_quant_v2._native import core
 from arrow_quant_v2.dtypes import FLOAT_NAMES, float_dtype, numpy_dtype
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 
-__all__ = ["QuantizedTensor"]
+__all__ = ["QuantizedTensor", "TimeGroup"]
+
+
+@dataclass(frozen=True)
+class TimeGroup:
+    """What applies to activations of a span of diffusion time.
+
+    Attributes
+    ----------
+    begin, end
+        Timesteps from `begin` up to, but not including, `end`. Groups lie apart; a timestep that
+        none of them holds belongs to the nearest.
+    activation_scale, activation_zero
+        Of static int8 activations: ``code = round(x / scale) + zero``, symmetric when zero is 0;
+        scale 0 means that there are none.
+    output_scale, output_bias
+        What the layer's output is multiplied by, and what is added to it then, per row; None: 1, 0.
+    """
+
+    begin: float
+    end: float
+    activation_scale: float
+    activation_zero: float
+    output_scale: npt.NDArray[np.float32] | None
+    output_bias: npt.NDArray[np.float32] | None
 
 
 class QuantizedTensor:
@@ -111,10 +137,52 @@ class QuantizedTensor:
         return self._info.nmse
 
     @property
+    def output_cosine(self) -> float | None:
+        """Cosine similarity of the outputs over held-out inputs; None without calibration."""
+        return self._info.output_cosine
+
+    @property
+    def output_nmse(self) -> float | None:
+        """Squared error of the outputs over their squared norm, on held-out inputs."""
+        return self._info.output_nmse
+
+    @property
+    def method(self) -> str | None:
+        """How the codes were found, such as ``"gptq"``; None for kept tensors."""
+        return self._info.method or None
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        """What the method was chosen from, each with its held-out ``output_nmse``."""
+        found: list[dict[str, Any]] = json.loads(self._info.candidates or "[]")
+        return found
+
+    @property
+    def equalization(self) -> npt.NDArray[np.float32] | None:
+        """Factors s of the input channels, or None.
+
+        The codes are those of the columns of the weight times s, so a layer that works on codes
+        divides its input by s. :meth:`dequantize` takes the factors out again.
+        """
+        if not self.is_quantized or not self._tensor.chunks:
+            return None
+        factors = self._tensor.chunks[0].equalization
+        return factors if factors.size else None
+
+    @property
+    def time_groups(self) -> tuple[TimeGroup, ...]:
+        """Parameters by diffusion time, in order; empty when the tensor has none."""
+        if not self.is_quantized:
+            return ()
+        chunks = [chunk.time_groups for chunk in self._tensor.chunks]
+        return tuple(_time_group(parts) for parts in zip(*chunks, strict=True))
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of codes and parameters as stored."""
+        """Bytes of codes and parameters as stored, but for what is stored by time."""
         return sum(
-            c.codes.nbytes + c.params.nbytes + c.row_scale_bits.nbytes for c in self._tensor.chunks
+            c.codes.nbytes + c.params.nbytes + c.row_scale_bits.nbytes + c.equalization.nbytes
+            for c in self._tensor.chunks
         )
 
     @property
@@ -198,6 +266,8 @@ class QuantizedTensor:
     def as_int8(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """The int8 matrix ``v`` ``[rows, columns]`` and row scales ``s`` of ``w = s * v``.
 
+        With :attr:`equalization`, ``w`` is the weight whose columns are multiplied by its factors.
+
         Raises
         ------
         ConfigurationError
@@ -270,6 +340,24 @@ class QuantizedTensor:
     @property
     def _label(self) -> str:
         return f"tensor '{self.name}'" if self.name else "array"
+
+
+def _time_group(parts: Sequence[core.TimeGroup]) -> TimeGroup:
+    """One group of a tensor from those of its chunks, which have the rows between them."""
+
+    def rows(values: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32] | None:
+        joined = np.concatenate(values)
+        return joined if joined.size else None
+
+    first = parts[0]
+    return TimeGroup(
+        first.begin,
+        first.end,
+        first.activation_scale,
+        first.activation_zero,
+        rows([part.output_scale for part in parts]),
+        rows([part.output_bias for part in parts]),
+    )
 
 
 def _joined(parts: list[npt.NDArray[np.uint8]], matrix: bool = True) -> npt.NDArray[np.uint8]:

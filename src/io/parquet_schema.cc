@@ -75,7 +75,9 @@ std::shared_ptr<GroupNode> artefact_schema() {
                                         real("nmse"),
                                         real("output_cosine"),
                                         real("output_nmse"),
-                                        int64("row_begin", kRequired)});
+                                        int64("row_begin", kRequired),
+                                        text("method", kOptional),
+                                        text("candidates", kOptional)});
   // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): the shared pointers own the nodes
   return std::static_pointer_cast<GroupNode>(root);
 }

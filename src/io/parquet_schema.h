@@ -8,7 +8,8 @@
 
 namespace arrow_quant {
 
-/// Position of each column among the leaves of the schema; the order is part of the format.
+/// Position of each column among the leaves of the schema; the order is part of the format. Files
+/// may end after kColumnsOfVersion1 columns.
 enum Column : int {
   kColName,
   kColChunk,
@@ -31,6 +32,9 @@ enum Column : int {
   kColOutputCosine,
   kColOutputNmse,
   kColRowBegin,
+  kColumnsOfVersion1,
+  kColMethod = kColumnsOfVersion1,
+  kColCandidates,
   kColumnCount,
 };
 

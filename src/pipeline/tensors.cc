@@ -42,7 +42,9 @@ PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& ch
           .tensor_scale = chunk.tensor_scale,
           .offset_unit = chunk.offset_unit,
           .rows = count,
-          .cols = cols};
+          .cols = cols,
+          .equalization = chunk.equalization.empty() ? nullptr : chunk.equalization.data(),
+          .columns_per_factor = columns_per_factor(info, chunk.equalization.size())};
 }
 
 }  // namespace

@@ -130,7 +130,9 @@ class ComponentCheck {
           .tensor_scale = view.tensor_scale,
           .offset_unit = view.offset_unit,
           .rows = count,
-          .cols = cols};
+          .cols = cols,
+          .equalization = view.equalization.empty() ? nullptr : view.equalization.data(),
+          .columns_per_factor = columns_per_factor(info, view.equalization.size())};
       dequantize_rows(info.spec, rows, scratch.restored.data());
       blocks[block] = error_sums(std::span(scratch.original).first(count * cols), scratch.restored);
     };

@@ -1,6 +1,7 @@
 #include "arrow_quant/artefact.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include "core/hash.h"
 #include "core/thread_pool.h"
 #include "io/file_reader.h"
+#include "io/time_params.h"
 #include "read/artefact_damage.h"
 #include "read/artefact_tensors.h"
 #include "read/manifest_reader.h"
@@ -48,6 +50,30 @@ std::vector<uint16_t> to_halves(std::span<const uint8_t> bytes) {
   std::vector<uint16_t> values(bytes.size() / sizeof(uint16_t));
   if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(uint16_t));
   return values;
+}
+
+// Factors of the input channels; a column that is absent is none.
+std::vector<float> to_factors(std::span<const uint8_t> bytes, const QuantizedTensorInfo& info,
+                              const std::string& path) {
+  if (bytes.empty()) return {};
+  const uint64_t channels = info.shape.size() < 2 ? 0 : info.shape[1];
+  check_length(bytes.size(), channels * sizeof(float), "equalization", path, info.name);
+  std::vector<float> factors(channels);
+  std::memcpy(factors.data(), bytes.data(), bytes.size());
+  for (const float factor : factors) {
+    if (!std::isnormal(factor) || factor < 0) {
+      fail_damaged(path, "an equalization factor is not a positive number", info.name);
+    }
+  }
+  return factors;
+}
+
+std::vector<TimeGroup> to_time_groups(std::span<const uint8_t> bytes, uint64_t rows,
+                                      const std::string& path, const std::string& tensor) {
+  if (bytes.empty()) return {};
+  auto groups = unpack_time_groups(bytes, rows);
+  if (!groups) fail_damaged(path, "time_params are not what the format says", tensor);
+  return std::move(*groups);
 }
 
 fs::path find_root(const std::string& path) {
@@ -216,13 +242,18 @@ void Artefact::visit_chunk(size_t component, size_t tensor, size_t chunk,
     if (spec.param_encoding == ParamEncoding::kFp16) {
       check_finite_halves(to_halves(bytes.params), path, info.name);
     }
+    const std::vector<float> equalization = to_factors(bytes.equalization, info, path);
+    const std::vector<TimeGroup> time_groups =
+        to_time_groups(bytes.time_params, rows, path, info.name);
     visit({.row_begin = row.row_begin,
            .rows = rows,
            .codes = bytes.codes,
            .params = bytes.params,
            .row_scales = row_scales,
            .tensor_scale = row.tensor_scale,
-           .offset_unit = row.offset_unit});
+           .offset_unit = row.offset_unit,
+           .equalization = equalization,
+           .time_groups = time_groups});
   });
 }
 
@@ -238,7 +269,10 @@ QuantizedTensor Artefact::read(size_t component, size_t tensor) const {
                                .row_scales = {view.row_scales.begin(), view.row_scales.end()},
                                .tensor_scale = view.tensor_scale,
                                .offset_unit = view.offset_unit,
-                               .error = {}});
+                               .equalization = {view.equalization.begin(), view.equalization.end()},
+                               .time_groups = {view.time_groups.begin(), view.time_groups.end()},
+                               .error = {},
+                               .output_error = {}});
     });
   }
   return result;

@@ -1,6 +1,7 @@
 #include "read/artefact_rows.h"
 
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "arrow_quant/error.h"
@@ -67,6 +68,13 @@ void check_spec(const AffineSpec& spec, const std::string& path, const std::stri
   }
 }
 
+/// A column that the first files do not have.
+std::optional<BytesColumn> later_column(parquet::RowGroupReader& group, int column,
+                                        const std::string& path) {
+  if (column >= group.metadata()->num_columns()) return std::nullopt;
+  return BytesColumn(group, column, path);
+}
+
 /// The columns that are null for copies.
 class AffineColumns {
  public:
@@ -79,8 +87,13 @@ class AffineColumns {
         tensor_scale_(group, kColTensorScale, path),
         offset_unit_(group, kColOffsetUnit, path),
         equalization_(group, kColEqualization, path),
+        time_params_(group, kColTimeParams, path),
         cosine_(group, kColCosine, path),
-        nmse_(group, kColNmse, path) {}
+        nmse_(group, kColNmse, path),
+        output_cosine_(group, kColOutputCosine, path),
+        output_nmse_(group, kColOutputNmse, path),
+        method_(later_column(group, kColMethod, path)),
+        candidates_(later_column(group, kColCandidates, path)) {}
 
   /// Advance all columns; copies take nothing from them.
   void read(PartRow& row) {
@@ -91,8 +104,13 @@ class AffineColumns {
     const auto scale = tensor_scale_.next();
     const auto unit = offset_unit_.next();
     const auto equalization = equalization_.next();
+    const auto time_params = time_params_.next();
     const auto cosine = cosine_.next();
     const auto nmse = nmse_.next();
+    const auto output_cosine = output_cosine_.next();
+    const auto output_nmse = output_nmse_.next();
+    const auto method = method_ ? method_->next() : std::nullopt;
+    const auto candidates = candidates_ ? candidates_->next() : std::nullopt;
     if (row.info.encoding == Encoding::kCopy) return;
     const std::string& tensor = row.info.name;
     if (!bits || !group_size || !axis || !params || !scale || !cosine || !nmse) {
@@ -103,12 +121,16 @@ class AffineColumns {
                      .param_encoding = parse_param_encoding(text_of(*params), path_)};
     check_spec(row.info.spec, path_, tensor);
     if (*axis != 1) fail_damaged(path_, "expected axis 1, found " + std::to_string(*axis), tensor);
-    // It would change the weights, so a reader that does not know it must not go on.
-    if (equalization) fail_damaged(path_, "equalization is reserved in this version", tensor);
     row.tensor_scale = check_scale(*scale, tensor);
     row.offset_unit = check_unit(unit, row.info.spec, tensor);
+    if (equalization) row.extra_bytes += equalization->len;
+    if (time_params) row.extra_bytes += time_params->len;
     row.info.cosine = *cosine;
     row.info.nmse = *nmse;
+    if (output_cosine) row.info.output_cosine = *output_cosine;
+    if (output_nmse) row.info.output_nmse = *output_nmse;
+    if (method) row.info.method = text_of(*method);
+    if (candidates) row.info.candidates = text_of(*candidates);
   }
 
  private:
@@ -133,8 +155,13 @@ class AffineColumns {
   FloatColumn tensor_scale_;
   Int32Column offset_unit_;
   BytesColumn equalization_;
+  BytesColumn time_params_;
   FloatColumn cosine_;
   FloatColumn nmse_;
+  FloatColumn output_cosine_;
+  FloatColumn output_nmse_;
+  std::optional<BytesColumn> method_;
+  std::optional<BytesColumn> candidates_;
 };
 
 }  // namespace

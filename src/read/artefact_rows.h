@@ -23,6 +23,7 @@ struct PartRow {
   uint64_t row_begin = 0;
   float tensor_scale = 1.0F;
   int8_t offset_unit = 0;
+  uint64_t extra_bytes = 0;  ///< of equalization and time_params
 };
 
 /// Append the rows of row group `number` of the file `path`. Raises kValidation, or what Parquet

@@ -34,6 +34,8 @@ void check_shape(const QuantizedTensorInfo& info, const std::string& path) {
 void finish_tensor(QuantizedTensorInfo& info, const TensorEntry& entry, const std::string& path) {
   double cosine = 0;
   double nmse = 0;
+  double output_cosine = 0;
+  double output_nmse = 0;
   for (size_t i = 0; i < entry.chunks.size(); ++i) {
     const PartRow& row = entry.chunks[i].second;
     const uint64_t end = chunk_end(entry, i, info);
@@ -44,10 +46,15 @@ void finish_tensor(QuantizedTensorInfo& info, const TensorEntry& entry, const st
     const auto rows = static_cast<double>(end - row.row_begin);
     cosine += rows * row.info.cosine;
     nmse += rows * row.info.nmse;
+    output_cosine += rows * row.info.output_cosine.value_or(0);
+    output_nmse += rows * row.info.output_nmse.value_or(0);
   }
   if (entry.chunks.size() > 1) {
     info.cosine = cosine / static_cast<double>(info.rows());
     info.nmse = nmse / static_cast<double>(info.rows());
+    const auto rows = static_cast<double>(info.rows());
+    if (info.output_cosine) info.output_cosine = output_cosine / rows;
+    if (info.output_nmse) info.output_nmse = output_nmse / rows;
   }
 }
 
@@ -96,7 +103,9 @@ ComponentTensors load_tensors(const std::vector<ParquetPart>& parts, uint64_t ex
     }
     finish_tensor(result.infos[i], result.entries[i],
                   parts[result.entries[i].chunks[0].first].path());
-    result.stored_bytes.push_back(tensor_bytes(result.infos[i]));
+    uint64_t bytes = tensor_bytes(result.infos[i]);
+    for (const auto& [part, row] : result.entries[i].chunks) bytes += row.extra_bytes;
+    result.stored_bytes.push_back(bytes);
   }
   return result;
 }

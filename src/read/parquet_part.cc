@@ -7,6 +7,7 @@
 #include <parquet/file_reader.h>
 #include <parquet/schema.h>
 
+#include <algorithm>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -86,33 +87,39 @@ std::span<const uint8_t> span_of(const std::optional<parquet::ByteArray>& value)
   return {value->ptr, value->len};
 }
 
-/// The three large columns of a row group, row by row.
+/// The large columns of a row group, row by row.
 class LargeColumns {
  public:
   LargeColumns(parquet::RowGroupReader& group, const std::string& path)
       : codes_(group, kColCodes, path),
         params_(group, kColParams, path),
-        row_scales_(group, kColRowScales, path) {}
+        row_scales_(group, kColRowScales, path),
+        equalization_(group, kColEqualization, path),
+        time_params_(group, kColTimeParams, path) {}
 
   /// Valid until the next call.
   PartBytes next() {
     return {.codes = span_of(codes_.require()),
             .params = span_of(params_.next()),
-            .row_scales = span_of(row_scales_.next())};
+            .row_scales = span_of(row_scales_.next()),
+            .equalization = span_of(equalization_.next()),
+            .time_params = span_of(time_params_.next())};
   }
 
  private:
   BytesColumn codes_;
   BytesColumn params_;
   BytesColumn row_scales_;
+  BytesColumn equalization_;
+  BytesColumn time_params_;
 };
 
 // Ours come first and in order; a later version may have added more behind them.
 void check_columns(const parquet::SchemaDescriptor& found, const std::string& path) {
   parquet::SchemaDescriptor expected;
   expected.Init(artefact_schema());
-  if (found.num_columns() < kColumnCount) fail_damaged(path, "columns are missing");
-  for (int i = 0; i < kColumnCount; ++i) {
+  if (found.num_columns() < kColumnsOfVersion1) fail_damaged(path, "columns are missing");
+  for (int i = 0; i < std::min<int>(kColumnCount, found.num_columns()); ++i) {
     if (!found.Column(i)->Equals(*expected.Column(i))) {
       fail_damaged(path,
                    "column " + std::to_string(i) + " is not '" + expected.Column(i)->name() + "'");
@@ -130,7 +137,8 @@ class ParquetPart::SmallRows {
     LargeColumns columns(group, path);
     for (int64_t i = 0; i < group.metadata()->num_rows(); ++i) {
       const PartBytes bytes = columns.next();
-      rows_.push_back({copy(bytes.codes), copy(bytes.params), copy(bytes.row_scales)});
+      rows_.push_back({copy(bytes.codes), copy(bytes.params), copy(bytes.row_scales),
+                       copy(bytes.equalization), copy(bytes.time_params)});
     }
   }
 
@@ -138,7 +146,11 @@ class ParquetPart::SmallRows {
 
   PartBytes at(int64_t row) const {
     const Row& found = rows_.at(static_cast<size_t>(row));
-    return {.codes = found.codes, .params = found.params, .row_scales = found.row_scales};
+    return {.codes = found.codes,
+            .params = found.params,
+            .row_scales = found.row_scales,
+            .equalization = found.equalization,
+            .time_params = found.time_params};
   }
 
  private:
@@ -146,6 +158,8 @@ class ParquetPart::SmallRows {
     std::vector<uint8_t> codes;
     std::vector<uint8_t> params;
     std::vector<uint8_t> row_scales;
+    std::vector<uint8_t> equalization;
+    std::vector<uint8_t> time_params;
   };
 
   static std::vector<uint8_t> copy(std::span<const uint8_t> bytes) {

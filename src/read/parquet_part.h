@@ -26,6 +26,8 @@ struct PartBytes {
   std::span<const uint8_t> codes;
   std::span<const uint8_t> params;
   std::span<const uint8_t> row_scales;
+  std::span<const uint8_t> equalization;
+  std::span<const uint8_t> time_params;
 };
 
 class ParquetPart {

@@ -59,13 +59,22 @@ void dequantize_row(const AffineSpec& spec, const PackedRows& packed, const uint
   }
 }
 
+void divide_columns(const PackedRows& packed, float* row) noexcept {
+  const size_t span = packed.columns_per_factor;
+  for (size_t c = 0; c < packed.cols; c += span) {
+    const float factor = packed.equalization[c / span];
+    for (size_t i = c; i < std::min(c + span, packed.cols); ++i) row[i] /= factor;
+  }
+}
+
 }  // namespace
 
 void dequantize_rows(const AffineSpec& spec, const PackedRows& packed, float* out) noexcept {
   const size_t code_bytes = packed_row_bytes(packed.cols, spec.bit_width);
   const size_t param_bytes = param_row_bytes(packed.cols, spec);
-  const DequantizeTarget target{packed.tensor_scale,
-                                packed.rows * packed.cols * sizeof(float) >= kStreamBytes};
+  const DequantizeTarget target{
+      packed.tensor_scale,
+      packed.equalization == nullptr && packed.rows * packed.cols * sizeof(float) >= kStreamBytes};
   for (size_t r = 0; r < packed.rows; ++r) {
     const uint8_t* codes = packed.codes + r * code_bytes;
     float* to = out + r * packed.cols;
@@ -76,6 +85,7 @@ void dequantize_rows(const AffineSpec& spec, const PackedRows& packed, float* ou
     } else {
       dequantize_row(spec, packed, codes, packed.params + r * param_bytes, scale, target, to);
     }
+    if (packed.equalization != nullptr) divide_columns(packed, to);
   }
   if (target.stream) finish_stream();
 }

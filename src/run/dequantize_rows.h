@@ -18,9 +18,12 @@ struct PackedRows {
   int8_t offset_unit = 0;
   size_t rows = 0;
   size_t cols = 0;
+  /// Factors by which columns were multiplied, `columns_per_factor` columns each; null: none.
+  const float* equalization = nullptr;
+  size_t columns_per_factor = 1;
 };
 
-/// Reconstruct w as f32 into out[rows][cols], contiguous.
+/// Reconstruct w as f32 into out[rows][cols], contiguous, with the equalization taken out again.
 void dequantize_rows(const AffineSpec& spec, const PackedRows& packed, float* out) noexcept;
 
 /// Unpack the integer codes into out[rows][cols]: unsigned for 2 and 4 bits and for fp16

@@ -19,6 +19,7 @@
 #include "io/parquet_footer.h"
 #include "io/parquet_schema.h"
 #include "io/staged_stream.h"
+#include "io/time_params.h"
 
 namespace arrow_quant {
 namespace {
@@ -84,7 +85,6 @@ class ComponentWriter::Part {
                                              [&](const Row& row) { return byte_array(get(row)); });
     };
     const auto affine = [](const Row& row) { return row.info.encoding != Encoding::kCopy; };
-    const auto never = [](const Row&) { return false; };
     const auto has_scales = [](const Row& row) { return !row.chunk.row_scales.empty(); };
     const auto has_unit = [&](const Row& row) {
       return affine(row) && row.info.spec.param_encoding == ParamEncoding::kTwoLevel;
@@ -115,20 +115,31 @@ class ComponentWriter::Part {
                         [](const Row& row) { return int32_t{row.chunk.offset_unit}; });
     write_optional<Bytes>(group, rows, affine,
                           [](const Row& row) { return byte_array(row.chunk.params); });
-    const auto no_bytes = [](const Row&) { return parquet::ByteArray(); };
-    write_optional<Bytes>(group, rows, never, no_bytes);  // equalization
-    write_optional<Bytes>(group, rows, never, no_bytes);  // time_params
+    write_optional<Bytes>(
+        group, rows, [](const Row& row) { return !row.chunk.equalization.empty(); },
+        [](const Row& row) { return byte_array(row.chunk.equalization); });
+    write_time_params(group, rows);
     write_optional<Float>(group, rows, affine, [](const Row& row) {
       return static_cast<float>(row.chunk.error.cosine());
     });
     write_optional<Float>(group, rows, affine, [](const Row& row) {
       return static_cast<float>(row.chunk.error.nmse());
     });
-    const auto no_float = [](const Row&) { return 0.0F; };
-    write_optional<Float>(group, rows, never, no_float);  // output_cosine
-    write_optional<Float>(group, rows, never, no_float);  // output_nmse
+    const auto has_outputs = [](const Row& row) { return row.chunk.output_error.count != 0; };
+    write_optional<Float>(group, rows, has_outputs, [](const Row& row) {
+      return static_cast<float>(row.chunk.output_error.cosine());
+    });
+    write_optional<Float>(group, rows, has_outputs, [](const Row& row) {
+      return static_cast<float>(row.chunk.output_error.nmse());
+    });
     write_required<parquet::Int64Type>(
         group, rows, [](const Row& row) { return static_cast<int64_t>(row.chunk.row_begin); });
+    write_optional<Bytes>(group, rows, affine, [](const Row& row) {
+      return byte_array(to_string(row.info.spec.method));
+    });
+    write_optional<Bytes>(
+        group, rows, [](const Row& row) { return !row.info.candidates.empty(); },
+        [](const Row& row) { return byte_array(std::string_view(row.info.candidates)); });
     group.Close();
   }
 
@@ -164,6 +175,17 @@ class ComponentWriter::Part {
       const parquet::ByteArray value = byte_array(row.chunk.codes);
       column.WriteBatch(1, nullptr, nullptr, &value);
       row.chunk.codes = std::vector<uint8_t>();
+    }
+    column.Close();
+  }
+
+  static void write_time_params(parquet::RowGroupWriter& group, const std::vector<Row>& rows) {
+    auto& column = next_column<parquet::ByteArrayType>(group);
+    for (const Row& row : rows) {
+      const std::vector<uint8_t> bytes = pack_time_groups(row.chunk.time_groups);
+      const int16_t level = bytes.empty() ? 0 : 1;
+      const parquet::ByteArray value = byte_array(bytes);
+      column.WriteBatch(1, &level, nullptr, &value);
     }
     column.Close();
   }

@@ -48,7 +48,11 @@ def _decode_row(row: dict[str, Any]) -> npt.NDArray[Any]:
     cols = int(np.prod(row["shape"][1:]))
     codes = unpack(row["codes"], cols, row["bit_width"])
     decode = {"two_level": _two_level, "fp16": _fp16, "row": _row}[row["param_encoding"]]
-    return decode(row, codes)
+    weights = decode(row, codes)
+    if row["equalization"] is not None:
+        factors = np.frombuffer(row["equalization"], "<f4")
+        weights /= factors.repeat(cols // row["shape"][1])
+    return weights
 
 
 def unpack(data: bytes, cols: int, bits: int) -> npt.NDArray[np.int64]:

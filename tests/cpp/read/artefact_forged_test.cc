@@ -8,11 +8,14 @@
 #include <parquet/arrow/reader.h>
 #include <parquet/arrow/writer.h>
 
+#include <cmath>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "arrow_quant/artefact.h"
 #include "arrow_quant/error.h"
@@ -20,6 +23,7 @@
 #include "io/file_reader.h"
 #include "io/manifest_hash.h"
 #include "io/parquet_footer.h"
+#include "io/time_params.h"
 #include "support/stored_tensors.h"
 #include "support/temp_folder.h"
 
@@ -53,6 +57,20 @@ std::shared_ptr<arrow::Array> binaries(const char* a, const char* b) {
   return two_rows<arrow::BinaryBuilder, std::string_view>(
       arrow::binary(), a == nullptr ? std::nullopt : std::optional<std::string_view>(a),
       b == nullptr ? std::nullopt : std::optional<std::string_view>(b));
+}
+
+template <typename T>
+std::shared_ptr<arrow::Array> bytes_of(const std::vector<T>& values) {
+  const std::string_view bytes(reinterpret_cast<const char*>(values.data()),
+                               values.size() * sizeof(T));
+  return two_rows<arrow::BinaryBuilder, std::string_view>(arrow::binary(), bytes, std::nullopt);
+}
+
+/// Factors of 40 channels, one of them `odd`.
+std::vector<float> factors_with(float odd) {
+  std::vector<float> factors(40, 1.0F);
+  factors[17] = odd;
+  return factors;
 }
 
 class ForgedArtefact : public ::testing::Test {
@@ -128,8 +146,57 @@ TEST_F(ForgedArtefact, ColumnsOfALaterVersionAreIgnored) {
 }
 
 TEST_F(ForgedArtefact, AMissingOrRenamedColumnIsRefused) {
-  rewrite([](const TablePtr& table) { return *table->RemoveColumn(table->num_columns() - 1); });
+  rewrite([](const TablePtr& table) {
+    return *table->RemoveColumn(table->schema()->GetFieldIndex("row_begin"));
+  });
   EXPECT_EQ(check(), ErrorCode::kValidation);
+}
+
+TEST_F(ForgedArtefact, AFileWithoutTheColumnsThatCameLaterIsRead) {
+  rewrite([](TablePtr table) {
+    for (const char* later : {"candidates", "method"}) {
+      table = *table->RemoveColumn(table->schema()->GetFieldIndex(later));
+    }
+    return table;
+  });
+  EXPECT_EQ(check(), std::nullopt);
+  EXPECT_EQ(Artefact::open(out_).tensors(0)[0].method, "");
+}
+
+TEST_F(ForgedArtefact, GroupsOfTimeThatCannotBeAreRefused) {
+  const std::vector<TimeGroup> sound = {{.begin = 0, .end = 5, .output_bias = {1, 2}},
+                                        {.begin = 5, .end = 9, .output_bias = {3, 4}}};
+  const std::vector<uint8_t> good = pack_time_groups(sound);
+  const auto with = [&](size_t at, auto value) {
+    std::vector<uint8_t> bytes = good;
+    std::memcpy(bytes.data() + at, &value, sizeof(value));
+    return bytes;
+  };
+  const std::vector<uint8_t> cut(good.begin(), good.end() - 1);
+  constexpr size_t kFirst = 8, kSecond = 8 + 28, kBiases = 8 + 2 * 28;
+  const std::vector<uint8_t> changes[] = {cut,
+                                          {1, 0, 0},
+                                          with(0, uint32_t{0}),
+                                          with(0, uint32_t{3}),
+                                          with(0, ~uint32_t{0}),
+                                          with(4, uint32_t{3}),
+                                          with(4, uint32_t{8}),
+                                          with(kFirst, std::nan("")),
+                                          with(kFirst + 8, -1.0),
+                                          with(kFirst + 16, -1.0F),
+                                          with(kFirst + 20, HUGE_VALF),
+                                          with(kFirst + 24, 0.0F),
+                                          with(kSecond, 4.0),
+                                          with(kBiases, uint16_t{0x7C00}),
+                                          with(kBiases + 6, uint16_t{0xFE00})};
+  for (size_t i = 0; i < std::size(changes); ++i) {
+    store(out_, {affine("w", {2, 40}, 4, ParamEncoding::kTwoLevel), copied("b", DType::kF32, {3})});
+    replace("time_params", bytes_of(changes[i]));
+    EXPECT_EQ(check(), ErrorCode::kValidation) << i;
+  }
+  store(out_, {affine("w", {2, 40}, 4, ParamEncoding::kTwoLevel), copied("b", DType::kF32, {3})});
+  replace("time_params", bytes_of(good));
+  EXPECT_EQ(check(), std::nullopt);
 }
 
 TEST_F(ForgedArtefact, ColumnsInAnotherOrderAreRefused) {
@@ -149,6 +216,14 @@ TEST_F(ForgedArtefact, SmallColumnsThatCannotBeAreRefused) {
       {"bit_width", int8s(-4, std::nullopt)},
       {"offset_unit", int8s(std::nullopt, std::nullopt)},
       {"equalization", binaries("factors", nullptr)},
+      {"equalization", bytes_of(std::vector<float>(39, 1.0F))},
+      {"equalization", bytes_of(std::vector<float>(41, 1.0F))},
+      {"equalization", bytes_of(factors_with(0.0F))},
+      {"equalization", bytes_of(factors_with(-1.0F))},
+      {"equalization", bytes_of(factors_with(std::nanf("")))},
+      {"equalization", bytes_of(factors_with(HUGE_VALF))},
+      {"equalization", bytes_of(factors_with(1e-40F))},
+      {"time_params", binaries("groups", nullptr)},
       {"params", binaries(nullptr, nullptr)},
       {"row_scales", binaries(nullptr, nullptr)},
   };

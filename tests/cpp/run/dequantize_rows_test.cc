@@ -77,6 +77,25 @@ TEST_P(DequantizeRows, HandlesUnusualGroupSizes) {
   }
 }
 
+TEST_P(DequantizeRows, TakesTheEqualizationOutAgain) {
+  // 90 channels of 4 kernel positions; the larger one is above the size at which output is
+  // streamed.
+  for (const size_t rows : {3, 900}) {
+    const AffineSpec spec{4, 64, ParamEncoding::kTwoLevel, Method::kRtn};
+    RandomRows data(spec, rows, 360);
+    std::vector<float> factors(90);
+    for (size_t i = 0; i < 90; ++i) factors[i] = 0.25F + static_cast<float>(i % 17);
+    data.packed.equalization = factors.data();
+    data.packed.columns_per_factor = 4;
+    std::vector<float> out(rows * 360);
+    dequantize_rows(spec, data.packed, out.data());
+    for (size_t i = 0; i < out.size(); i += 7) {
+      const auto weight = static_cast<float>(decode_weight(spec, data.packed, i / 360, i % 360));
+      ASSERT_EQ(out[i], weight / factors[i % 360 / 4]);
+    }
+  }
+}
+
 TEST_P(DequantizeRows, StreamsLargeOutputsToAnyAddress) {
   for (const AffineSpec& spec : {AffineSpec{4, 64, ParamEncoding::kTwoLevel, Method::kRtn},
                                  AffineSpec{2, 64, ParamEncoding::kFp16, Method::kRtn},

@@ -9,6 +9,7 @@
 
 #include "arrow_quant/artefact.h"
 #include "arrow_quant/error.h"
+#include "io/time_params.h"
 #include "support/stored_tensors.h"
 #include "support/temp_folder.h"
 
@@ -70,6 +71,8 @@ void expect_equal(const QuantizedTensor& read, const QuantizedTensor& written) {
     EXPECT_EQ(a.row_scales, b.row_scales);
     EXPECT_EQ(a.tensor_scale, b.tensor_scale);
     EXPECT_EQ(a.offset_unit, b.offset_unit);
+    EXPECT_EQ(a.equalization, b.equalization);
+    EXPECT_EQ(a.time_groups, b.time_groups);
   }
 }
 
@@ -92,6 +95,47 @@ TEST(ComponentWriter, EveryKindOfTensorComesBackAsItWasAndInOrder) {
   store(temp / "out", every_kind());
   EXPECT_EQ(names_in(temp / "out"), (Names{"manifest.json", "weights.parquet"}));
   expect_stored(temp / "out", every_kind());
+}
+
+TEST(ComponentWriter, WhatCalibrationAddsComesBackChunkByChunk) {
+  const TempFolder temp;
+  QuantizedTensor tensor = affine("w", {5, 3, 2, 2}, 4, ParamEncoding::kFp16, 3);
+  tensor.info.spec.method = Method::kRtn;
+  tensor.info.candidates = R"([{"method":"rtn"}])";
+  for (QuantizedChunk& chunk : tensor.chunks) {
+    chunk.equalization = {0.5F, 1.0F, 3.0F};
+    chunk.output_error = {.ww = 4, .vv = 4, .wv = 3.6, .err = 0.8, .count = 7};
+    chunk.time_groups = {{.begin = 0, .end = 250, .activation_scale = 0.5F},
+                         {.begin = 250, .end = 1000, .activation_scale = 2, .activation_zero = 3}};
+    for (TimeGroup& group : chunk.time_groups) {
+      group.output_scale.assign(chunk.rows, 1.25F);
+      group.output_bias.assign(chunk.rows, -0.75F);
+    }
+  }
+  store(temp / "out", {tensor});
+  const Artefact artefact = Artefact::open(temp / "out");
+  const QuantizedTensor back = artefact.read(0, 0);
+  expect_equal(back, tensor);
+  EXPECT_EQ(back.info.method, "rtn");
+  EXPECT_EQ(back.info.candidates, tensor.info.candidates);
+  EXPECT_NEAR(back.info.output_cosine.value(), 0.9, 1e-6);
+  EXPECT_NEAR(back.info.output_nmse.value(), 0.2, 1e-6);
+  // Factors twice, two groups of 28 bytes twice with 8 before them, and 4 halves for each row.
+  const uint64_t extra = 2 * 12 + 2 * (8 + 2 * 28) + 5 * 4 * 2;
+  EXPECT_EQ(artefact.stored_bytes(0)[0], 5 * (packed_row_bytes(12, 4) + 4) + extra);
+}
+
+TEST(ComponentWriter, BiasesOfAnyMagnitudeKeepElevenBits) {
+  for (const float magnitude : {1e-30F, 1e-5F, 1.0F, 3e4F, 1e30F}) {
+    const std::vector<TimeGroup> groups = {
+        {.begin = 0, .end = 1, .output_bias = {magnitude, -0.3F * magnitude, 0.0F}}};
+    const auto back = unpack_time_groups(pack_time_groups(groups), 3);
+    ASSERT_TRUE(back.has_value()) << magnitude;
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_NEAR((*back)[0].output_bias[i], groups[0].output_bias[i], magnitude / 2000);
+    }
+    EXPECT_EQ((*back)[0].output_bias, stored_bias(groups[0].output_bias));
+  }
 }
 
 TEST(ComponentWriter, TheSameChunksGiveTheSameBytes) {
