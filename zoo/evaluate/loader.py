@@ -24,7 +24,10 @@ BY_PIPELINE = {
     "DDPMPipeline": "zoo.evaluate.images:UNetSubject",
 }
 #: Subjects by an entry of `architectures` in config.json.
-BY_ARCHITECTURE: dict[str, str] = {}
+BY_ARCHITECTURE = {
+    "BertForMaskedLM": "zoo.evaluate.language:LanguageSubject",
+    "ModernBertForMaskedLM": "zoo.evaluate.language:LanguageSubject",
+}
 
 
 class UnknownModelError(ValueError):
