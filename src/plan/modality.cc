@@ -30,6 +30,7 @@ constexpr std::array kClassPatterns = {
     Pattern{"dancediffusion", "audio"},
     Pattern{"vocoder", "audio"},
     Pattern{"speech", "audio"},
+    Pattern{"oobleck", "audio"},
     Pattern{"llada", "text"},
     Pattern{"dream", "text"},
     Pattern{"mdlm", "text"},
@@ -75,10 +76,13 @@ constexpr std::array kTensorPatterns = {
     Pattern{"double_blocks.", "image"},
     Pattern{"single_transformer_blocks.", "image"},
     Pattern{"input_blocks.", "image"},
+    Pattern{"joint_blocks.", "image"},
     Pattern{"pos_embed.proj.weight", "image"},
+    Pattern{"x_embedder.proj.weight", "image"},
     Pattern{"model.embed_tokens.weight", "text"},
     Pattern{"transformer.wte.weight", "text"},
     Pattern{"embeddings.word_embeddings.", "text"},
+    Pattern{"preprocess_conv.", "audio"},
     Pattern{"dilated_conv", "audio"},
     Pattern{"spectrogram_upsampler", "audio"},
     Pattern{"diffusion_embedding.projection", "audio"},
@@ -146,6 +150,18 @@ std::optional<Modality> from_stored(const ModelDirectory& model,
   for (const Json& config : configs) {
     const std::string stored = string_field(config, "modality");
     if (is_modality(stored)) return Modality{stored, "'modality' in config.json"};
+  }
+  return std::nullopt;
+}
+
+// AudioLDM and MusicLDM have the U-Net class and the tensor names of Stable Diffusion; what only
+// they do is to concatenate the class embedding to that of the time.
+std::optional<Modality> from_fields(const std::vector<Json>& configs) {
+  constexpr const char* kField = "class_embeddings_concat";
+  for (const Json& config : configs) {
+    if (config.is_object() && config.contains(kField) && config[kField] == true) {
+      return Modality{"audio", std::string("'") + kField + "' in config.json"};
+    }
   }
   return std::nullopt;
 }
@@ -234,6 +250,7 @@ Modality detect_modality(const ModelDirectory& model, const std::vector<uint32_t
     configs.push_back(parse_json(component.config_json, component.path + "/config.json"));
   }
   if (auto modality = from_stored(model, chosen, configs)) return *modality;
+  if (auto modality = from_fields(configs)) return *modality;
   if (auto modality = from_classes(model, configs)) return *modality;
   if (auto modality = from_names(model, configs)) return *modality;
   if (auto modality = from_tensor_names(model, chosen)) return *modality;
