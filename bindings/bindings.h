@@ -52,16 +52,18 @@ struct Tensor {
 using Callback = std::optional<nb::typed<nb::callable, nb::object(nb::str, double)>>;
 
 /// A callback `(message, fraction)` of Python, or none. Whatever it raises, and whatever a signal
-/// handler raises, passes through the engine as that same exception.
+/// handler raises, passes through the engine as that same exception. A callback with a method
+/// `poll` has it called several times a second, so that it can stop the job by raising.
 class PythonProgress final : public Progress {
  public:
-  explicit PythonProgress(Callback callback) : callback_(std::move(callback)) {}
+  explicit PythonProgress(Callback callback);
 
   void report(std::string_view message, double fraction) override;
   void poll() override;
 
  private:
   Callback callback_;
+  nb::object poll_;
   double fraction_ = 0;
 };
 

@@ -77,6 +77,10 @@ void translate(const std::exception_ptr& pointer, void* /*payload*/) {
 
 void bind_errors(nb::module_& /*m*/) { nb::register_exception_translator(translate); }
 
+PythonProgress::PythonProgress(Callback callback) : callback_(std::move(callback)) {
+  if (callback_ && nb::hasattr(*callback_, "poll")) poll_ = callback_->attr("poll");
+}
+
 void PythonProgress::report(std::string_view message, double fraction) {
   const nb::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
@@ -89,6 +93,7 @@ void PythonProgress::report(std::string_view message, double fraction) {
 void PythonProgress::poll() {
   const nb::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  if (poll_.is_valid()) poll_();
 }
 
 }  // namespace arrow_quant::python

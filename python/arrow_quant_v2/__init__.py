@@ -1,6 +1,7 @@
 """Quantize diffusion models to small, self-contained, queryable Parquet artefacts."""
 
 from arrow_quant_v2._native import __version__
+from arrow_quant_v2.aio import AsyncArrowQuantV2
 from arrow_quant_v2.api import ArrowQuantV2
 from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
 from arrow_quant_v2.calibration import CalibrationStatistics, TimeStatistics
@@ -24,6 +25,7 @@ __all__ = [
     "PROFILES",
     "ArrowQuantError",
     "ArrowQuantV2",
+    "AsyncArrowQuantV2",
     "CalibrationStatistics",
     "ConfigurationError",
     "DiffusionQuantConfig",

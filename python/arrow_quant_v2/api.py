@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 from arrow_quant_v2 import base
@@ -16,6 +16,7 @@ from arrow_quant_v2._engine import (
 )
 from arrow_quant_v2._native import core
 from arrow_quant_v2._warn import warn_caller
+from arrow_quant_v2.batch import Job, quantize_many
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.plan import ModelPlan, plan_model
@@ -127,6 +128,31 @@ class ArrowQuantV2:
     ) -> QuantizationResult:
         """Quantize any model; the same call as :meth:`quantize_diffusion_model`."""
         return self.quantize_diffusion_model(model_path, output_path, config, progress_callback)
+
+    def quantize_many(
+        self, jobs: Sequence[Job], progress_callback: ProgressCallback | None = None
+    ) -> list[QuantizationResult | Exception]:
+        """Quantize several models, one after the other.
+
+        Parameters
+        ----------
+        jobs
+            ``(model_path, output_path, config)`` tuples; the configuration may be None or absent.
+        progress_callback
+            Called with a message that names the model and the fraction of all jobs that is done.
+            An exception that it raises stops the run and comes out of this call.
+
+        Returns
+        -------
+        list of QuantizationResult or Exception
+            In the order of `jobs`. A job that failed has its exception there; the others go on.
+
+        Raises
+        ------
+        ConfigurationError
+            A job is not of the right form, or two write to one path. Nothing has been done then.
+        """
+        return quantize_many(self.quantize_diffusion_model, jobs, progress_callback)
 
     def plan(self, model_path: StrPath, config: DiffusionQuantConfig | None = None) -> ModelPlan:
         """Say what would happen to every tensor of a model, and why. Writes nothing."""

@@ -1,4 +1,4 @@
-"""Modality detection: folders as well-known models have them, by class and by tensor names alone."""
+"""Modality detection: folders as well-known models have them, by class and by names alone."""
 
 from __future__ import annotations
 

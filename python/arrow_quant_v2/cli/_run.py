@@ -77,6 +77,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def report_failure(error: Exception) -> int:
+    """Say on stderr what went wrong with one of several things; the exit code it stands for."""
+    code = _report(error)
+    return _BUG if code is None else code
+
+
 def _report(error: BaseException) -> int | None:
     """Say what happened on stderr; the exit code, or None for what is not ours to handle."""
     if isinstance(error, BrokenPipeError):
