@@ -174,7 +174,7 @@ async def _run(
             except asyncio.CancelledError as error:
                 cancelled = error
                 watch.stop()
-    executor.shutdown(wait=False)
+    executor.shutdown()  # at once: its only thread has nothing left to do
     returned, raised = work.result()
     for failure in (cancelled, watch.error, raised):
         if failure is not None:
