@@ -14,4 +14,5 @@ NB_MODULE(_core, m) {
   arrow_quant::python::bind_pipeline(m);
   arrow_quant::python::bind_artefact(m);
   arrow_quant::python::bind_calibrate(m);
+  arrow_quant::python::bind_legacy(m);
 }

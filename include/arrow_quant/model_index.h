@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,8 @@ struct TensorInfo {
   DType dtype = DType::kF32;
   std::vector<uint64_t> shape;
   uint32_t file = 0;    ///< index into ModelIndex::files
-  uint64_t offset = 0;  ///< absolute byte offset of the first element in that file
+  uint64_t offset = 0;  ///< absolute byte offset of the first element in that file; in an old
+                        ///< Parquet layout the number of the tensor in ModelIndex::legacy
   uint64_t nbytes = 0;
 
   /// Number of elements; the read stage has checked that it fits.
@@ -34,8 +36,15 @@ struct SourceFile {
   uint64_t size = 0;
   int64_t mtime_ns = 0;
   uint64_t inode = 0;
-  std::string header_hash;  ///< XXH3-128 of the header bytes
+  std::string header_hash;  ///< XXH3-128 of the header (Parquet: footer) bytes
 };
+
+/// Which of four packed 2-bit values comes first in the old layouts that have them: the one in the
+/// lowest bits, or the one in the highest (a reader of that time took them so).
+enum class Int2Order : uint8_t { kLsb, kMsb };
+
+/// How the rows of an old Parquet layout are decoded; private to the read stage.
+struct LegacyIndex;
 
 /// One component (a directory with config.json and weights, or a single weight file).
 struct ModelIndex {
@@ -45,7 +54,9 @@ struct ModelIndex {
   std::string index_path;   ///< shard index beside the weights; empty when there is one file
   std::vector<SourceFile> files;
   std::vector<TensorInfo> tensors;              ///< in source order: by file, then by offset
-  std::map<std::string, std::string> metadata;  ///< safetensors __metadata__, merged over files
+  std::map<std::string, std::string> metadata;  ///< of the weight files, merged over files
+  std::string layout;                           ///< name of an old Parquet layout; else empty
+  std::shared_ptr<const LegacyIndex> legacy;    ///< set for an old Parquet layout
 
   uint64_t total_bytes() const noexcept {
     uint64_t n = 0;

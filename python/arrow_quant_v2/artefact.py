@@ -10,6 +10,7 @@ from typing import Any
 
 from arrow_quant_v2._engine import StrPath, path_bytes
 from arrow_quant_v2._native import core
+from arrow_quant_v2.errors import ConfigurationError, ModelNotFoundError
 from arrow_quant_v2.tensors import QuantizedTensor
 
 __all__ = ["QuantizedComponent", "QuantizedModel", "open_quantized"]
@@ -75,10 +76,15 @@ class QuantizedModel(Mapping[str, QuantizedTensor]):
 
     def __init__(self, artefact: core.Artefact, num_threads: int = 0) -> None:
         self._artefact = artefact
-        self._components = {
-            name: QuantizedComponent(artefact, number, num_threads)
-            for number, name in enumerate(artefact.components)
-        }
+        self._adopt(
+            {
+                name: QuantizedComponent(artefact, number, num_threads)
+                for number, name in enumerate(artefact.components)
+            }
+        )
+
+    def _adopt(self, components: Mapping[str, QuantizedComponent]) -> None:
+        self._components = dict(components)
         several = len(self._components) > 1
         self._owners = {
             f"{component}/{name}" if several else name: (component, name)
@@ -132,22 +138,33 @@ class QuantizedModel(Mapping[str, QuantizedTensor]):
         return f"QuantizedModel({str(self.path)!r}, {len(self)} tensors{names and ': ' + names})"
 
 
-def open_quantized(path: StrPath, *, num_threads: int = 0) -> QuantizedModel:
+def open_quantized(
+    path: StrPath, int2_order: str = "lsb", *, num_threads: int = 0
+) -> QuantizedModel:
     """Open an artefact. Reads names and footers; weights are read when a tensor is used.
+
+    A model in one of the Parquet layouts that came before this format opens too, as an
+    :class:`~arrow_quant_v2.old_layouts.OldModel`; which layout it has is detected. Its files are
+    read once, so that every size is checked before a tensor is used.
 
     Parameters
     ----------
     path
-        The folder that ``quantize_diffusion_model`` wrote.
+        The folder that ``quantize_diffusion_model`` wrote, or an old model.
+    int2_order
+        For the packed INT2 of old models: ``"lsb"``, the first of four weights is in the lowest
+        bits of a byte, or ``"msb"``, in the highest (some files of that time were read that way).
     num_threads
         Threads of ``dequantize``; 0 means all cores.
 
     Raises
     ------
     ModelNotFoundError
-        There is no artefact at `path`.
+        There is no artefact and no old model at `path`.
     ValidationError
-        It is damaged.
+        The artefact is damaged.
+    MetadataError, ShapeMismatchError
+        The old model is malformed, or its weights are absent.
 
     Examples
     --------
@@ -155,7 +172,19 @@ def open_quantized(path: StrPath, *, num_threads: int = 0) -> QuantizedModel:
     >>> model = open_quantized("quantized/")  # doctest: +SKIP
     >>> weight = model["conv_in.weight"].dequantize()  # doctest: +SKIP
     """
-    return QuantizedModel(core.Artefact.open(path_bytes(path, "path")), num_threads)
+    from arrow_quant_v2.old_layouts import OldModel, may_be_old
+
+    if int2_order not in ("lsb", "msb"):
+        raise ConfigurationError(f"Invalid int2_order: {int2_order!r}. Must be 'lsb' or 'msb'.")
+    try:
+        return QuantizedModel(core.Artefact.open(path_bytes(path, "path")), num_threads)
+    except ModelNotFoundError as error:
+        if not may_be_old(path):
+            raise
+        try:
+            return OldModel(path, int2_order)
+        except ModelNotFoundError:  # Parquet files of something else
+            raise error from None
 
 
 def _decoded(text: str) -> Any:

@@ -139,7 +139,9 @@ std::optional<Modality> from_stored(const ModelDirectory& model,
     const auto& metadata = model.components[i].metadata;
     const auto entry = metadata.find("modality");
     if (entry != metadata.end() && is_modality(entry->second)) {
-      return Modality{entry->second, "safetensors metadata 'modality'"};
+      const bool old = !model.components[i].layout.empty();
+      return Modality{entry->second,
+                      old ? "column 'modality' of the weights" : "safetensors metadata 'modality'"};
     }
   }
   if (!model.metadata_json.empty()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "core/json.h"
 #include "core/text.h"
 #include "io/file_reader.h"
+#include "read/legacy_model.h"
 #include "read/safetensors_header.h"
 #include "read/shard_index.h"
 
@@ -141,9 +143,23 @@ void add_shards(ModelIndex& component, const fs::path& index_path,
   }
 }
 
-// The weights of a component folder: an index, else the usual names, else the only file there is.
-// Returns false when the folder has none.
-bool add_weights(ModelIndex& component, const fs::path& folder,
+bool add_old_weights(ModelIndex& component, const fs::path& folder, Int2Order int2_order) {
+  std::vector<fs::path> files;
+  for (const fs::path& path : files_with_suffix(folder, ".parquet")) {
+    if (is_folder(path)) {  // a table in several parts
+      std::ranges::copy(files_with_suffix(path, ".parquet"), std::back_inserter(files));
+    } else {
+      files.push_back(path);
+    }
+  }
+  if (files.empty()) return false;
+  add_legacy_files(component, choose_legacy_files(files), int2_order);
+  return true;
+}
+
+// The weights of a component folder: an index, else the usual names, else the only safetensors file
+// there is, else Parquet files of an old layout. Returns false when the folder has none.
+bool add_weights(ModelIndex& component, const fs::path& folder, Int2Order int2_order,
                  std::vector<std::string>& warnings) {
   const std::vector<fs::path> indexes = files_with_suffix(folder, kIndexSuffix);
   const std::vector<fs::path> files = files_with_suffix(folder, ".safetensors");
@@ -171,8 +187,9 @@ bool add_weights(ModelIndex& component, const fs::path& folder,
                      : "several weight files: " + join(names(files)),
               shards ? "Download the index file too." : "Pass the path of one of them.");
   }
-  if (files.size() == 1) add_file(component, files[0]);
-  return !files.empty();
+  if (files.empty()) return add_old_weights(component, folder, int2_order);
+  add_file(component, files[0]);
+  return true;
 }
 
 ModelIndex make_component(const std::string& name, const fs::path& folder) {
@@ -198,7 +215,8 @@ ModelIndex make_component(const std::string& name, const fs::path& folder) {
       foreign.push_back(path.filename().string());
     }
   }
-  std::string hint = "Looked for model_index.json, *.safetensors and *.safetensors.index.json.";
+  std::string hint =
+      "Looked for model_index.json, *.safetensors, *.safetensors.index.json and *.parquet.";
   if (!foreign.empty()) {
     hint = "Found " + join(foreign) +
            ". Only safetensors is read: save the model with safe_serialization=True.";
@@ -211,7 +229,12 @@ ModelIndex make_component(const std::string& name, const fs::path& folder) {
 // followed as links to files are; the limits stop a loop.
 std::vector<std::string> other_files(const fs::path& root, ModelDirectory& model) {
   std::set<fs::path> component_folders;
-  for (const ModelIndex& component : model.components) component_folders.insert(component.path);
+  std::set<fs::path> old_weights;  // their extension is not enough: a data set has it too
+  for (const ModelIndex& component : model.components) {
+    component_folders.insert(component.path);
+    if (!component.legacy) continue;
+    for (const SourceFile& file : component.files) old_weights.insert(file.path);
+  }
   std::vector<std::string> result;
   std::error_code error;
   fs::recursive_directory_iterator it(root, fs::directory_options::follow_directory_symlink, error);
@@ -221,7 +244,9 @@ std::vector<std::string> other_files(const fs::path& root, ModelDirectory& model
     if (hidden && is_folder(path)) it.disable_recursion_pending();
     if (it.depth() > 16) not_found(path, "folders nested deeper than 16");
     std::error_code ignored;
-    if (hidden || is_folder(path)) continue;
+    if (hidden || is_folder(path) || old_weights.contains(path)) continue;
+    // It names the old layout, and what it says of the modality is known by now.
+    if (!old_weights.empty() && path == root / "metadata.json") continue;
     if (component_folders.contains(path.parent_path()) && is_weight_file(path)) continue;
     if (path.parent_path() == root &&
         is_weight_file(path)) {  // the pipeline once more, in one file
@@ -239,7 +264,7 @@ std::vector<std::string> other_files(const fs::path& root, ModelDirectory& model
   return result;
 }
 
-void open_pipeline(ModelDirectory& model, const fs::path& root) {
+void open_pipeline(ModelDirectory& model, const fs::path& root, Int2Order int2_order) {
   const fs::path index = root / "model_index.json";
   model.kind = ModelDirectory::Kind::kPipeline;
   model.model_index_json = read_text_file(index.string(), kMaxConfigBytes);
@@ -251,7 +276,7 @@ void open_pipeline(ModelDirectory& model, const fs::path& root) {
     const bool plain = name.find_first_of("/\\") == std::string::npos && !name.starts_with('.');
     if (!value.is_array() || !plain || !is_folder(root / name)) continue;
     ModelIndex component = make_component(name, root / name);
-    if (add_weights(component, root / name, model.warnings)) {
+    if (add_weights(component, root / name, int2_order, model.warnings)) {
       model.components.push_back(std::move(component));
     }
   }
@@ -271,7 +296,7 @@ void open_pipeline(ModelDirectory& model, const fs::path& root) {
   not_found(path, "no such file or directory", hint);
 }
 
-void open_file(ModelDirectory& model, const fs::path& path) {
+void open_file(ModelDirectory& model, const fs::path& path, Int2Order int2_order) {
   model.kind = ModelDirectory::Kind::kFile;
   static const std::set<std::string> kPickles = {".bin", ".pt", ".pth", ".ckpt"};
   if (kPickles.contains(path.extension().string())) {
@@ -280,13 +305,17 @@ void open_file(ModelDirectory& model, const fs::path& path) {
   }
   ModelIndex component;
   component.path = path.string();
-  add_file(component, path);
+  if (path.extension() == ".parquet") {
+    add_legacy_files(component, {path}, int2_order);
+  } else {
+    add_file(component, path);
+  }
   model.components.push_back(std::move(component));
 }
 
 }  // namespace
 
-ModelDirectory open_model(const std::string& path_text) {
+ModelDirectory open_model(const std::string& path_text, Int2Order int2_order) {
   const fs::path path(path_text);
   ModelDirectory model;
   model.path = path_text;
@@ -299,15 +328,15 @@ ModelDirectory open_model(const std::string& path_text) {
     missing_path(path);
   }
   if (status.type() != fs::file_type::directory) {
-    open_file(model, path);  // FileReader names what is not a regular file
+    open_file(model, path, int2_order);  // FileReader names what is not a regular file
     return model;
   }
   const fs::path root = path.has_filename() ? path : path.parent_path();
   if (is_there(root / "model_index.json")) {
-    open_pipeline(model, root);
+    open_pipeline(model, root, int2_order);
   } else {
     ModelIndex component = make_component("", root);
-    if (!add_weights(component, root, model.warnings)) no_weights(root);
+    if (!add_weights(component, root, int2_order, model.warnings)) no_weights(root);
     model.components.push_back(std::move(component));
   }
   model.metadata_json = read_if_present(root / "metadata.json");

@@ -9,9 +9,10 @@
 namespace arrow_quant {
 
 /// Open a safetensors file, a component directory (diffusers or transformers, one file or shards)
-/// or a diffusers pipeline directory, and check every header. Raises kModelNotFound when nothing
-/// that can be read is there, and says what was looked for; kMetadata or kShapeMismatch for
+/// or a diffusers pipeline directory, and check every header. Where there is no safetensors file,
+/// Parquet files of the old layouts will do; `int2_order` is for those. Raises kModelNotFound when
+/// nothing that can be read is there, and says what was looked for; kMetadata or kShapeMismatch for
 /// malformed files.
-ModelDirectory open_model(const std::string& path);
+ModelDirectory open_model(const std::string& path, Int2Order int2_order = Int2Order::kLsb);
 
 }  // namespace arrow_quant

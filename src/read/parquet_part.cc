@@ -1,7 +1,5 @@
 #include "read/parquet_part.h"
 
-#include <arrow/buffer.h>
-#include <arrow/io/interfaces.h>
 #include <arrow/result.h>
 #include <arrow/util/key_value_metadata.h>
 #include <parquet/file_reader.h>
@@ -12,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "io/arrow_file.h"
 #include "io/file_reader.h"
 #include "io/page_memory.h"
 #include "io/parquet_footer.h"
@@ -25,60 +24,25 @@ namespace {
 
 constexpr int64_t kMaxCachedBytes = 16 << 20;  // the writer makes shared row groups of about 1 MiB
 
-/// Our reader as Arrow's random-access file. Stateless but for Tell and Seek, which Parquet does
-/// not use for reading; ReadAt is thread-safe. Once the footer has been read, Parquet asks for
-/// whole column chunks only, and their checksums are verified here.
-class PreadFile final : public arrow::io::RandomAccessFile {
+/// Once the footer has been read, Parquet asks for whole column chunks only, and their checksums
+/// are verified here.
+class VerifiedFile final : public ArrowFile {
  public:
-  explicit PreadFile(FileReader file) : file_(std::move(file)) {}
-
-  arrow::Status Close() override { return arrow::Status::OK(); }
-  bool closed() const override { return false; }
-  arrow::Result<int64_t> GetSize() override { return static_cast<int64_t>(file_.size()); }
-  arrow::Result<int64_t> Tell() const override { return position_; }
-  arrow::Status Seek(int64_t position) override {
-    position_ = position;
-    return arrow::Status::OK();
-  }
+  using ArrowFile::ArrowFile;
+  using ArrowFile::ReadAt;
 
   arrow::Result<int64_t> ReadAt(int64_t position, int64_t bytes, void* out) override {
-    if (position < 0 || bytes < 0 || static_cast<uint64_t>(position) > file_.size() ||
-        static_cast<uint64_t>(bytes) > file_.size() - static_cast<uint64_t>(position)) {
-      return arrow::Status::IOError("a range beyond the end of the file");
-    }
-    file_.read_exact(static_cast<uint64_t>(position),
-                     {static_cast<std::byte*>(out), static_cast<size_t>(bytes)});
+    ARROW_ASSIGN_OR_RAISE(const int64_t done, ArrowFile::ReadAt(position, bytes, out));
     if (verifies_pages_) {
-      verify_pages({static_cast<const uint8_t*>(out), static_cast<size_t>(bytes)}, file_.path());
+      verify_pages({static_cast<const uint8_t*>(out), static_cast<size_t>(done)}, file().path());
     }
-    return bytes;
-  }
-  arrow::Result<std::shared_ptr<arrow::Buffer>> ReadAt(int64_t position, int64_t bytes) override {
-    // Checked before the allocation, so that a damaged length cannot ask for much.
-    if (bytes < 0 || static_cast<uint64_t>(bytes) > file_.size()) {
-      return arrow::Status::IOError("a range beyond the end of the file");
-    }
-    ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateBuffer(bytes, page_memory_pool()));
-    ARROW_RETURN_NOT_OK(ReadAt(position, bytes, buffer->mutable_data()).status());
-    return std::shared_ptr<arrow::Buffer>(std::move(buffer));
-  }
-  arrow::Result<int64_t> Read(int64_t bytes, void* out) override {
-    ARROW_ASSIGN_OR_RAISE(const int64_t done, ReadAt(position_, bytes, out));
-    position_ += done;
     return done;
-  }
-  arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t bytes) override {
-    ARROW_ASSIGN_OR_RAISE(auto buffer, ReadAt(position_, bytes));
-    position_ += bytes;
-    return buffer;
   }
 
   /// From now on every ReadAt is of a column chunk.
   void verify_from_here() noexcept { verifies_pages_ = true; }
 
  private:
-  FileReader file_;
-  int64_t position_ = 0;
   bool verifies_pages_ = false;
 };
 
@@ -186,7 +150,7 @@ ParquetPart::ParquetPart(const std::string& folder, const FileRecord& record)
     fail_damaged(path_, "the footer does not match the manifest");
   }
   try {
-    const auto source = std::make_shared<PreadFile>(std::move(file));
+    const auto source = std::make_shared<VerifiedFile>(std::move(file));
     reader_ =
         parquet::ParquetFileReader::Open(source, parquet::ReaderProperties(page_memory_pool()));
     source->verify_from_here();

@@ -5,6 +5,10 @@
 namespace arrow_quant {
 
 TensorReader::TensorReader(const ModelIndex& component) {
+  if (component.legacy) {
+    legacy_.emplace(component);
+    return;
+  }
   files_.reserve(component.files.size());
   for (const SourceFile& expected : component.files) {
     const FileReader& file = files_.emplace_back(expected.path);
@@ -17,6 +21,7 @@ TensorReader::TensorReader(const ModelIndex& component) {
 }
 
 void TensorReader::check_unchanged() const {
+  if (legacy_) legacy_->check_unchanged();
   for (const FileReader& file : files_) file.check_unchanged();
 }
 

@@ -4,11 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "arrow_quant/model_index.h"
 #include "io/file_reader.h"
+#include "read/legacy_reader.h"
 
 namespace arrow_quant {
 
@@ -19,6 +21,7 @@ class TensorReader {
 
   /// Fill `out` from byte `offset` of `tensor`; the caller keeps within tensor.nbytes.
   void read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const {
+    if (legacy_) return legacy_->read(tensor, offset, out);
     files_[tensor.file].read_exact(tensor.offset + offset, out);
   }
 
@@ -27,6 +30,7 @@ class TensorReader {
 
  private:
   std::vector<FileReader> files_;
+  std::optional<LegacyReader> legacy_;  // instead of files_, for an old Parquet layout
 };
 
 }  // namespace arrow_quant
