@@ -13,18 +13,24 @@ namespace arrow_quant::python {
 namespace {
 
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Doubles = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatMatrixOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 CalibratedLayer make_layer(std::string name, std::vector<uint64_t> shape, const Floats& sample) {
   return {std::move(name), std::move(shape), {sample.data(), sample.data() + sample.size()}};
 }
 
-void add(CalibrationStatistics& statistics, size_t input, const Floats& values, double timestep,
-         float weight, bool held_out) {
+void add(CalibrationStatistics& statistics, size_t input, const Floats& values,
+         const Doubles& timesteps, float weight, bool held_out) {
   if (input >= statistics.size()) throw nb::index_error("there is no such input");
   PythonProgress progress(std::nullopt);
   const nb::gil_scoped_release unlocked;
-  statistics.add(input, {{values.data(), values.size()}, timestep, weight, held_out}, progress);
+  statistics.add(input,
+                 {.values = {values.data(), values.size()},
+                  .weight = weight,
+                  .held_out = held_out,
+                  .timesteps = {timesteps.data(), timesteps.size()}},
+                 progress);
 }
 
 const InputStatistics& input_of(const CalibrationStatistics& statistics, size_t input) {
@@ -96,8 +102,8 @@ void bind_calibrate(nb::module_& m) {
           nb::arg("component"), nb::arg("data"), nb::arg("num_threads"))
       .def("add_input", &CalibrationStatistics::add_input, nb::arg("layers"), nb::arg("channels"),
            nb::arg("block"))
-      .def("add", &add, nb::arg("input"), nb::arg("values"), nb::arg("timestep"), nb::arg("weight"),
-           nb::arg("held_out"))
+      .def("add", &add, nb::arg("input"), nb::arg("values"), nb::arg("timesteps"),
+           nb::arg("weight"), nb::arg("held_out"))
       .def("add_note", &CalibrationStatistics::add_note, nb::arg("text"))
       .def(
           "merge",

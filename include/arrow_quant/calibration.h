@@ -66,6 +66,7 @@ struct Activations {
   double timestep = 0;  ///< or mask ratio, or noise level
   float weight = 1.0F;  ///< of these tokens in the Gram matrix, above 0
   bool held_out = false;
+  std::span<const double> timesteps = {};  ///< one a token, instead of `timestep`; or empty
 };
 
 /// Thread-safe; blocks are added one at a time, each with all threads.

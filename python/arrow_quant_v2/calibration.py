@@ -139,7 +139,7 @@ class CalibrationStatistics:
         self,
         input: int,
         activations: Any,
-        timestep: float = 0.0,
+        timestep: float | npt.ArrayLike = 0.0,
         *,
         weight: float = 1.0,
         held_out: bool = False,
@@ -154,7 +154,8 @@ class CalibrationStatistics:
             An array of floats whose last dimension is the input's channels; each vector along it is
             a token.
         timestep
-            The diffusion time of all of them: a step, a noise level, or the ratio of masked tokens.
+            Their diffusion time: a step, a noise level, or the ratio of masked tokens. One number
+            for all, or an array with one for each token.
         weight
             How much they count in the Gram matrix.
         held_out
@@ -175,7 +176,15 @@ class CalibrationStatistics:
                 f"found shape {list(array.shape)}",
                 tensor=self.layers(input)[0],
             )
-        self._core.add(input, values, float(timestep), float(weight), held_out)
+        times = np.asarray(timestep, np.float64)
+        if times.shape not in ((), array.shape[:-1]):
+            raise ShapeMismatchError(
+                f"expected one timestep, or an array of shape {list(array.shape[:-1])}, "
+                f"found shape {list(times.shape)}",
+                tensor=self.layers(input)[0],
+            )
+        times = np.ascontiguousarray(np.broadcast_to(times, array.shape[:-1])).reshape(-1)
+        self._core.add(input, values, times, float(weight), held_out)
 
     def add_note(self, text: str) -> None:
         """Keep a remark of one line: what could not be observed, and why."""

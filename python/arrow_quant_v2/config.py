@@ -52,6 +52,37 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+
+@dataclass(frozen=True)
+class CalibrationEffort:
+    """How a model is run to calibrate on it.
+
+    Attributes
+    ----------
+    sampler_steps
+        Steps of the pipeline's own sampler.
+    steps_per_trajectory
+        How many of them a trajectory contributes, spread over the whole schedule.
+    held_out_every
+        One trajectory of so many is set aside, to choose between methods by.
+    tokens_per_channel, least_tokens, fewest_tokens_per_channel
+        What a layer is shown of its inputs: so many tokens for each channel, and no fewer in all.
+        Below the last number for each channel there is a warning.
+    text_length
+        Tokens of a text for masked language models, at most.
+    """
+
+    sampler_steps: int = 25
+    steps_per_trajectory: int = 5
+    held_out_every: int = 5
+    tokens_per_channel: int = 8
+    least_tokens: int = 4096
+    fewest_tokens_per_channel: int = 4
+    text_length: int = 128
+
+
+CALIBRATION = CalibrationEffort()
+
 #: V1 setting -> its V2 name.
 V1_NAMES: Mapping[str, str] = {
     "bits": "bit_width",

@@ -51,6 +51,12 @@ void check_layer(const CalibratedLayer& layer, uint64_t channels) {
   }
 }
 
+bool finite(double value) noexcept { return std::isfinite(value); }
+
+double timestep_of(const Activations& block, uint64_t token) {
+  return block.timesteps.empty() ? block.timestep : block.timesteps[token];
+}
+
 void check_values(const InputStatistics& input, const Activations& block) {
   const uint64_t channels = input.gram.channels();
   const ErrorContext where{.tensor = input.layers.front().name};
@@ -60,23 +66,34 @@ void check_values(const InputStatistics& input, const Activations& block) {
                     std::to_string(block.values.size()) + " values",
                 where);
   }
-  if (!std::isfinite(block.timestep) || !std::isfinite(block.weight) || block.weight <= 0) {
+  const uint64_t tokens = block.values.size() / channels;
+  if (!block.timesteps.empty() && block.timesteps.size() != tokens) {
+    throw Error(ErrorCode::kShapeMismatch,
+                "expected one timestep for each of " + std::to_string(tokens) + " tokens, found " +
+                    std::to_string(block.timesteps.size()),
+                where);
+  }
+  const auto bad_time = std::ranges::find_if_not(block.timesteps, finite);
+  const double timestep = bad_time == block.timesteps.end() ? block.timestep : *bad_time;
+  if (!finite(timestep) || !std::isfinite(block.weight) || block.weight <= 0) {
     throw Error(ErrorCode::kConfiguration,
-                "expected a finite timestep and a weight above 0, found " +
-                    std::to_string(block.timestep) + " and " + std::to_string(block.weight),
+                "expected finite timesteps and a weight above 0, found " +
+                    std::to_string(timestep) + " and " + std::to_string(block.weight),
                 where);
   }
   const size_t bad = find_non_finite(block.values.data(), block.values.size());
   if (bad == block.values.size() && absmax(block.values.data(), bad) <= kLargest) return;
   std::string what = "expected activations within 1e15, found larger ones";
+  uint64_t token = 0;
   if (bad != block.values.size()) {
-    what = "expected finite activations, found NaN or Inf at token " +
-           std::to_string(bad / channels) + ", channel " + std::to_string(bad % channels);
+    token = bad / channels;
+    what = "expected finite activations, found NaN or Inf at token " + std::to_string(token) +
+           ", channel " + std::to_string(bad % channels);
   }
   ErrorContext context = where;
   context.hint = "Run the model in float32, or leave this sample out.";
-  throw Error(ErrorCode::kQuantization, what + ", timestep " + std::to_string(block.timestep),
-              context);
+  throw Error(ErrorCode::kQuantization,
+              what + ", timestep " + std::to_string(timestep_of(block, token)), context);
 }
 
 bool same_layer(const CalibratedLayer& a, const CalibratedLayer& b) {
@@ -210,7 +227,11 @@ void CalibrationStatistics::add(size_t number, const Activations& block, Progres
   progress.poll();
   // Not interruptible from here: half a block must never be in the sums.
   accumulate_gram(block.values.data(), tokens, block.weight, state_->pool, {}, to);
-  input.bins.add(block.timestep, block.values.data(), tokens);
+  for (uint64_t first = 0, end = 0; first < tokens; first = end) {
+    const double t = timestep_of(block, first);
+    while (end < tokens && timestep_of(block, end) == t) ++end;
+    input.bins.add(t, block.values.data() + first * channels, end - first);
+  }
   (block.held_out ? input.facts.held_out_tokens : input.facts.tokens) += tokens;
   progress.poll();
 }

@@ -94,6 +94,28 @@ def test_file_is_a_table_that_pyarrow_reads(tmp_path: Path) -> None:
     )
 
 
+def test_every_token_may_have_a_timestep_of_its_own() -> None:
+    x = activations(40).reshape(4, 10, 6)
+    times = np.repeat([[0.9], [0.1], [0.9], [0.5]], 10, axis=1)
+    together, apart = CalibrationStatistics(), CalibrationStatistics()
+    for statistics in (together, apart):
+        statistics.add_input(WEIGHTS)
+    together.add(0, x, times)
+    for sample, t in zip(x, times[:, 0], strict=True):
+        apart.add(0, sample, float(t))
+    np.testing.assert_allclose(together.gram(0), apart.gram(0), rtol=1e-5)
+    for a, b in zip(together.times(0), apart.times(0), strict=True):
+        assert (a.begin, a.end, a.tokens) == (b.begin, b.end, b.tokens)
+        np.testing.assert_array_equal(a.low, b.low)
+        np.testing.assert_allclose(a.mean, b.mean, rtol=1e-9)
+    with pytest.raises(ShapeMismatchError, match=r"array of shape \[4, 10\].*\[4\]"):
+        together.add(0, x, [1.0, 2.0, 3.0, 4.0])
+    broken = x.copy()
+    broken[1, 3, 2] = np.inf
+    with pytest.raises(QuantizationError, match=r"token 13, channel 2, timestep 0\.1"):
+        together.add(0, broken, times)
+
+
 def test_kind_of_data_and_notes_are_kept_and_merged(tmp_path: Path) -> None:
     neutral = CalibrationStatistics(data="neutral")
     neutral.add_note("late.weight: 3 tokens for 6 channels")

@@ -1,0 +1,140 @@
+"""From calls of the watched weights to the sums of :class:`CalibrationStatistics`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from arrow_quant_v2.calibration import CalibrationStatistics
+from arrow_quant_v2.config import CALIBRATION
+from arrow_quant_v2.torch.observe import InputNumbers
+from arrow_quant_v2.torch.survey import ObservedInput
+from arrow_quant_v2.torch.tape import Batch
+from arrow_quant_v2.torch.tokens import Window, choose_tokens, count_tokens, take_tokens
+
+__all__ = ["BUFFERED_TOKENS", "Accumulator"]
+
+#: Tokens that are added to the sums at once: enough for matrix products at full speed.
+BUFFERED_TOKENS = 1024
+
+
+@dataclass
+class _Buffer:
+    tokens: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    times: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    count: int = 0
+
+
+class Accumulator:
+    """Sums over the tokens of some inputs, with a seeded choice of tokens.
+
+    Which tokens are chosen depends on the seed, the batch and the input alone, so it does not
+    matter in how many passes the inputs are observed.
+    """
+
+    def __init__(
+        self,
+        statistics: CalibrationStatistics,
+        inputs: dict[int, tuple[int, ObservedInput]],
+        samples: int,
+        seed: int,
+    ) -> None:
+        """`inputs`: number in the survey -> number in `statistics`, and what the survey found."""
+        self._statistics = statistics
+        self._inputs = inputs
+        self._input_of = {w: n for n, (_, found) in inputs.items() for w in found.weights}
+        self._samples = samples
+        self._seed = seed
+        self._buffers = {(n, held): _Buffer() for n in inputs for held in (False, True)}
+        self._batch = Batch()
+        self._times = torch.zeros(1)
+        self._held_out = torch.zeros(1, dtype=torch.bool)
+        self._batch_number = -1
+        self._numbers = InputNumbers()
+        self._met: dict[int, list[tuple[int, Window]]] = {}
+
+    def begin(self, batch: Batch) -> None:
+        """What follows belongs to this batch."""
+        self._batch = batch
+        self._batch_number += 1
+        self._numbers = InputNumbers()
+        self._met = {}
+        self._times = batch.times()
+        assert batch.held_out is not None
+        self._held_out = batch.held_out
+
+    def on_call(self, weight: int, x: Tensor, window: Window | str) -> None:
+        """Add tokens of `x`, unless another weight of the same input has brought it already."""
+        number = self._input_of.get(weight)
+        if number is None or isinstance(window, str):
+            return
+        met = self._met.setdefault(number, [])
+        call = (self._numbers(x), window)
+        if call in met:
+            return
+        met.append(call)
+        self._take(number, len(met), x, window)
+
+    def _take(self, number: int, call: int, x: Tensor, window: Window) -> None:
+        rows, per_row = count_tokens(x, window)
+        samples = len(self._times)
+        times, held_out = self._times, self._held_out
+        if rows % samples:  # no sample has rows of its own
+            samples, times = 1, times.mean()[None]
+            held_out = torch.zeros(1, dtype=torch.bool)
+        tokens = rows // samples * per_row
+        generator = torch.Generator().manual_seed(
+            hash((self._seed, self._batch_number, number, call)) % (1 << 63)
+        )
+        quota = self._quota(number)
+        which, token = choose_tokens(samples, tokens, quota, generator, self._batch.valid)
+        row = which * (rows // samples) + token // per_row
+        taken = take_tokens(x, window, row, token % per_row).cpu().numpy()
+        for held in (False, True):
+            mask = (held_out[which] == held).numpy()
+            if mask.all():
+                self._buffer(number, held, taken, times[which].numpy())
+            elif mask.any():
+                self._buffer(number, held, taken[mask], times[which].numpy()[mask])
+
+    def _quota(self, number: int) -> int:
+        """Tokens of one sample that are wanted for an input."""
+        every = CALIBRATION.held_out_every
+        channels = self._inputs[number][1].channels
+        fitted = max(CALIBRATION.tokens_per_channel * channels, CALIBRATION.least_tokens)
+        return math.ceil(fitted * every / (every - 1) / self._samples)
+
+    def _buffer(
+        self,
+        number: int,
+        held: bool,
+        tokens: npt.NDArray[np.float32],
+        times: npt.NDArray[np.float64],
+    ) -> None:
+        buffer = self._buffers[number, held]
+        buffer.tokens.append(tokens)
+        buffer.times.append(times)
+        buffer.count += len(tokens)
+        if buffer.count >= BUFFERED_TOKENS:
+            self._flush(number, held)
+
+    def _flush(self, number: int, held: bool) -> None:
+        buffer = self._buffers[number, held]
+        if buffer.count:
+            self._buffers[number, held] = _Buffer()
+            self._statistics.add(
+                self._inputs[number][0],
+                np.concatenate(buffer.tokens),
+                np.concatenate(buffer.times),
+                held_out=held,
+            )
+
+    def finish(self) -> None:
+        """Add what is still waiting."""
+        for number, held in self._buffers:
+            self._flush(number, held)

@@ -1,0 +1,162 @@
+"""What a user gives as ``calibration_data``, in one form."""
+
+from __future__ import annotations
+
+import json
+import numbers
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arrow_quant_v2.errors import ConfigurationError
+
+__all__ = ["Samples", "read_samples"]
+
+_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+_SOUNDS = {".wav"}
+_KEYS = ("prompt", "text", "label")
+_ACCEPTED = (
+    "prompts or texts, class labels, an array of clean samples, batches (args, kwargs, timestep), "
+    "a callable that makes such batches, or the path of a .txt, .jsonl or .npy file or of a folder "
+    "of images or .wav files"
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of one kind; all others are empty or None."""
+
+    texts: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
+    clean: Tensor | None = None
+    images: tuple[Path, ...] = ()
+    sounds: tuple[Path, ...] = ()
+    batches: tuple[Any, ...] = ()
+    make_batches: Callable[[Any], Iterable[Any]] | None = None
+
+    @property
+    def kind(self) -> Literal["neutral", "user"]:
+        """Whether anything was given."""
+        return "neutral" if self == Samples() else "user"
+
+    @property
+    def what(self) -> str:
+        """A word for messages."""
+        found = (
+            ("texts", self.texts),
+            ("labels", self.labels),
+            ("an array", self.clean is not None),
+            ("images", self.images),
+            ("sounds", self.sounds),
+            ("batches", self.batches or self.make_batches),
+        )
+        return next((word for word, there in found if there), "nothing")
+
+
+def read_samples(data: Any) -> Samples:
+    """Bring calibration data into one form; None is none.
+
+    Raises
+    ------
+    ConfigurationError
+        The data is of no known form, empty, or a file that cannot be read.
+    """
+    if data is None:
+        return Samples()
+    if isinstance(data, Samples):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        return _from_path(Path(data))
+    if callable(data):
+        return Samples(make_batches=data)
+    if isinstance(data, (np.ndarray, Tensor)):
+        return _from_array(torch.as_tensor(data))
+    if isinstance(data, Iterable) and not isinstance(data, (bytes, Mapping)):
+        return _from_items(list(data), "calibration_data")
+    raise _unknown(f"a {type(data).__name__}", "calibration_data")
+
+
+def _from_items(items: Sequence[Any], where: str) -> Samples:
+    if not items:
+        raise ConfigurationError(f"{where}: expected at least one sample, found none")
+    if all(isinstance(item, str) for item in items):
+        return Samples(texts=tuple(items))
+    if all(isinstance(item, numbers.Integral) and not isinstance(item, bool) for item in items):
+        return Samples(labels=tuple(int(item) for item in items))
+    if all(isinstance(item, (np.ndarray, Tensor)) for item in items):
+        try:
+            return _from_array(torch.stack([torch.as_tensor(item) for item in items]))
+        except RuntimeError as error:
+            raise ConfigurationError(f"{where}: expected arrays of one shape: {error}") from error
+    if all(isinstance(item, tuple) or type(item).__name__ == "Batch" for item in items):
+        return Samples(batches=tuple(items))
+    kinds = sorted({type(item).__name__ for item in items})
+    raise _unknown(f"items of {', '.join(kinds)}", where)
+
+
+def _from_array(array: Tensor) -> Samples:
+    if array.ndim == 1 and not array.is_floating_point() and len(array):
+        return Samples(labels=tuple(int(value) for value in array))
+    if array.ndim < 2 or not array.is_floating_point() or not len(array):
+        shape = list(array.shape)
+        raise _unknown(f"an array of {array.dtype} and shape {shape}", "calibration_data")
+    return Samples(clean=array.float())
+
+
+def _from_path(path: Path) -> Samples:
+    if path.is_dir():
+        return _from_folder(path)
+    try:
+        if path.suffix == ".npy":
+            return _from_array(torch.from_numpy(np.load(path, allow_pickle=False)))
+        if path.suffix in (".txt", ".jsonl"):
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            if path.suffix == ".txt":
+                return _from_items(lines, str(path))
+            items = [_jsonl_item(line, number, path) for number, line in enumerate(lines, 1)]
+            return _from_items(items, str(path))
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(
+            f"{path}: calibration data cannot be read: {error}", path=str(path)
+        ) from error
+    if not path.exists():
+        raise ConfigurationError(f"{path}: no such calibration data", path=str(path))
+    raise _unknown(f"a file with the ending {path.suffix!r}", str(path))
+
+
+def _jsonl_item(line: str, number: int, path: Path) -> Any:
+    item = json.loads(line)
+    if isinstance(item, Mapping):
+        found = [item[key] for key in _KEYS if key in item]
+        if not found:
+            raise ConfigurationError(
+                f"{path}, line {number}: expected one of the keys {', '.join(_KEYS)}",
+                path=str(path),
+            )
+        return found[0]
+    return item
+
+
+def _from_folder(folder: Path) -> Samples:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    images = tuple(path for path in files if path.suffix.lower() in _IMAGES)
+    sounds = tuple(path for path in files if path.suffix.lower() in _SOUNDS)
+    if bool(images) == bool(sounds):
+        found = "both" if images else "neither"
+        raise ConfigurationError(
+            f"{folder}: expected a folder of images or of .wav files, found {found}",
+            path=str(folder),
+        )
+    return Samples(images=images, sounds=sounds)
+
+
+def _unknown(found: str, where: str) -> ConfigurationError:
+    return ConfigurationError(f"{where}: expected {_ACCEPTED}; found {found}")
