@@ -1,4 +1,4 @@
-"""calibrate(): any torch module runs, and what enters its layers is summed in the weight's order."""
+"""calibrate(): any torch module runs, and what enters its layers is summed in weight order."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import typer
 from arrow_quant_v2._native import __version__
 from arrow_quant_v2.cli._run import enable_debug
 from arrow_quant_v2.cli.batch import batch
+from arrow_quant_v2.cli.calibrate import calibrate
 from arrow_quant_v2.cli.config import config
 from arrow_quant_v2.cli.export import export
 from arrow_quant_v2.cli.info import info
@@ -24,7 +25,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for function in (quantize, batch, plan, inspect, validate, export, config, migrate, info):
+COMMANDS = (
+    quantize,
+    batch,
+    plan,
+    calibrate,
+    inspect,
+    validate,
+    export,
+    config,
+    migrate,
+    info,
+)
+for function in COMMANDS:
     app.command()(function)
 
 
