@@ -40,14 +40,19 @@ def checked_config(config: DiffusionQuantConfig | None) -> DiffusionQuantConfig:
     return DiffusionQuantConfig(**config.model_dump())
 
 
-def path_bytes(path: StrPath, what: str) -> bytes:
-    """`path` as the engine takes it; `what` names it in an error."""
+def checked_path(path: StrPath, what: str) -> str:
+    """`path` as text; `what` names it in an error."""
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError(f"{what}: expected str or os.PathLike[str], found {type(text).__name__}")
     if not text or "\0" in text:
         raise ConfigurationError(f"{what}: expected a path, found {text!r}")
-    return os.fsencode(text)
+    return text
+
+
+def path_bytes(path: StrPath, what: str) -> bytes:
+    """`path` as the engine takes it; `what` names it in an error."""
+    return os.fsencode(checked_path(path, what))
 
 
 def engine_method(method: str) -> str:

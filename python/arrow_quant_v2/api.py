@@ -11,6 +11,7 @@ from arrow_quant_v2._engine import (
     ProgressCallback,
     StrPath,
     checked_config,
+    checked_path,
     path_bytes,
     quantize_options,
 )
@@ -27,6 +28,7 @@ from arrow_quant_v2.result import (
     validation_result,
 )
 from arrow_quant_v2.tensors import QuantizedTensor
+from arrow_quant_v2.torch_files import readable_model
 
 __all__ = ["ArrowQuantV2"]
 
@@ -43,12 +45,14 @@ def quantize_files(
     progress_callback: ProgressCallback | None = None,
 ) -> QuantizationResult:
     """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced."""
-    report = core.quantize_model(
-        path_bytes(model_path, "model_path"),
-        path_bytes(output_path, "output_path"),
-        quantize_options(config, overwrite=overwrite),
-        progress_callback,
-    )
+    output = path_bytes(output_path, "output_path")
+    with readable_model(checked_path(model_path, "model_path"), output=output_path) as model:
+        report = core.quantize_model(
+            path_bytes(model, "model_path"),
+            output,
+            quantize_options(config, overwrite=overwrite),
+            progress_callback,
+        )
     return quantization_result(report, config)
 
 
@@ -94,7 +98,8 @@ class ArrowQuantV2:
         Parameters
         ----------
         model_path
-            A diffusers pipeline, a component directory, or a safetensors file.
+            A diffusers pipeline, a component directory, or a weight file: safetensors, or a state
+            dict that torch saved, which is read without running anything in it.
         output_path
             Directory to create; an artefact of ours at that path is replaced, in one step.
         config
@@ -247,12 +252,14 @@ class ArrowQuantV2:
         """
         settings = {} if min_accuracy is None else {"min_accuracy": min_accuracy}
         wanted = DiffusionQuantConfig(num_threads=num_threads, **settings)  # type: ignore[arg-type]
-        report = core.validate_artefact(
-            path_bytes(original_path, "original_path"),
-            path_bytes(quantized_path, "quantized_path"),
-            wanted.num_threads,
-            progress_callback,
-        )
+        quantized = path_bytes(quantized_path, "quantized_path")
+        with readable_model(checked_path(original_path, "original_path")) as original:
+            report = core.validate_artefact(
+                path_bytes(original, "original_path"),
+                quantized,
+                wanted.num_threads,
+                progress_callback,
+            )
         if min_accuracy is not None:
             threshold = wanted.min_accuracy
         elif config is not None:

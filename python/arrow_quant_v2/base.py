@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from arrow_quant_v2._engine import ProgressCallback, path_bytes, plan_options
+from arrow_quant_v2._engine import ProgressCallback, checked_path, path_bytes, plan_options
 from arrow_quant_v2._native import core
 from arrow_quant_v2.arrays import PlainArray, plain_array
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.dtypes import FLOAT_NAMES
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.tensors import QuantizedTensor
+from arrow_quant_v2.torch_files import readable_model
 
 __all__ = ["quantize_array", "quantize_arrays", "quantize_file"]
 
@@ -57,18 +58,19 @@ def quantize_file(
     config: DiffusionQuantConfig,
     progress_callback: ProgressCallback | None = None,
 ) -> dict[str, QuantizedTensor]:
-    """Quantize the tensors of a safetensors file, or of a directory with such files."""
-    model = core.SourceModel(path_bytes(path, "weights"))
-    several = len({tensor.component for tensor in model.tensors}) > 1
+    """Quantize the tensors of a weight file, or of a directory with such files."""
+    with readable_model(checked_path(path, "weights")) as readable:
+        model = core.SourceModel(path_bytes(readable, "weights"))
+        several = len({tensor.component for tensor in model.tensors}) > 1
 
-    def arrays() -> Iterator[tuple[str, PlainArray]]:
-        for tensor in model.tensors:
-            data = np.empty(tensor.nbytes, np.uint8)
-            model.read(tensor, data)
-            name = f"{tensor.component}/{tensor.name}" if several else tensor.name
-            yield name, PlainArray(data, tensor.dtype, tuple(tensor.shape))
+        def arrays() -> Iterator[tuple[str, PlainArray]]:
+            for tensor in model.tensors:
+                data = np.empty(tensor.nbytes, np.uint8)
+                model.read(tensor, data)
+                name = f"{tensor.component}/{tensor.name}" if several else tensor.name
+                yield name, PlainArray(data, tensor.dtype, tuple(tensor.shape))
 
-    return _quantize_all(arrays(), len(model.tensors), config, progress_callback)
+        return _quantize_all(arrays(), len(model.tensors), config, progress_callback)
 
 
 def _quantize_all(

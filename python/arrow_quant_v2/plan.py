@@ -7,10 +7,11 @@ import math
 import os
 from dataclasses import asdict, dataclass
 
-from arrow_quant_v2._engine import checked_config, path_bytes, plan_options
+from arrow_quant_v2._engine import checked_config, checked_path, path_bytes, plan_options
 from arrow_quant_v2._native import core
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.result import method_warnings, strategy
+from arrow_quant_v2.torch_files import readable_model
 
 __all__ = ["ModelPlan", "PlannedTensor", "plan_model"]
 
@@ -65,7 +66,8 @@ def plan_model(
 ) -> ModelPlan:
     """Read the headers of a model and decide what would happen to it. Writes nothing."""
     config = checked_config(config)
-    plan = core.plan_model(path_bytes(model_path, "model_path"), plan_options(config))
+    with readable_model(checked_path(model_path, "model_path"), headers_only=True) as model:
+        plan = core.plan_model(path_bytes(model, "model_path"), plan_options(config))
     tensors = tuple(_planned(tensor) for tensor in plan.tensors)
     quantized = [tensor for tensor in tensors if tensor.bit_width is not None]
     weights = sum(math.prod(tensor.shape) for tensor in quantized)

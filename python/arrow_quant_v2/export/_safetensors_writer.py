@@ -41,6 +41,11 @@ class SafetensorsWriter:
         while data:
             data = data[self._file.write(data) or 0 :]
 
+    def skip_rest(self) -> None:
+        """Leave what has not been written as a hole: it reads as zeros and takes no space."""
+        self._file.truncate(self._file.tell() + self._left)
+        self._left = 0
+
     def __enter__(self) -> SafetensorsWriter:
         return self
 
