@@ -126,6 +126,12 @@ ARROW_QUANT_API void unpack(const QuantizedTensor& tensor, std::span<uint8_t> ou
 ARROW_QUANT_API void expand_int8(const QuantizedTensor& tensor, std::span<int8_t> out,
                                  std::span<float> row_scales);
 
+/// The same two for memory that somebody else owns. Raises kShapeMismatch where sizes disagree.
+ARROW_QUANT_API void dequantize(const PackedWeightView& weight, std::span<float> out,
+                                int num_threads);
+ARROW_QUANT_API void expand_int8(const PackedWeightView& weight, std::span<int8_t> out,
+                                 int num_threads);
+
 /// What this build is and runs on.
 struct BuildInfo {
   std::string version;

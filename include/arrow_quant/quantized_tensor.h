@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -135,6 +136,25 @@ inline uint64_t columns_per_factor(const QuantizedTensorInfo& info, uint64_t fac
 struct QuantizedTensor {
   QuantizedTensorInfo info;
   std::vector<QuantizedChunk> chunks;  ///< in row order, together all rows
+};
+
+/// A packed weight in memory that somebody else owns, such as the buffers of a torch module. The
+/// sizes of the spans are those of QuantizedChunk, over all rows.
+struct PackedWeightView {
+  /// Rows from row_begin to the next chunk's share these numbers.
+  struct Chunk {
+    uint64_t row_begin = 0;
+    float tensor_scale = 1.0F;
+    int8_t offset_unit = 0;
+  };
+
+  AffineSpec spec;
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  std::span<const uint8_t> codes;
+  std::span<const uint8_t> params;
+  std::span<const uint16_t> row_scales;  ///< fp16 bits; empty for fp16 parameters
+  std::span<const Chunk> chunks;         ///< in row order, the first at row 0
 };
 
 }  // namespace arrow_quant

@@ -1,5 +1,10 @@
 """Quantize diffusion models to small, self-contained, queryable Parquet artefacts."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from arrow_quant_v2._native import __version__
 from arrow_quant_v2.aio import AsyncArrowQuantV2
 from arrow_quant_v2.api import ArrowQuantV2
@@ -20,6 +25,9 @@ from arrow_quant_v2.export import export_safetensors
 from arrow_quant_v2.plan import ModelPlan, PlannedTensor
 from arrow_quant_v2.result import QuantizationResult, TensorResult, ValidationResult
 from arrow_quant_v2.tensors import QuantizedTensor, TimeGroup
+
+if TYPE_CHECKING:
+    from arrow_quant_v2.torch import load_quantized
 
 __all__ = [
     "PROFILES",
@@ -47,5 +55,22 @@ __all__ = [
     "ValidationResult",
     "__version__",
     "export_safetensors",
+    "load_quantized",
     "open_quantized",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is first used."""
+    if name not in ("load_quantized", "torch"):
+        raise AttributeError(f"module 'arrow_quant_v2' has no attribute {name!r}")
+    try:
+        package = importlib.import_module("arrow_quant_v2.torch")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            f"arrow_quant_v2.{name} needs torch. "
+            "Install it with: pip install 'arrow-quant-v2[models]'"
+        ) from error
+    return package if name == "torch" else getattr(package, name)

@@ -1,0 +1,94 @@
+"""Parameters of a layer that depend on the diffusion time: input scales, output corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from arrow_quant_v2.torch.timestep import Clock
+
+__all__ = ["TimeParameters"]
+
+
+class TimeParameters(nn.Module):
+    """Time groups of one layer. Which group applies is looked up by the clock of the model.
+
+    Buffers hold float32 bits as int32, so that no change of dtype touches them: ``edges`` (the end
+    of every group but the last), ``scales``, and ``output_scale`` and ``output_bias``, which are
+    ``[groups, rows]`` or absent.
+    """
+
+    edges: Tensor
+    scales: Tensor
+    output_scale: Tensor | None
+    output_bias: Tensor | None
+
+    def __init__(self, groups: Sequence[Any], clock: Clock) -> None:
+        super().__init__()
+        ordered = sorted(groups, key=lambda group: group.begin)
+        self.clock = clock
+        self.register_buffer("edges", _bits([group.end for group in ordered[:-1]]))
+        self.register_buffer("scales", _bits([group.activation_scale for group in ordered]))
+        for name in ("output_scale", "output_bias"):
+            rows = [getattr(group, name) for group in ordered]
+            missing = any(row is None for row in rows)
+            self.register_buffer(name, None if missing else _bits(np.stack(rows)))
+
+    def activation_scale(self, x: Tensor) -> Tensor:
+        """Scale of the group of this call: ``[]``, or one a sample as ``[batch, 1, ...]``."""
+        return _for_samples(_floats(self.scales)[self._group(x)], x)
+
+    def corrected(self, y: Tensor, channel_dim: int) -> Tensor:
+        """`y` with the output correction of its group."""
+        if self.output_scale is None and self.output_bias is None:
+            return y
+        group = self._group(y)
+        channels = [1] * (-1 - channel_dim)
+        if self.output_scale is not None:
+            y = y * _rows(_floats(self.output_scale)[group], y, channels)
+        if self.output_bias is not None:
+            y = y + _rows(_floats(self.output_bias)[group], y, channels)
+        return y
+
+    def _group(self, like: Tensor) -> Tensor:
+        t = self.clock.now().to(like.device)
+        return torch.bucketize(t, _floats(self.edges), right=True)
+
+
+def _rows(values: Tensor, y: Tensor, trailing: list[int]) -> Tensor:
+    """Numbers ``[rows]`` or ``[batch, rows]``, shaped to broadcast to `y`."""
+    values = values.to(y.dtype)
+    if values.dim() == 1:
+        return values.view(-1, *trailing)
+    values = _repeated(values, y)
+    between = [1] * (y.dim() - 2 - len(trailing))
+    return values.view(values.shape[0], *between, values.shape[1], *trailing)
+
+
+def _for_samples(values: Tensor, x: Tensor) -> Tensor:
+    if values.dim() == 0:
+        return values
+    return _repeated(values, x).view(-1, *[1] * (x.dim() - 1))
+
+
+def _repeated(values: Tensor, x: Tensor) -> Tensor:
+    """One row for each sample of `x`, whose batch may hold several parts of each sample."""
+    if values.shape[0] == x.shape[0]:
+        return values
+    if x.shape[0] % values.shape[0]:
+        raise RuntimeError(
+            f"{values.shape[0]} timesteps for a batch of {x.shape[0]}: expected one a sample"
+        )
+    return values.repeat_interleave(x.shape[0] // values.shape[0], dim=0)
+
+
+def _bits(values: Any) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32).view(np.int32).copy())
+
+
+def _floats(bits: Tensor) -> Tensor:
+    return bits.view(torch.float32)

@@ -1,0 +1,111 @@
+"""The diffusion time that layers choose their time-dependent parameters by.
+
+Every loaded model has one :class:`Clock`. A hook on the denoiser reads the timestep of each call
+from its arguments; ``with timestep(t):`` sets it for modules whose arguments nobody can know.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arrow_quant_v2.errors import ConfigurationError
+
+__all__ = ["Clock", "timestep"]
+
+#: Arguments of denoisers that hold the timestep, in the order they are looked for.
+_ARGUMENTS = ("timestep", "timesteps", "t", "time", "sigma")
+
+_forced: list[Tensor] = []
+
+
+@contextmanager
+def timestep(t: float | Tensor) -> Iterator[None]:
+    """Set the diffusion time of every quantized layer that runs in the body.
+
+    Parameters
+    ----------
+    t
+        One number, or a tensor ``[batch]`` with one for each sample. For text and code models the
+        share of masked tokens.
+
+    Examples
+    --------
+    >>> import arrow_quant_v2.torch
+    >>> with arrow_quant_v2.torch.timestep(500):  # doctest: +SKIP
+    ...     noise = module(x)
+    """
+    _forced.append(_as_tensor(t))
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+class Clock:
+    """The time of the call that a model is in.
+
+    Attributes
+    ----------
+    value
+        float32 ``[]`` or ``[batch]``, or None before the first call.
+    mask_token_id
+        Token that stands for a hidden one, for models that are driven by token ids.
+    """
+
+    def __init__(self, mask_token_id: int | None = None) -> None:
+        self.value: Tensor | None = None
+        self.mask_token_id = mask_token_id
+
+    def now(self) -> Tensor:
+        """Give the time of this call.
+
+        Raises
+        ------
+        ConfigurationError
+            Nobody has set it.
+        """
+        if _forced:
+            return _forced[-1]
+        if self.value is None:
+            raise ConfigurationError(
+                "static activation scales depend on the diffusion timestep, which is not known",
+                hint="Call the model inside `with arrow_quant_v2.torch.timestep(t):`.",
+            )
+        return self.value
+
+    def watch(self, denoiser: nn.Module) -> None:
+        """Read the time of each call of `denoiser` from its arguments."""
+        denoiser.register_forward_pre_hook(self._read, with_kwargs=True)
+
+    def _read(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        arguments = _bound(module, args, kwargs)
+        for name in _ARGUMENTS:
+            if arguments.get(name) is not None:
+                self.value = _as_tensor(arguments[name])
+                return
+        ids = arguments.get("input_ids")
+        if self.mask_token_id is not None and isinstance(ids, Tensor):
+            self.value = (ids == self.mask_token_id).to(torch.float32).mean(dim=-1)
+
+
+def _bound(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Arguments of ``module.forward`` by name."""
+    if not args:
+        return kwargs
+    names = list(inspect.signature(module.forward).parameters)
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _as_tensor(t: float | Tensor) -> Tensor:
+    value = torch.as_tensor(t, dtype=torch.float32).detach()
+    if value.dim() > 1:
+        value = value.flatten(1)[:, 0]
+    return value

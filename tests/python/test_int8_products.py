@@ -1,0 +1,124 @@
+"""Int8 products: exact integers inside, both scales outside, whatever the layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from quantized_layers import FORMATS, LAYERS, pair, relative_error  # noqa: E402
+
+from arrow_quant_v2.torch import Execution  # noqa: E402
+from arrow_quant_v2.torch.activations import TimeParameters  # noqa: E402
+from arrow_quant_v2.torch.timestep import Clock, timestep  # noqa: E402
+
+nn = torch.nn
+
+#: Layers that have an int8 product, and formats that have an int8 form.
+KINDS = [kind for kind in LAYERS if "transposed" not in kind and "reflect" not in kind]
+INT8_FORMATS = [(bits, encoding) for bits, encoding in FORMATS if encoding != "fp16"]
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_every_time() -> None:
+    torch.manual_seed(0)
+
+
+def rounded(x: Any, dims: tuple[int, ...], scale: Any = None) -> Any:
+    """The input as int8 activations stand for it, in float64."""
+    if scale is None:
+        scale = x.abs().amax(dim=dims, keepdim=True) / 127
+    return (x / scale).round().clamp(-127, 127).double() * scale.double()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("bits", "encoding"), INT8_FORMATS)
+def test_the_only_error_is_the_rounding_of_the_input(
+    kind: str, bits: int, encoding: str, keep: bool
+) -> None:
+    layer, x = LAYERS[kind]()
+    packed, twin = pair(layer, bits, encoding, Execution("dynamic", keep))
+    dims = (-1,) if isinstance(layer, nn.Linear) else tuple(range(1, x.dim()))
+    expected = twin.double()(rounded(x, dims))
+    assert relative_error(packed(x), expected) < 1e-6
+    half = x.to(torch.bfloat16)
+    expected = twin(rounded(half.float(), dims))
+    assert relative_error(packed(half), expected) < 1e-2
+
+
+def test_samples_do_not_influence_each_other() -> None:
+    conv, _ = pair(nn.Conv2d(6, 8, 3), execution=Execution("dynamic", True))
+    x = torch.randn(3, 6, 9, 9) * torch.tensor([1.0, 100.0, 1e-3]).view(3, 1, 1, 1)
+    together = conv(x)
+    for i in range(3):
+        assert torch.equal(conv(x[i : i + 1]), together[i : i + 1])
+
+
+def test_all_zero_tokens_give_the_bias() -> None:
+    linear, _ = pair(nn.Linear(64, 8), execution=Execution("dynamic", True))
+    assert torch.equal(linear(torch.zeros(2, 64)), linear.bias.expand(2, 8))
+
+
+def test_fp16_parameters_have_no_int8_form_and_stay_weight_only() -> None:
+    linear, twin = pair(nn.Linear(64, 8), 4, "fp16", Execution("dynamic", True))
+    assert linear.activation == "none"
+    x = torch.randn(2, 64)
+    assert relative_error(linear(x), twin(x)) < 1e-6
+
+
+class Group:
+    """A time group as the artefact gives it."""
+
+    def __init__(self, begin: float, end: float, scale: float, gain: Any = None) -> None:
+        self.begin, self.end, self.activation_scale = begin, end, scale
+        self.activation_zero = 0.0
+        self.output_scale = gain
+        self.output_bias = None if gain is None else gain * 0.5
+
+
+def static_linear(groups: list[Group]) -> tuple[Any, Any]:
+    packed, twin = pair(nn.Linear(64, 8, bias=False), execution=Execution("static", True))
+    packed.time_parameters = TimeParameters(groups, Clock())
+    return packed, twin.double()
+
+
+def test_static_scales_follow_the_diffusion_time() -> None:
+    packed, twin = static_linear([Group(500, 1000, 0.05), Group(0, 500, 0.01)])
+    x = torch.randn(4, 3, 64)
+    for t, scale in ((0, 0.01), (499.9, 0.01), (500, 0.05), (999, 0.05), (5000, 0.05)):
+        with timestep(t):
+            expected = twin(rounded(x, (-1,), torch.tensor(scale)))
+            assert relative_error(packed(x), expected) < 1e-6
+
+
+def test_each_sample_of_a_batch_may_be_at_its_own_time() -> None:
+    packed, twin = static_linear([Group(0, 500, 0.01), Group(500, 1000, 0.05)])
+    x = torch.randn(4, 3, 64)
+    scale = torch.tensor([0.05, 0.05, 0.01, 0.01]).view(4, 1, 1)
+    with timestep(torch.tensor([900.0, 10.0])):  # two samples, two parts of each
+        found = packed(x)
+    assert relative_error(found, twin(rounded(x, (-1,), scale))) < 1e-6
+    with timestep(torch.tensor([1.0, 2.0, 3.0])), pytest.raises(RuntimeError, match="one a sample"):
+        packed(x)
+
+
+def test_output_corrections_follow_the_diffusion_time() -> None:
+    gains = torch.linspace(0.5, 2.0, 8).numpy()
+    packed, twin = static_linear([Group(0, 500, 0.02, gains), Group(500, 1000, 0.02, 2 * gains)])
+    x = torch.randn(2, 64)
+    plain = twin(rounded(x, (-1,), torch.tensor(0.02)))
+    gain = torch.from_numpy(gains).double()
+    with timestep(600):
+        assert relative_error(packed(x), plain * 2 * gain + gain) < 1e-6
+    with timestep(torch.tensor([600.0, 100.0])):
+        factor = torch.tensor([[2.0], [1.0]]).double() * gain
+        assert relative_error(packed(x), plain * factor + factor / 2) < 1e-6
+
+
+def test_static_scales_without_a_time_are_an_error() -> None:
+    packed, _ = static_linear([Group(0, 500, 0.01), Group(500, 1000, 0.05)])
+    with pytest.raises(ValueError, match="which is not known"):
+        packed(torch.randn(2, 64))
