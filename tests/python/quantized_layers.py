@@ -68,5 +68,5 @@ def pair(
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     assert found.shape == expected.shape
-    difference = (found.double() - expected.double()).norm()
-    return float(difference / expected.double().norm().clamp_min(1e-30))
+    expected = expected.detach().double()
+    return float((found.detach().double() - expected).norm() / expected.norm().clamp_min(1e-30))

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from quantized_layers import FORMATS, LAYERS, pair, relative_error  # noqa: E402
 
+from arrow_quant_v2 import TimeGroup  # noqa: E402
 from arrow_quant_v2.torch import Execution  # noqa: E402
 from arrow_quant_v2.torch.activations import TimeParameters  # noqa: E402
 from arrow_quant_v2.torch.timestep import Clock, timestep  # noqa: E402
@@ -69,24 +70,18 @@ def test_fp16_parameters_have_no_int8_form_and_stay_weight_only() -> None:
     assert relative_error(linear(x), twin(x)) < 1e-6
 
 
-class Group:
-    """A time group as the artefact gives it."""
-
-    def __init__(self, begin: float, end: float, scale: float, gain: Any = None) -> None:
-        self.begin, self.end, self.activation_scale = begin, end, scale
-        self.activation_zero = 0.0
-        self.output_scale = gain
-        self.output_bias = None if gain is None else gain * 0.5
+def group(begin: float, end: float, scale: float, gain: Any = None, zero: float = 0.0) -> TimeGroup:
+    return TimeGroup(begin, end, scale, zero, gain, None if gain is None else gain * 0.5)
 
 
-def static_linear(groups: list[Group]) -> tuple[Any, Any]:
+def static_linear(groups: list[TimeGroup]) -> tuple[Any, Any]:
     packed, twin = pair(nn.Linear(64, 8, bias=False), execution=Execution("static", True))
     packed.time_parameters = TimeParameters(groups, Clock())
     return packed, twin.double()
 
 
 def test_static_scales_follow_the_diffusion_time() -> None:
-    packed, twin = static_linear([Group(500, 1000, 0.05), Group(0, 500, 0.01)])
+    packed, twin = static_linear([group(0, 400, 0.01), group(600, 1000, 0.05)])
     x = torch.randn(4, 3, 64)
     for t, scale in ((0, 0.01), (499.9, 0.01), (500, 0.05), (999, 0.05), (5000, 0.05)):
         with timestep(t):
@@ -95,7 +90,7 @@ def test_static_scales_follow_the_diffusion_time() -> None:
 
 
 def test_each_sample_of_a_batch_may_be_at_its_own_time() -> None:
-    packed, twin = static_linear([Group(0, 500, 0.01), Group(500, 1000, 0.05)])
+    packed, twin = static_linear([group(0, 500, 0.01), group(500, 1000, 0.05)])
     x = torch.randn(4, 3, 64)
     scale = torch.tensor([0.05, 0.05, 0.01, 0.01]).view(4, 1, 1)
     with timestep(torch.tensor([900.0, 10.0])):  # two samples, two parts of each
@@ -107,7 +102,7 @@ def test_each_sample_of_a_batch_may_be_at_its_own_time() -> None:
 
 def test_output_corrections_follow_the_diffusion_time() -> None:
     gains = torch.linspace(0.5, 2.0, 8).numpy()
-    packed, twin = static_linear([Group(0, 500, 0.02, gains), Group(500, 1000, 0.02, 2 * gains)])
+    packed, twin = static_linear([group(0, 500, 0.02, gains), group(500, 1000, 0.02, 2 * gains)])
     x = torch.randn(2, 64)
     plain = twin(rounded(x, (-1,), torch.tensor(0.02)))
     gain = torch.from_numpy(gains).double()
@@ -119,6 +114,22 @@ def test_output_corrections_follow_the_diffusion_time() -> None:
 
 
 def test_static_scales_without_a_time_are_an_error() -> None:
-    packed, _ = static_linear([Group(0, 500, 0.01), Group(500, 1000, 0.05)])
+    packed, _ = static_linear([group(0, 500, 0.01), group(500, 1000, 0.05)])
     with pytest.raises(ValueError, match="which is not known"):
         packed(torch.randn(2, 64))
+
+
+def test_codes_with_a_zero_point_stand_for_what_they_say() -> None:
+    packed, twin = static_linear([group(0, 1000, 0.02, zero=-100.0)])
+    x = torch.rand(4, 64) * 6 - 0.5  # a range that symmetric codes of this scale would cut off
+    code = ((x / 0.02).round() - 100).clamp(-128, 127)
+    with timestep(3):
+        assert relative_error(packed(x), twin((code + 100).double() * 0.02)) < 1e-6
+
+
+def test_groups_without_scales_correct_outputs_and_leave_inputs_dynamic() -> None:
+    packed, twin = static_linear([group(0, 1000, 0.0, torch.ones(8).numpy())])
+    assert packed.activation == "dynamic"
+    x = torch.randn(4, 64)
+    with timestep(3):
+        assert relative_error(packed(x), twin(rounded(x, (-1,))) + 0.5) < 1e-6

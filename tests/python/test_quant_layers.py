@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_a_bad_number_spoils_its_own_token_and_no_other(bad: float, keep: bool) 
 
 def test_inputs_that_do_not_fit_are_refused_with_what_was_expected() -> None:
     packed, _ = pair(nn.Linear(75, 40))
-    with pytest.raises(TypeError, match="expected floating-point input"):
+    with pytest.raises(TypeError, match="expected floating point"):
         packed(torch.ones(2, 75, dtype=torch.int64))
     with pytest.raises(RuntimeError, match=r"expected input \[\.\.\., 75\], found \(2, 74\)"):
         packed(torch.ones(2, 74))
@@ -237,3 +238,21 @@ def test_torch_functions_take_a_packed_weight_for_a_weight() -> None:
     x = torch.randn(3, 75)
     found = nn.functional.linear(x, packed.weight, packed.bias)
     assert relative_error(found, twin(x)) < 1e-6
+
+
+@pytest.mark.parametrize("activation", ["none", "dynamic"])
+@pytest.mark.parametrize("kind", ["linear", "conv1d", "conv2d", "conv2d strided", "conv3d"])
+def test_equalized_weights_meet_divided_inputs(kind: str, activation: str) -> None:
+    layer, x = LAYERS[kind]()
+    channels = layer.weight.shape[1]
+    factors = torch.linspace(0.25, 4.0, channels)
+    shaped = factors.view(1, -1, *[1] * (layer.weight.dim() - 2))
+    packed, twin = pair(layer, 8, "row", Execution(activation))
+    twin.weight.div_(shaped)  # what the codes mean when the input is divided
+    fmt = dataclasses.replace(packed.weight.fmt, equalized=channels)
+    buffers = {**dict(packed.weight.named_buffers()), "equalization": factors.view(torch.int32)}
+    packed.weight = PackedWeight(fmt, buffers)
+    assert relative_error(packed.weight.dequantize(), twin.weight) < 1e-6
+    assert relative_error(packed(x), twin(x)) < (1e-6 if activation == "none" else 0.02)
+    packed.to(torch.bfloat16).float()
+    assert torch.equal(packed.weight.factors(torch.float32), factors)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from arrow_quant_v2.tensors import TimeGroup
 from arrow_quant_v2.torch.timestep import Clock
 
 __all__ = ["TimeParameters"]
@@ -17,30 +19,53 @@ __all__ = ["TimeParameters"]
 class TimeParameters(nn.Module):
     """Time groups of one layer. Which group applies is looked up by the clock of the model.
 
-    Buffers hold float32 bits as int32, so that no change of dtype touches them: ``edges`` (the end
-    of every group but the last), ``scales``, and ``output_scale`` and ``output_bias``, which are
-    ``[groups, rows]`` or absent.
+    Buffers hold float32 bits as int32, so that no change of dtype touches them: ``edges`` between
+    groups, ``scales`` and ``zeros`` (absent where all are 0) of static int8 inputs, and
+    ``output_scale`` and ``output_bias``, which are ``[groups, rows]`` or absent.
     """
 
     edges: Tensor
-    scales: Tensor
+    scales: Tensor | None
+    zeros: Tensor | None
     output_scale: Tensor | None
     output_bias: Tensor | None
 
-    def __init__(self, groups: Sequence[Any], clock: Clock) -> None:
+    def __init__(self, groups: Sequence[TimeGroup], clock: Clock) -> None:
         super().__init__()
-        ordered = sorted(groups, key=lambda group: group.begin)
         self.clock = clock
-        self.register_buffer("edges", _bits([group.end for group in ordered[:-1]]))
-        self.register_buffer("scales", _bits([group.activation_scale for group in ordered]))
+        # A time between two groups belongs to the nearer one.
+        self.register_buffer("edges", _bits([(a.end + b.begin) / 2 for a, b in pairwise(groups)]))
+        scales = [group.activation_scale for group in groups]
+        zeros = [group.activation_zero for group in groups]
+        self.register_buffer("scales", _bits(scales) if all(scales) else None)
+        self.register_buffer("zeros", _bits(zeros) if any(zeros) else None)
         for name in ("output_scale", "output_bias"):
-            rows = [getattr(group, name) for group in ordered]
+            rows = [getattr(group, name) for group in groups]
             missing = any(row is None for row in rows)
             self.register_buffer(name, None if missing else _bits(np.stack(rows)))
 
+    @property
+    def has_scales(self) -> bool:
+        """Whether there are static scales for inputs."""
+        return self.scales is not None
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether a code of 0 is an input of 0 in every group."""
+        return self.zeros is None
+
     def activation_scale(self, x: Tensor) -> Tensor:
         """Scale of the group of this call: ``[]``, or one a sample as ``[batch, 1, ...]``."""
+        assert self.scales is not None
         return _for_samples(_floats(self.scales)[self._group(x)], x)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """`x` as static int8 codes with a zero point stand for it."""
+        assert self.zeros is not None
+        scale = self.activation_scale(x)
+        zero = _for_samples(_floats(self.zeros)[self._group(x)], x)
+        code = ((x / scale).round() + zero).clamp(-128, 127)
+        return ((code - zero) * scale).to(x.dtype)
 
     def corrected(self, y: Tensor, channel_dim: int) -> Tensor:
         """`y` with the output correction of its group."""

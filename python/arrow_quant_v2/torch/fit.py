@@ -84,7 +84,7 @@ def _replace(
     new = quantized_layer(old, weight, execution)
     if new is None:
         return False
-    groups = getattr(tensor, "time_groups", ())
+    groups = tensor.time_groups
     if groups and clock is not None and hasattr(new, "time_parameters"):
         new.time_parameters = TimeParameters(groups, clock)
     new.train(old.training)

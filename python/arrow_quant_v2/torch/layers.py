@@ -68,17 +68,18 @@ class _QuantLayer(nn.Module):
         """How this layer treats its input: weights without an int8 form stay weight-only."""
         if not self.weight.fmt.has_int8_form:
             return "none"
-        if self.execution.activation == "static" and self.time_parameters is None:
+        time = self.time_parameters
+        if self.execution.activation == "static" and (time is None or not time.has_scales):
             return "dynamic"
         return self.execution.activation
 
     def _input(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
-            raise TypeError(f"{self._name()}: expected floating-point input, found {x.dtype}")
+            raise TypeError(f"{type(self).__name__}: expected floating point, found {x.dtype}")
         if x.device != self.weight.codes.device:
             raise RuntimeError(
-                f"{self._name()}: input is on {x.device}, the weight on {self.weight.device}. "
-                "Move one of them with .to()."
+                f"{type(self).__name__}: input is on {x.device}, the weight on "
+                f"{self.weight.device}. Move one of them with .to()."
             )
         if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
             x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -92,19 +93,22 @@ class _QuantLayer(nn.Module):
     def _bias(self, x: Tensor) -> Tensor | None:
         return None if self.bias is None else self.bias.to(x.dtype)
 
-    def _scale(self, x: Tensor) -> Tensor | None:
-        """Static scales of this call, or None for dynamic ones."""
-        if self.activation != "static" or self.time_parameters is None:
-            return None
-        return self.time_parameters.activation_scale(x)
+    def _rounded(self, x: Tensor) -> tuple[Tensor, str, Tensor | None]:
+        """The input, what remains to be done with it, and its static scales if it has any.
+
+        Static codes with a zero point become floats here: the int8 products have none.
+        """
+        activation, time = self.activation, self.time_parameters
+        if activation != "static" or time is None:
+            return x, activation, None
+        if time.is_symmetric:
+            return x, activation, time.activation_scale(x)
+        return time.rounded(x), "none", None
 
     def _output(self, y: Tensor, channel_dim: int) -> Tensor:
         if self.time_parameters is None:
             return y
         return self.time_parameters.corrected(y, channel_dim)
-
-    def _name(self) -> str:
-        return type(self).__name__
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -129,12 +133,12 @@ class QuantLinear(_QuantLayer):
             raise RuntimeError(
                 f"QuantLinear: expected input [..., {self.in_features}], found {tuple(x.shape)}"
             )
-        x = self._input(x)
+        x, activation, scale = self._rounded(self._input(x))
         weight, bias = self.weight.arguments(), self._bias(x)
-        if self.activation == "none":
+        if activation == "none":
             y = ops.linear_weight_only(x, *weight, bias)
         else:
-            y = ops.linear_int8(x, *weight, bias, self._scale(x), self.execution.keep_int8)
+            y = ops.linear_int8(x, *weight, bias, scale, self.execution.keep_int8)
         return self._output(y, -1)
 
 
@@ -180,8 +184,8 @@ class _QuantConvNd(_QuantLayer):
         dims = (self.dims + 1, self.dims + 2)
         if x.dim() not in dims or x.shape[self.channel_dim] != self.in_channels:
             raise RuntimeError(
-                f"{self._name()}: expected input [batch, {self.in_channels}, *{self.dims} sizes], "
-                f"found {tuple(x.shape)}"
+                f"{type(self).__name__}: expected input [batch, {self.in_channels}, "
+                f"*{self.dims} sizes], found {tuple(x.shape)}"
             )
         return self._input(x)
 
@@ -190,8 +194,10 @@ class _QuantConv(_QuantConvNd):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
         x = self._checked(x)
+        unbatched = x.dim() == self.dims + 1
+        x, activation, scale = self._rounded(x.unsqueeze(0) if unbatched else x)
         x, padding = self._padded(x)
-        if self.activation == "none":
+        if activation == "none":
             y = _FUNCTIONS[self.dims](
                 x,
                 self.weight.stored(x.dtype),
@@ -202,21 +208,20 @@ class _QuantConv(_QuantConvNd):
                 self.groups,
             )
         else:
-            batched = x if x.dim() == self.dims + 2 else x.unsqueeze(0)
             y = ops.conv_int8(
-                batched,
+                x,
                 *self.weight.arguments(),
                 self.kernel_size,
                 self._bias(x),
-                self._scale(batched),
+                scale,
                 self.stride,
                 padding,
                 self.dilation,
                 self.groups,
                 self.execution.keep_int8,
             )
-            y = y if batched is x else y.squeeze(0)
-        return self._output(y, self.channel_dim)
+        y = self._output(y, self.channel_dim)
+        return y.squeeze(0) if unbatched else y
 
     def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """The input, padded here where the product cannot, and what is left to pad."""
@@ -266,7 +271,7 @@ class _QuantConvTranspose(_QuantConvNd):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve."""
         if output_size is not None:
-            raise ConfigurationError(f"{self._name()}: output_size is not supported")
+            raise ConfigurationError(f"{type(self).__name__}: output_size is not supported")
         x = self._checked(x)
         y = _TRANSPOSED[self.dims](
             x,
@@ -348,6 +353,8 @@ def quantized_layer(
         return QuantEmbedding(weight, layer.padding_idx)
     for kind, replacement in _BY_LAYER.items():
         if _computes_as(layer, kind):
+            if replacement.transposed and weight.fmt.equalized:
+                return None  # its columns are no input channels
             return replacement(
                 weight,
                 layer.bias,

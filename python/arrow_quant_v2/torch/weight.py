@@ -142,7 +142,7 @@ class PackedWeight(nn.Module):
         cls, tensor: QuantizedTensor, dtype: torch.dtype = torch.float32
     ) -> PackedWeight:
         """Take over a tensor of an artefact; its codes are not copied."""
-        factors = getattr(tensor, "equalization", None)
+        factors = tensor.equalization
         fmt = format_of(tensor)
         table = [[c.row_begin, _exponent(c.tensor_scale), c.offset_unit] for c in tensor.chunks]
         buffers = {
@@ -152,8 +152,7 @@ class PackedWeight(nn.Module):
             "chunks": torch.tensor(table, dtype=torch.int32).view(-1, 3),
         }
         if factors is not None:
-            bits = np.ascontiguousarray(factors, np.float32).view(np.int32)
-            buffers["equalization"] = torch.from_numpy(bits.copy())
+            buffers["equalization"] = torch.from_numpy(factors.view(np.int32).copy())
         return cls(fmt, buffers, dtype)
 
     @property
