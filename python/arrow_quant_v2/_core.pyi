@@ -626,6 +626,7 @@ class OldModel:
     def read_codes(self, tensor: OldTensor, out: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu')]) -> None: ...
 
     def read_parameters(self, tensor: OldTensor, scales: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], zero_points: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')]) -> None: ...
+
 def dequantize_packed(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, out: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None:
     """
     Reconstruct a weight from its buffers. A row of `chunks` is the first row, the binary exponent of the tensor scale, and the offset unit.

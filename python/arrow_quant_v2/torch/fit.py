@@ -79,6 +79,8 @@ def _replace(
     parent = model.get_submodule(path.rpartition(".")[0])
     if leaf != "weight" or not path or isinstance(parent, nn.MultiheadAttention):
         return False
+    if tensor.param_encoding is None:
+        return False  # of an old layout, which has no packed layers
     old = model.get_submodule(path)
     weight = PackedWeight.from_tensor(tensor, dtype or _source_dtype(tensor))
     new = quantized_layer(old, weight, execution)

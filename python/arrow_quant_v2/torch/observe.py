@@ -43,7 +43,7 @@ _attention = types.FunctionType(
 _attention.__kwdefaults__ = functional.multi_head_attention_forward.__kwdefaults__
 
 
-class _Watch(TorchFunctionMode):  # type: ignore[misc]
+class _Watch(TorchFunctionMode):
     def __init__(self, numbers: Mapping[int, int], on_call: OnCall) -> None:
         super().__init__()
         self._numbers = numbers
