@@ -2,6 +2,7 @@
 # is a checkout of one exact commit.
 include(FetchContent)
 find_package(Threads REQUIRED)
+find_package(OpenMP COMPONENTS CXX) # of the compiler; without it the run time uses one thread
 
 # --- Arrow and Parquet --------------------------------------------------------------------------
 # The Python extension must share the pyarrow wheel's libraries. A plain C++ build prefers a system

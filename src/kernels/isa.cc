@@ -1,6 +1,7 @@
 #include "kernels/isa.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
 #include <cstdint>
 #include <cstdlib>
@@ -21,33 +22,54 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-/// Our name of a Highway target.
-std::string isa_name(int64_t target) {
-  std::string name = lower(hwy::TargetName(target));
-  if (name == "avx3") return "avx512";
-  if (name == "emu128") return "scalar";
-  return name;
+/// A choice that can be forced.
+struct Isa {
+  std::string name;
+  int64_t target = 0;         ///< of Highway
+  bool dot_products = false;  ///< and the dot products of bytes that AVX-512 VNNI adds to it
+};
+
+bool has_vnni() noexcept {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512vnni") != 0;
+#else
+  return false;
+#endif
 }
 
 /// Compiled and supported targets, best first, whatever has been forced.
-const std::vector<int64_t>& available_targets() {
-  static const std::vector<int64_t> targets = hwy::SupportedAndGeneratedTargets();
-  return targets;
+const std::vector<Isa>& available() {
+  static const std::vector<Isa> isas = [] {
+    std::vector<Isa> found;
+    for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+      std::string name = lower(hwy::TargetName(target));
+      if (name == "emu128") name = "scalar";
+      if (name == "avx3") {
+        name = "avx512";
+        if (has_vnni()) found.push_back({"avx512vnni", target, true});
+      }
+      found.push_back({name, target});
+    }
+    return found;
+  }();
+  return isas;
 }
 
 std::vector<std::string> available_names() {
   std::vector<std::string> names;
-  for (int64_t target : available_targets()) names.push_back(isa_name(target));
+  for (const Isa& isa : available()) names.push_back(isa.name);
   return names;
 }
 
-// Guards the choice below; 0 means "the best one".
+// Guards the choice below; none means "the best one".
 std::mutex choice_mutex;
-int64_t forced_target = 0;
+const Isa* forced = nullptr;
+std::atomic<bool> dot_products = has_vnni();
 
-void use_target(int64_t target) {
-  forced_target = target;
-  hwy::SetSupportedTargetsForTest(target);
+void use(const Isa* isa) {
+  forced = isa;
+  dot_products = isa != nullptr ? isa->dot_products : available().front().dot_products;
+  hwy::SetSupportedTargetsForTest(isa != nullptr ? isa->target : 0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
 
@@ -62,12 +84,10 @@ void use_target(int64_t target) {
 }
 
 void force_locked(std::string_view name) {
-  int64_t chosen = 0;
-  for (int64_t target : available_targets()) {
-    if (isa_name(target) == lower(name)) chosen = target;
-  }
-  if (chosen == 0 && !name.empty()) throw_unsupported(name);
-  use_target(chosen);
+  const auto is_meant = [&](const Isa& isa) { return isa.name == lower(name); };
+  const auto found = std::ranges::find_if(available(), is_meant);
+  if (found == available().end() && !name.empty()) throw_unsupported(name);
+  use(name.empty() ? nullptr : &*found);
 }
 
 }  // namespace
@@ -89,9 +109,10 @@ void apply_isa_override() {
 
 std::string active_isa() {
   const std::lock_guard lock(choice_mutex);
-  const int64_t best = available_targets().front();
-  return isa_name(forced_target != 0 ? forced_target : best);
+  return (forced != nullptr ? *forced : available().front()).name;
 }
+
+bool has_dot_products() noexcept { return dot_products; }
 
 std::vector<std::string> supported_isas() {
   const std::lock_guard lock(choice_mutex);

@@ -11,9 +11,9 @@
 
 namespace arrow_quant {
 
-/// Apply ARROW_QUANT_FORCE_ISA (scalar, sse4, avx2, avx512, neon, ...; case does not matter), once
-/// per process. Call at every entry point before the first kernel.
-/// Throws Error(kConfiguration) when the value is unknown or this CPU lacks it.
+/// Apply ARROW_QUANT_FORCE_ISA (scalar, sse4, avx2, avx512, avx512vnni, neon, ...; case does not
+/// matter), once per process. Call at every entry point before the first kernel. Throws
+/// Error(kConfiguration) when the value is unknown or this CPU lacks it.
 void apply_isa_override();
 
 /// Use the instruction set `name` from now on; an empty name returns to the best one.
@@ -22,6 +22,9 @@ void force_isa(std::string_view name);
 
 /// Name of the instruction set in use.
 std::string active_isa();
+
+/// Whether the instruction set in use has the byte dot products of AVX-512 VNNI.
+bool has_dot_products() noexcept;
 
 /// Names that force_isa accepts on this CPU, best first.
 std::vector<std::string> supported_isas();

@@ -1,0 +1,62 @@
+// Layers on packed weights: y = x W^T + b without ever restoring W.
+//
+// Activations are taken as integers of one to three signed bytes (`planes`), one scale per token,
+// and multiplied exactly; only then come the scales. With three planes the result is that of f32
+// arithmetic; with one it is W8A8, W4A8 or W2A8. Functions work on memory that the caller owns,
+// with `threads` OpenMP threads, and are safe from many threads on different outputs. A token with
+// a NaN or an infinite activation gives NaN outputs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "arrow_quant/api.h"
+#include "arrow_quant/quantized_tensor.h"
+
+namespace arrow_quant {
+
+/// The packed weight of one chunk, [outputs][inputs], as it is stored.
+struct PackedWeight {
+  Encoding encoding = Encoding::kAffine;
+  AffineSpec spec;
+  const uint8_t* codes = nullptr;     ///< rows of packed_row_bytes
+  const uint8_t* params = nullptr;    ///< rows of param_row_bytes; null for `row`
+  const float* row_scales = nullptr;  ///< tensor_scale * row scale, per output; null for `fp16`
+  float tensor_scale = 1.0F;          ///< of `fp16` parameters
+  int offset_unit = 0;                ///< of `two_level`
+  size_t outputs = 0;
+  size_t inputs = 0;
+};
+
+/// A weight expanded to int8 in the layout of the kernels: twice to four times the packed size, and
+/// nothing left to do per call. Made by make_panels.
+struct PanelWeight {
+  const uint8_t* panels = nullptr;    ///< panels_bytes
+  const float* row_scales = nullptr;  ///< per output
+  size_t outputs = 0;
+  size_t inputs = 0;
+};
+
+/// The input and output of a layer, row-major and contiguous.
+struct LinearCall {
+  const float* x = nullptr;  ///< [tokens][inputs]
+  float* y = nullptr;        ///< [tokens][y_stride], of which `outputs` are written
+  size_t tokens = 0;
+  size_t y_stride = 0;
+  const float* bias = nullptr;           ///< per output, or null
+  const float* input_factors = nullptr;  ///< multiply x per channel (1 / equalization), or null
+  int planes = 3;                        ///< 1, 2 or 3
+  float activation_scale = 0;            ///< static scale of one plane; 0: per token
+  int threads = 1;
+};
+
+ARROW_QUANT_API void linear(const PackedWeight& weight, const LinearCall& call);
+ARROW_QUANT_API void linear(const PanelWeight& weight, const LinearCall& call);
+
+/// Bytes of the panels of a weight.
+ARROW_QUANT_API size_t panels_bytes(size_t outputs, size_t inputs) noexcept;
+
+/// Expand a weight whose parameters are not `fp16` into `panels`.
+ARROW_QUANT_API void make_panels(const PackedWeight& weight, int threads, uint8_t* panels);
+
+}  // namespace arrow_quant

@@ -1,0 +1,176 @@
+#include "kernels/gemm_int8.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/isa.h"
+#include "kernels/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/gemm_int8.cc"
+#include "hwy/foreach_target.h"
+// Must come after foreach_target.h.
+#include "hwy/highway.h"
+
+#include "kernels/dot_int8.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace arrow_quant {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr size_t kLanes = hn::MaxLanes(DotTag());
+// Accumulators of a tile: rows times vectors of outputs, as many as the registers hold beside one
+// vector of weights each.
+constexpr size_t kVectors = kLanes == 16 ? 4 : 2;
+constexpr size_t kTileRows = kLanes == 16 ? 6 : (HWY_TARGET == HWY_AVX2 ? 4 : 2);
+constexpr size_t kTileColumns = kVectors * kLanes;
+
+// ------------------------------ Panels
+
+using QuadTag = hn::CappedTag<uint32_t, 4>;
+constexpr size_t kBlock = hn::MaxLanes(QuadTag());  // quads and outputs transposed at a time
+
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE void transpose_block(const uint8_t* from, size_t, uint32_t flip, uint8_t* to) {
+  uint32_t quad;
+  std::memcpy(&quad, from, sizeof(quad));
+  quad ^= flip;
+  std::memcpy(to, &quad, sizeof(quad));
+}
+#else
+/// Four quads of each of four outputs -> four outputs of each of four quads.
+HWY_INLINE void transpose_block(const uint8_t* HWY_RESTRICT from, size_t stride, uint32_t flip,
+                                uint8_t* HWY_RESTRICT to) {
+  const QuadTag d;
+  const hn::Repartition<uint8_t, QuadTag> d8;
+  const hn::Repartition<uint64_t, QuadTag> d64;
+  const auto mask = hn::Set(d, flip);
+  const auto load = [&](size_t o) {
+    return hn::Xor(hn::BitCast(d, hn::LoadU(d8, from + o * stride)), mask);
+  };
+  const auto store = [&](size_t k, hn::Vec<decltype(d64)> quads) {
+    hn::StoreU(hn::BitCast(d8, quads), d8, to + k * kPanelColumns * 4);
+  };
+  const auto a = load(0), b = load(1), c = load(2), e = load(3);
+  const auto ab_low = hn::BitCast(d64, hn::InterleaveLower(d, a, b));
+  const auto ce_low = hn::BitCast(d64, hn::InterleaveLower(d, c, e));
+  const auto ab_high = hn::BitCast(d64, hn::InterleaveUpper(d, a, b));
+  const auto ce_high = hn::BitCast(d64, hn::InterleaveUpper(d, c, e));
+  store(0, hn::InterleaveLower(d64, ab_low, ce_low));
+  store(1, hn::InterleaveUpper(d64, ab_low, ce_low));
+  store(2, hn::InterleaveLower(d64, ab_high, ce_high));
+  store(3, hn::InterleaveUpper(d64, ab_high, ce_high));
+}
+#endif
+
+/// Adding 128 to a byte flips its highest bit.
+void FillPanel(const uint8_t* HWY_RESTRICT from, size_t stride, size_t outputs, size_t inputs,
+               int bias, uint8_t* HWY_RESTRICT panel) {
+  const uint32_t flip = static_cast<uint32_t>(bias) * 0x01010101U;
+  const size_t whole = inputs / (4 * kBlock) * kBlock, quads = (inputs + 3) / 4;
+  const auto at = [&](size_t k, size_t o) { return panel + (k * kPanelColumns + o) * 4; };
+  const size_t blocked = outputs / kBlock * kBlock;
+  for (size_t k = 0; k < whole; k += kBlock) {
+    for (size_t o = 0; o < blocked; o += kBlock) {
+      transpose_block(from + o * stride + 4 * k, stride, flip, at(k, o));
+    }
+  }
+  for (size_t o = 0; o < kPanelColumns; ++o) {
+    for (size_t k = o < blocked ? whole : 0; k < quads; ++k) {
+      uint32_t quad = 0;
+      if (o < outputs) {
+        std::memcpy(&quad, from + o * stride + 4 * k, std::min<size_t>(4, inputs - 4 * k));
+      }
+      quad ^= flip;
+      std::memcpy(at(k, o), &quad, sizeof(quad));
+    }
+  }
+}
+
+// ------------------------------ Products
+
+template <class Dot, size_t kRows>
+HWY_INLINE void multiply_tile(const PanelRows& a, size_t row, const uint8_t* HWY_RESTRICT panel,
+                              size_t column, bool accumulate, int32_t* HWY_RESTRICT sums) {
+  const DotTag d;
+  DotVec acc[kRows][kVectors];
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t v = 0; v < kVectors; ++v) {
+      acc[r][v] = accumulate ? hn::LoadU(d, sums + (row + r) * kPanelColumns + column + v * kLanes)
+                             : hn::Zero(d);
+    }
+  }
+  const uint8_t* HWY_RESTRICT from = panel + column * 4;
+  for (size_t p = 0; p < a.segments; ++p) {
+    const int8_t* rows[kRows];
+    for (size_t r = 0; r < kRows; ++r) rows[r] = a.rows[p * a.count + row + r];
+    for (size_t k = 0; k < a.quads; ++k, from += 4 * kPanelColumns) {
+      DotVec w[kVectors];
+      for (size_t v = 0; v < kVectors; ++v) {
+        w[v] = load_quads(from + v * kLanes * 4);
+      }
+      for (size_t r = 0; r < kRows; ++r) {
+        const DotVec x = broadcast_quad(rows[r] + 4 * k);
+        for (size_t v = 0; v < kVectors; ++v) acc[r][v] = Dot::add(acc[r][v], w[v], x);
+      }
+    }
+  }
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t v = 0; v < kVectors; ++v) {
+      hn::StoreU(acc[r][v], d, sums + (row + r) * kPanelColumns + column + v * kLanes);
+    }
+  }
+}
+
+template <class Dot>
+void multiply_rows(const PanelRows& a, const uint8_t* panel, bool accumulate, int32_t* sums) {
+  size_t row = 0;
+  for (; row + kTileRows <= a.count; row += kTileRows) {
+    for (size_t column = 0; column < kPanelColumns; column += kTileColumns) {
+      multiply_tile<Dot, kTileRows>(a, row, panel, column, accumulate, sums);
+    }
+  }
+  for (; row < a.count; ++row) {
+    for (size_t column = 0; column < kPanelColumns; column += kTileColumns) {
+      multiply_tile<Dot, 1>(a, row, panel, column, accumulate, sums);
+    }
+  }
+}
+
+void MultiplyPanel(const PanelRows& a, const uint8_t* panel, bool accumulate, bool vnni,
+                   int32_t* sums) {
+  if (vnni) {
+    multiply_rows<VnniDot>(a, panel, accumulate, sums);
+  } else {
+    multiply_rows<PlainDot>(a, panel, accumulate, sums);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace arrow_quant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace arrow_quant {
+HWY_EXPORT(FillPanel);
+HWY_EXPORT(MultiplyPanel);
+
+void fill_panel(const int8_t* weights, size_t stride, size_t outputs, size_t inputs,
+                uint8_t* panel) noexcept {
+  HWY_DYNAMIC_DISPATCH(FillPanel)
+  (reinterpret_cast<const uint8_t*>(weights), stride, outputs, inputs, kPanelBias, panel);
+}
+
+void fill_panel_codes(const uint8_t* codes, size_t stride, size_t outputs, size_t inputs,
+                      uint8_t* panel) noexcept {
+  HWY_DYNAMIC_DISPATCH(FillPanel)(codes, stride, outputs, inputs, 0, panel);
+}
+
+void multiply_panel(const PanelRows& a, const uint8_t* panel, bool accumulate,
+                    int32_t* sums) noexcept {
+  HWY_DYNAMIC_DISPATCH(MultiplyPanel)(a, panel, accumulate, has_dot_products(), sums);
+}
+
+}  // namespace arrow_quant
+#endif  // HWY_ONCE

@@ -1,0 +1,221 @@
+#include "arrow_quant/linear.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "arrow_quant/error.h"
+#include "core/parallel.h"
+#include "kernels/activations.h"
+#include "kernels/epilogue.h"
+#include "kernels/gemm_int8.h"
+#include "kernels/isa.h"
+#include "run/panel_source.h"
+
+namespace arrow_quant {
+namespace {
+
+// Tokens that share a panel once it is expanded: enough to make the expansion cheap, few enough
+// that their sums stay in the second-level cache.
+constexpr size_t kTokensPerTask = 512;
+constexpr size_t kTokensPerBlock = 16;  // when activations are quantized
+
+void check(size_t inputs, const LinearCall& call) {
+  if (call.planes < 1 || call.planes > kMaxPlanes) {
+    throw Error(ErrorCode::kConfiguration,
+                "Invalid planes: " + std::to_string(call.planes) + ". Must be 1, 2, or 3.");
+  }
+  if (inputs > kLongestSum) {
+    throw Error(ErrorCode::kConfiguration,
+                "a layer of " + std::to_string(inputs) + " inputs: expected at most " +
+                    std::to_string(kLongestSum),
+                {.hint = "Run this layer on its dequantized weight."});
+  }
+}
+
+/// The activations of a call as integers.
+class IntegerTokens {
+ public:
+  IntegerTokens(const LinearCall& call, size_t inputs)
+      : planes_(call.planes),
+        stride_((inputs + 3) / 4 * 4),
+        bytes_(call.tokens * static_cast<size_t>(call.planes) * stride_),
+        tokens_(call.tokens),
+        rows_(call.tokens * static_cast<size_t>(call.planes)) {
+    for (size_t r = 0; r < rows_.size(); ++r) rows_[r] = bytes_.data() + r * stride_;
+    const size_t blocks = (call.tokens + kTokensPerBlock - 1) / kTokensPerBlock;
+    parallel_blocks(call.threads, blocks, [&](size_t block) {
+      const size_t end = std::min(call.tokens, (block + 1) * kTokensPerBlock);
+      for (size_t t = block * kTokensPerBlock; t < end; ++t) quantize(call, inputs, t);
+    });
+  }
+
+  int planes() const noexcept { return planes_; }
+  /// Rows of planes of tokens from `token` on.
+  const int8_t* const* rows(size_t token) const noexcept {
+    return rows_.data() + token * static_cast<size_t>(planes_);
+  }
+  const TokenSums* tokens() const noexcept { return tokens_.data(); }
+
+ private:
+  void quantize(const LinearCall& call, size_t inputs, size_t t) noexcept {
+    const float* x = call.x + t * inputs;
+    const float most = token_absmax(x, call.input_factors, inputs);
+    float scale = most / static_cast<float>(largest_integer(planes_));
+    if (call.activation_scale > 0 && std::isfinite(most)) scale = call.activation_scale;
+    if (!std::isfinite(most)) scale = std::numeric_limits<float>::quiet_NaN();
+    tokens_[t] = quantize_token(x, call.input_factors, inputs, scale, planes_, stride_,
+                                bytes_.data() + t * static_cast<size_t>(planes_) * stride_);
+  }
+
+  int planes_;
+  size_t stride_;
+  std::vector<int8_t> bytes_;
+  std::vector<TokenSums> tokens_;
+  std::vector<const int8_t*> rows_;
+};
+
+/// Tokens [first, first + count) by one panel of outputs.
+struct Task {
+  size_t first_output = 0, outputs = 0;
+  size_t first = 0, count = 0;
+};
+
+/// Rows of a task's tokens, `begin` inputs in.
+std::vector<const int8_t*> rows_from(const IntegerTokens& x, const Task& task, size_t begin) {
+  const size_t count = task.count * static_cast<size_t>(x.planes());
+  std::vector<const int8_t*> rows(x.rows(task.first), x.rows(task.first) + count);
+  for (const int8_t*& row : rows) row += begin;
+  return rows;
+}
+
+PanelSums sums_of(const IntegerTokens& x, const Task& task, const std::vector<int32_t>& sums) {
+  return {sums.data(), x.tokens() + task.first, task.count, x.planes()};
+}
+
+template <typename Fn>
+void run_tasks(const LinearCall& call, size_t outputs, const Fn& fn) {
+  const size_t panels = (outputs + kPanelColumns - 1) / kPanelColumns;
+  const size_t blocks = (call.tokens + kTokensPerTask - 1) / kTokensPerTask;
+  parallel_blocks(call.threads, panels * blocks, [&](size_t i) {
+    const size_t first_output = i / blocks * kPanelColumns;
+    const size_t first = i % blocks * kTokensPerTask;
+    fn(Task{first_output, std::min(kPanelColumns, outputs - first_output), first,
+            std::min(kTokensPerTask, call.tokens - first)});
+  });
+}
+
+void finish(const LinearCall& call, const IntegerTokens& x, const Task& task,
+            const std::vector<int32_t>& sums, const float* row_scales) {
+  finish_sums(sums_of(x, task, sums), row_scales + task.first_output,
+              call.bias == nullptr ? nullptr : call.bias + task.first_output, task.outputs,
+              call.y + task.first * call.y_stride + task.first_output, call.y_stride);
+}
+
+void run_integer(const PackedWeight& weight, const LinearCall& call, const IntegerTokens& x,
+                 const Task& task) {
+  thread_local PanelScratch scratch;
+  std::vector<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
+  const size_t length = stretch_length(weight);
+  for (size_t begin = 0; begin < weight.inputs; begin += length) {
+    const size_t count = std::min(length, weight.inputs - begin);
+    expand_stretch(weight, {task.first_output, begin, count}, scratch);
+    const auto rows = rows_from(x, task, begin);
+    multiply_panel({rows.data(), rows.size(), 1, (count + 3) / 4}, scratch.panel.data(), begin > 0,
+                   sums.data());
+  }
+  finish(call, x, task, sums, weight.row_scales);
+}
+
+/// Sums of the activations of one group, in place of those of all inputs.
+std::vector<TokenSums> group_tokens(const IntegerTokens& x, const Task& task, size_t begin,
+                                    size_t count) {
+  std::vector<TokenSums> tokens(x.tokens() + task.first, x.tokens() + task.first + task.count);
+  const auto planes = static_cast<size_t>(x.planes());
+  for (size_t t = 0; t < task.count; ++t) {
+    for (size_t p = 0; p < planes; ++p) {
+      const int8_t* row = x.rows(task.first + t)[p] + begin;
+      int32_t sum = 0;
+      for (size_t i = 0; i < count; ++i) sum += row[i];
+      tokens[t].sums[p] = sum;
+    }
+  }
+  return tokens;
+}
+
+void run_groups(const PackedWeight& weight, const LinearCall& call, const IntegerTokens& x,
+                const Task& task) {
+  thread_local PanelScratch scratch;
+  std::vector<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
+  std::vector<float> out(task.count * kPanelColumns, 0.0F);
+  const size_t length = stretch_length(weight);
+  for (size_t begin = 0; begin < weight.inputs; begin += length) {
+    const size_t count = std::min(length, weight.inputs - begin);
+    unpack_group(weight, {task.first_output, begin, count}, scratch);
+    const auto rows = rows_from(x, task, begin);
+    multiply_panel({rows.data(), rows.size(), 1, (count + 3) / 4}, scratch.panel.data(), false,
+                   sums.data());
+    const auto tokens = group_tokens(x, task, begin, count);
+    add_group_sums({sums.data(), tokens.data(), task.count, x.planes()}, scratch.scales.data(),
+                   scratch.offsets.data(), out.data());
+  }
+  for (size_t t = 0; t < task.count; ++t) {
+    float* y = call.y + (task.first + t) * call.y_stride + task.first_output;
+    for (size_t c = 0; c < task.outputs; ++c) {
+      const float bias = call.bias == nullptr ? 0.0F : call.bias[task.first_output + c];
+      y[c] = out[t * kPanelColumns + c] + bias;
+    }
+  }
+}
+
+}  // namespace
+
+void linear(const PackedWeight& weight, const LinearCall& call) {
+  apply_isa_override();
+  check(weight.inputs, call);
+  const IntegerTokens x(call, weight.inputs);
+  const bool groups = weight.spec.param_encoding == ParamEncoding::kFp16;
+  run_tasks(call, weight.outputs, [&](const Task& task) {
+    groups ? run_groups(weight, call, x, task) : run_integer(weight, call, x, task);
+  });
+}
+
+void linear(const PanelWeight& weight, const LinearCall& call) {
+  apply_isa_override();
+  check(weight.inputs, call);
+  const IntegerTokens x(call, weight.inputs);
+  run_tasks(call, weight.outputs, [&](const Task& task) {
+    std::vector<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
+    const uint8_t* panel =
+        weight.panels + task.first_output / kPanelColumns * panel_bytes(weight.inputs);
+    for (size_t begin = 0; begin < weight.inputs; begin += kStretch) {
+      const size_t count = std::min(kStretch, weight.inputs - begin);
+      const auto rows = rows_from(x, task, begin);
+      multiply_panel({rows.data(), rows.size(), 1, (count + 3) / 4}, panel + panel_bytes(begin),
+                     begin > 0, sums.data());
+    }
+    finish(call, x, task, sums, weight.row_scales);
+  });
+}
+
+size_t panels_bytes(size_t outputs, size_t inputs) noexcept {
+  return (outputs + kPanelColumns - 1) / kPanelColumns * panel_bytes(inputs);
+}
+
+void make_panels(const PackedWeight& weight, int threads, uint8_t* panels) {
+  apply_isa_override();
+  if (weight.spec.param_encoding == ParamEncoding::kFp16) {
+    throw Error(ErrorCode::kConfiguration, "fp16 parameters do not expand to int8",
+                {.hint = "Use two_level or row parameters."});
+  }
+  const size_t count = (weight.outputs + kPanelColumns - 1) / kPanelColumns;
+  parallel_blocks(threads, count, [&](size_t i) {
+    PanelScratch scratch;
+    expand_stretch(weight, {i * kPanelColumns, 0, weight.inputs}, scratch);
+    std::ranges::copy(scratch.panel, panels + i * panel_bytes(weight.inputs));
+  });
+}
+
+}  // namespace arrow_quant

@@ -1,0 +1,227 @@
+// Layers on packed weights against the dequantized weight in double precision.
+#include "arrow_quant/linear.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "arrow_quant/error.h"
+#include "arrow_quant/pipeline.h"
+#include "core/half.h"
+#include "kernels/isa_fixture.h"
+#include "support/tiny_model.h"
+
+namespace arrow_quant {
+namespace {
+
+ARROW_QUANT_TEST_EVERY_ISA(Linear);
+
+std::vector<float> gaussian(size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& v : values) v = normal(random);
+  return values;
+}
+
+/// A quantized weight of one chunk and everything to call it with.
+struct Layer {
+  Layer(const AffineSpec& spec, size_t outputs, size_t inputs) {
+    testing::QuietProgress progress;
+    QuantizedTensorInfo info{.name = "w", .shape = {outputs, inputs}, .spec = spec};
+    const auto weights = gaussian(outputs * inputs, 7);
+    tensor = quantize_array(info, std::as_bytes(std::span(weights)), {}, 1, progress);
+    info.encoding = tensor.info.encoding;
+    const QuantizedChunk& chunk = tensor.chunks.at(0);
+    for (uint16_t bits : chunk.row_scales) {
+      row_scales.push_back(chunk.tensor_scale * f16_to_f32(bits));
+    }
+    restored.resize(outputs * inputs);
+    dequantize(tensor, restored, 1);
+    weight = {.spec = tensor.info.spec,
+              .codes = chunk.codes.data(),
+              .params = chunk.params.data(),
+              .row_scales = row_scales.data(),
+              .tensor_scale = chunk.tensor_scale,
+              .offset_unit = chunk.offset_unit,
+              .outputs = outputs,
+              .inputs = inputs};
+  }
+
+  /// x W^T + bias and, for its rounding errors, the sum of the magnitudes of all products.
+  void expected(const LinearCall& call, size_t t, size_t o, double& value, double& size) const {
+    value = call.bias == nullptr ? 0.0 : call.bias[o];
+    size = std::abs(value);
+    for (size_t i = 0; i < weight.inputs; ++i) {
+      double x = call.x[t * weight.inputs + i];
+      if (call.input_factors != nullptr) x *= call.input_factors[i];
+      const double product = x * restored[o * weight.inputs + i];
+      value += product;
+      size += std::abs(product);
+    }
+  }
+
+  QuantizedTensor tensor;
+  std::vector<float> row_scales, restored;
+  PackedWeight weight;
+};
+
+struct Shape {
+  size_t tokens, outputs, inputs;
+};
+
+// Tails of every kind: of quads, groups, stretches of inputs, tiles of rows and panels.
+constexpr Shape kShapes[] = {{1, 1, 1},
+                             {1, 3, 130},
+                             {2, 64, 64},
+                             {5, 65, 257},
+                             {7, 130, 96},
+                             {13, 1, 512},
+                             {3, 70, 2 * 1024 + 72},
+                             {530, 5, 40}};
+
+const AffineSpec kSpecs[] = {
+    {2, 128, ParamEncoding::kTwoLevel, Method::kSearch},
+    {4, 64, ParamEncoding::kTwoLevel, Method::kSearch},
+    {4, 96, ParamEncoding::kTwoLevel, Method::kRtn},
+    {2, 64, ParamEncoding::kFp16, Method::kSearch},
+    {4, 32, ParamEncoding::kFp16, Method::kSearch},
+    {8, 64, ParamEncoding::kFp16, Method::kRtn},
+    {8, 64, ParamEncoding::kRow, Method::kRtn},
+};
+
+TEST_P(Linear, WithThreePlanesIsAsGoodAsSinglePrecision) {
+  for (const AffineSpec& spec : kSpecs) {
+    for (const Shape& shape : kShapes) {
+      const Layer layer(spec, shape.outputs, shape.inputs);
+      const auto x = gaussian(shape.tokens * shape.inputs, 1);
+      const auto bias = gaussian(shape.outputs, 2);
+      const auto factors = gaussian(shape.inputs, 3);
+      const size_t stride = shape.outputs + 3;
+      std::vector<float> y(shape.tokens * stride, -9.0F);
+      const LinearCall call{
+          x.data(), y.data(), shape.tokens, stride, bias.data(), factors.data(), 3, 0, 2};
+      linear(layer.weight, call);
+      for (size_t t = 0; t < shape.tokens; ++t) {
+        for (size_t o = 0; o < shape.outputs; ++o) {
+          double value, size;
+          layer.expected(call, t, o, value, size);
+          ASSERT_NEAR(y[t * stride + o], value, 1e-6 * size + 1e-12)
+              << shape.tokens << "x" << shape.outputs << "x" << shape.inputs << " INT"
+              << spec.bit_width << " " << to_string(spec.param_encoding);
+        }
+        EXPECT_EQ(y[t * stride + shape.outputs], -9.0F) << "written past the row";
+      }
+    }
+  }
+}
+
+TEST_P(Linear, OnePlaneIsExactForActivationsThatAreIntegers) {
+  const Layer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 40, 200);
+  std::vector<float> x(3 * 200);
+  std::mt19937 random(5);
+  for (float& v : x) v = static_cast<float>(static_cast<int>(random() % 255) - 127);
+  for (size_t t = 0; t < 3; ++t) x[t * 200] = 127.0F;
+  std::vector<float> y(3 * 40);
+  const LinearCall call{.x = x.data(), .y = y.data(), .tokens = 3, .y_stride = 40, .planes = 1};
+  linear(layer.weight, call);
+  for (size_t t = 0; t < 3; ++t) {
+    for (size_t o = 0; o < 40; ++o) {
+      double value, size;
+      layer.expected(call, t, o, value, size);
+      ASSERT_NEAR(y[t * 40 + o], value, 1e-6 * size);
+    }
+  }
+}
+
+TEST_P(Linear, PanelsGiveTheSameBytesAsPackedCodes) {
+  for (const AffineSpec& spec : kSpecs) {
+    if (spec.param_encoding == ParamEncoding::kFp16) continue;
+    const Layer layer(spec, 70, 2100);
+    std::vector<uint8_t> panels(panels_bytes(70, 2100));
+    make_panels(layer.weight, 2, panels.data());
+    const auto x = gaussian(9 * 2100, 4);
+    for (int planes : {1, 2, 3}) {
+      std::vector<float> packed(9 * 70), expanded(9 * 70);
+      LinearCall call{.x = x.data(), .tokens = 9, .y_stride = 70, .planes = planes, .threads = 2};
+      call.y = packed.data();
+      linear(layer.weight, call);
+      call.y = expanded.data();
+      linear(PanelWeight{panels.data(), layer.row_scales.data(), 70, 2100}, call);
+      EXPECT_EQ(packed, expanded);
+    }
+  }
+}
+
+TEST_P(Linear, ATokenWithANanGivesNanAndLeavesTheOthersAlone) {
+  const Layer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 20, 100);
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+        -std::numeric_limits<float>::infinity()}) {
+    for (const int planes : {1, 3}) {
+      auto x = gaussian(3 * 100, 6);
+      x[100 + 99] = bad;
+      std::vector<float> y(3 * 20);
+      linear(layer.weight,
+             {.x = x.data(), .y = y.data(), .tokens = 3, .y_stride = 20, .planes = planes});
+      for (size_t o = 0; o < 20; ++o) {
+        EXPECT_TRUE(std::isfinite(y[o]) && std::isfinite(y[40 + o]));
+        EXPECT_TRUE(std::isnan(y[20 + o]));
+      }
+    }
+  }
+}
+
+TEST_P(Linear, ZerosAndTinyActivationsGiveTheBias) {
+  const Layer layer({2, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 20, 100);
+  std::vector<float> x(2 * 100, 0.0F);
+  x[100] = 1e-42F;
+  const auto bias = gaussian(20, 8);
+  std::vector<float> y(2 * 20);
+  linear(layer.weight,
+         {.x = x.data(), .y = y.data(), .tokens = 2, .y_stride = 20, .bias = bias.data()});
+  for (size_t o = 0; o < 20; ++o) {
+    EXPECT_EQ(y[o], bias[o]);
+    EXPECT_NEAR(y[20 + o], bias[o], 1e-30F);
+  }
+}
+
+TEST_P(Linear, AStaticScaleClampsWhatLiesBeyondIt) {
+  const Layer layer({8, 64, ParamEncoding::kRow, Method::kRtn}, 8, 64);
+  std::vector<float> inside(64, 0.5F), beyond(64, 500.0F), limit(64, 1.27F);
+  std::vector<float> a(8), b(8);
+  LinearCall call{.tokens = 1, .y_stride = 8, .planes = 1, .activation_scale = 0.01F};
+  call.x = beyond.data(), call.y = a.data();
+  linear(layer.weight, call);
+  call.x = limit.data(), call.y = b.data();
+  linear(layer.weight, call);
+  EXPECT_EQ(a, b);
+}
+
+TEST(LinearCalls, NoTokensIsNoWork) {
+  const Layer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 4, 8);
+  EXPECT_NO_THROW(linear(layer.weight, {.y_stride = 4}));
+}
+
+TEST(LinearCalls, ThreadsDoNotChangeABit) {
+  const Layer layer({4, 32, ParamEncoding::kFp16, Method::kSearch}, 200, 300);
+  const auto x = gaussian(600 * 300, 9);
+  std::vector<float> one(600 * 200), many(600 * 200);
+  linear(layer.weight, {.x = x.data(), .y = one.data(), .tokens = 600, .y_stride = 200});
+  linear(layer.weight,
+         {.x = x.data(), .y = many.data(), .tokens = 600, .y_stride = 200, .threads = 5});
+  EXPECT_EQ(one, many);
+}
+
+TEST(LinearCalls, RefusesWhatWouldOverflow) {
+  const PackedWeight wide{
+      .spec = {8, 64, ParamEncoding::kRow, Method::kRtn}, .outputs = 1, .inputs = 65537};
+  EXPECT_THROW(linear(wide, {.tokens = 1, .y_stride = 1}), Error);
+  EXPECT_THROW(linear(wide, {.planes = 4}), Error);
+}
+
+}  // namespace
+}  // namespace arrow_quant
