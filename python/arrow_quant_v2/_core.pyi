@@ -633,3 +633,21 @@ def dequantize_packed(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, N
     """
 
 def expand_packed(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, out: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None: ...
+
+class PackedWeight:
+    """Where the parts of a packed weight are in memory."""
+
+    def __init__(self, spec: AffineSpec, encoding: str, outputs: int, inputs: int, codes: int, params: int, row_scales: int, tensor_scale: float, offset_unit: int) -> None: ...
+
+def linear(weight: PackedWeight, x: int, y: int, tokens: int, y_stride: int, bias: int, input_factors: int, planes: int, activation_scale: float, threads: int) -> None:
+    """y = x W^T + b, f32, on a packed weight."""
+
+def linear_panels(panels: int, row_scales: int, outputs: int, inputs: int, x: int, y: int, tokens: int, y_stride: int, bias: int, input_factors: int, planes: int, activation_scale: float, threads: int) -> None:
+    """y = x W^T + b, f32, on a weight that make_panels expanded to int8."""
+
+def panels_bytes(outputs: int, inputs: int) -> int: ...
+
+def make_panels(weight: PackedWeight, threads: int, panels: int) -> None:
+    """
+    Expand a weight of two_level or row parameters to panels_bytes(outputs, inputs) bytes.
+    """
