@@ -25,15 +25,12 @@ from arrow_quant_v2.result import (
     QuantizationResult,
     ValidationResult,
     quantization_result,
-    validation_result,
 )
 from arrow_quant_v2.tensors import QuantizedTensor
 from arrow_quant_v2.torch_files import readable_model
+from arrow_quant_v2.validate import validate_quality
 
 __all__ = ["ArrowQuantV2"]
-
-#: Mean cosine similarity that `validate_quality` asks for, by bit width, when no config says.
-VALIDATION_THRESHOLDS = {2: 0.70, 4: 0.90, 8: 0.95}
 
 
 def quantize_files(
@@ -220,22 +217,31 @@ class ArrowQuantV2:
         quantized_path: StrPath,
         config: DiffusionQuantConfig | None = None,
         *,
+        level: Literal["weights", "outputs"] = "weights",
         min_accuracy: float | None = None,
         num_threads: int = 0,
         progress_callback: ProgressCallback | None = None,
     ) -> ValidationResult:
         """Check an artefact and compare it with the model that it was made from.
 
+        The hash of every file is checked, every tensor is looked up by its name, and kept tensors
+        must be equal bit for bit; quantized ones are compared by cosine, NMSE and SQNR.
+
         Parameters
         ----------
         original_path, quantized_path
             The model and the artefact.
         config
-            Its ``min_accuracy`` is the threshold; None takes .70, .90 or .95 for 2, 4 or 8 bits.
+            Its ``validation_thresholds`` has the mean cosine similarity to reach, by the narrowest
+            codes of the artefact; None takes .70, .90 or .95 for 2, 4 or 8 bits.
+        level
+            ``"weights"``, or ``"outputs"`` to run both models as well, on the same states of the
+            original's own trajectories, and compare what they return by diffusion time. That needs
+            torch and the library of the model, and must reach the threshold, too.
         min_accuracy
             Overrides the threshold.
         num_threads
-            Threads to use; 0 means all cores.
+            Threads to use; 0 takes those of `config`, or all cores.
         progress_callback
             Called with a message and a fraction.
 
@@ -243,30 +249,25 @@ class ArrowQuantV2:
         -------
         ValidationResult
             ``passed`` is false when the mean cosine similarity is below the threshold or when
-            tensors are missing, extra or different; ``problems`` says which.
+            tensors are missing, extra or different; ``problems`` says which. Mean and worst are
+            both there; the threshold is for the mean.
 
         Raises
         ------
         ValidationError
             The artefact is damaged.
+        ConfigurationError
+            The models cannot be run, at level ``"outputs"``.
         """
-        settings = {} if min_accuracy is None else {"min_accuracy": min_accuracy}
-        wanted = DiffusionQuantConfig(num_threads=num_threads, **settings)  # type: ignore[arg-type]
-        quantized = path_bytes(quantized_path, "quantized_path")
-        with readable_model(checked_path(original_path, "original_path")) as original:
-            report = core.validate_artefact(
-                path_bytes(original, "original_path"),
-                quantized,
-                wanted.num_threads,
-                progress_callback,
-            )
-        if min_accuracy is not None:
-            threshold = wanted.min_accuracy
-        elif config is not None:
-            threshold = self._checked(config).min_accuracy
-        else:
-            threshold = VALIDATION_THRESHOLDS.get(report.bit_width, 0.0)
-        return validation_result(report, threshold)
+        return validate_quality(
+            original_path,
+            quantized_path,
+            self._checked(config),
+            level=level,
+            min_accuracy=min_accuracy,
+            num_threads=num_threads,
+            progress_callback=progress_callback,
+        )
 
     def _checked(self, config: DiffusionQuantConfig | None) -> DiffusionQuantConfig:
         config = checked_config(config)

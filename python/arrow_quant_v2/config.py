@@ -83,6 +83,29 @@ class CalibrationEffort:
 
 CALIBRATION = CalibrationEffort()
 
+
+@dataclass(frozen=True)
+class ValidationEffort:
+    """How two models are compared by their outputs.
+
+    Attributes
+    ----------
+    samples
+        Trajectories, or texts, that the original makes; their states are what both models get.
+    seed
+        Of those trajectories: not that of calibration, so that nothing is judged by what it was
+        fitted to.
+    time_bins
+        Parts of the range of diffusion times that are reported on their own.
+    """
+
+    samples: int = 4
+    seed: int = 20_000
+    time_bins: int = 5
+
+
+VALIDATION = ValidationEffort()
+
 #: V1 setting -> its V2 name.
 V1_NAMES: Mapping[str, str] = {
     "bits": "bit_width",
@@ -93,7 +116,10 @@ V1_NAMES: Mapping[str, str] = {
 }
 
 #: Settings that do not change a byte of the artefact, so they are not recorded in it.
-_NOT_RECORDED = {"num_threads", "max_memory_mb"}
+_NOT_RECORDED = {"num_threads", "max_memory_mb", "validation_thresholds"}
+
+#: Mean cosine similarity that `validate_quality` asks for, by the narrowest codes of an artefact.
+THRESHOLDS: Mapping[str, float] = {"int2": 0.70, "int4": 0.90, "int8": 0.95}
 
 
 @dataclass(frozen=True)
@@ -137,6 +163,15 @@ def _rules(value: Any) -> dict[str, int | str]:
     return {
         pattern: action if action == "keep" else int(action) for pattern, action in value.items()
     }
+
+
+def _thresholds(value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping) or not set(value) <= set(THRESHOLDS):
+        raise ValueError("not a mapping of widths")
+    given = {name: _number(threshold) for name, threshold in value.items()}
+    if not all(0 <= threshold <= 1 for threshold in given.values()):
+        raise ValueError("not from 0 to 1")
+    return {**THRESHOLDS, **given}
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
@@ -263,6 +298,15 @@ class DiffusionQuantConfig(BaseModel):
     components: Annotated[
         tuple[str, ...] | None, BeforeValidator(_names), Must("a list of component names")
     ] = Field(default=None, description="Components of a pipeline to quantize; None: the denoiser.")
+    validation_thresholds: Annotated[
+        dict[str, float],
+        BeforeValidator(_thresholds),
+        Must("a mapping from 'int2', 'int4', or 'int8' to a number from 0 to 1"),
+    ] = Field(
+        default_factory=lambda: dict(THRESHOLDS),
+        description="Mean cosine similarity that validate_quality asks for, by the narrowest "
+        "codes of the artefact.",
+    )
     max_memory_mb: Annotated[
         int, _Integer, Field(ge=64, le=1 << 24), Must("an integer from 64 to 16777216")
     ] = Field(default=1024, description="Working memory of the engine, in MB.")

@@ -193,15 +193,34 @@ class ValidationResult(_Result):
         "min_cosine_similarity",
         "worst_layer",
         "nmse",
+        "sqnr_db",
         "bit_width",
+        "output_cosine_similarity",
+        "output_nmse",
     )
 
     def _headline(self) -> str:
-        return f"ValidationResult: {'passed' if self['passed'] else 'FAILED'}"
+        return f"ValidationResult: {'passed' if self['passed'] else 'FAILED'} ({self['level']})"
 
     def _facts(self) -> list[tuple[str, str]]:
-        problems = "\n".join(self["problems"]) or "none"
-        return [*super()._facts(), ("problems", problems)]
+        facts = [
+            (key, text)
+            for key, text in super()._facts()
+            if self["level"] == "outputs" or not key.startswith("output_")
+        ]
+        return [*facts, ("problems", "\n".join(self["problems"]) or "none")]
+
+    def _tables(self) -> list[Table]:
+        rows = [
+            [
+                f"t {entry['begin']:.4g} to {entry['end']:.4g}",
+                str(entry["outputs"]),
+                f"{entry['cosine_similarity']:.5f}",
+                f"{entry['nmse']:.2e}",
+            ]
+            for entry in self["outputs"]
+        ]
+        return [("Outputs by diffusion time", ["time", "outputs", "cosine", "NMSE"], rows)]
 
 
 def quantization_result(
@@ -288,31 +307,4 @@ def _tensor_result(tensor: core.TensorReport) -> TensorResult:
         nmse=info.nmse,
         stored_bytes=tensor.stored_bytes,
         reason=tensor.reason,
-    )
-
-
-def validation_result(report: core.ValidationReport, min_accuracy: float) -> ValidationResult:
-    """Bring the engine's comparison into the form of the contract."""
-    accurate = report.cosine_similarity >= min_accuracy
-    return ValidationResult(
-        {
-            "passed": accurate and not report.problems,
-            "cosine_similarity": report.cosine_similarity,
-            "min_accuracy": min_accuracy,
-            "min_cosine_similarity": report.min_cosine_similarity,
-            "worst_layer": report.worst_layer,
-            "nmse": report.nmse,
-            "bit_width": report.bit_width,
-            "problems": list(report.problems),
-            "tensors": [
-                {
-                    "component": tensor.component,
-                    "name": tensor.name,
-                    "bit_width": tensor.bit_width or None,
-                    "cosine": tensor.cosine,
-                    "nmse": tensor.nmse,
-                }
-                for tensor in report.tensors
-            ],
-        }
     )

@@ -370,8 +370,10 @@ def test_validation_misses_are_results_and_damage_is_an_error(
     quantizer = ArrowQuantV2()
     missed = quantizer.validate_quality(unet, unet_artefacts[2], min_accuracy=0.99)
     assert missed["passed"] is False
-    config = DiffusionQuantConfig(min_accuracy=0.5)
-    assert quantizer.validate_quality(unet, unet_artefacts[2], config)["min_accuracy"] == 0.5
+    config = DiffusionQuantConfig(validation_thresholds={"int2": 0.99})
+    strict = quantizer.validate_quality(unet, unet_artefacts[2], config)
+    assert (strict["passed"], strict["min_accuracy"]) == (False, 0.99)
+    assert config.validation_thresholds == {"int2": 0.99, "int4": 0.90, "int8": 0.95}
     damaged = tmp_path / "damaged"
     shutil.copytree(unet_artefacts[4], damaged)
     weights = damaged / "unet" / "weights.parquet"

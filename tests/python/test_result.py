@@ -133,7 +133,7 @@ def test_the_repr_fits_80_columns_and_tells_the_story(
     assert "calibration            none" in text
     assert "attempts               INT2 0.96" in text
     assert "INT4 was used instead of INT2" in text
-    assert repr(validation).startswith("ValidationResult: passed\n")
+    assert repr(validation).startswith("ValidationResult: passed (weights)\n")
 
 
 class Outline(HTMLParser):
@@ -172,6 +172,7 @@ def test_the_html_is_well_formed_and_shows_the_worst_tensors(
 def test_html_escapes_what_a_file_name_could_smuggle_in() -> None:
     values = {"passed": False, "problems": ["<script>alert(1)</script>"]}
     values |= dict.fromkeys(ValidationResult._shown[1:], "<b>")
+    values |= {"level": "outputs", "outputs": []}
     text = ValidationResult(values)._repr_html_()
     assert "<script>" not in text
     assert "<b>" not in text

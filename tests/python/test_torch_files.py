@@ -231,9 +231,15 @@ def test_other_files_are_named_for_what_they_are(tmp_path: Path, data: bytes, te
     with pytest.raises(MetadataError) as caught:
         ArrowQuantV2().plan(path, CONFIG)
     assert text in str(caught.value)
+
+
+def test_the_command_reads_them_too(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.bin", {"a.weight": torch.ones(64, 64)})
+    assert arrow_quant("plan", path, "--modality", "image").code == 0
+    path.write_bytes(b"")
     run = arrow_quant("plan", path, "--modality", "image")
     assert run.code == 4
-    assert run.err.startswith(f"error: {path}: ")
+    assert run.err.startswith(f"error: {path}: not an archive of torch.save")
 
 
 def test_every_truncation_and_garbled_pickle_is_an_error(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -21,6 +21,7 @@ from arrow_quant_v2.cli._console import (
     size_text,
 )
 from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ValidationError
 from arrow_quant_v2.result import ValidationResult
 
@@ -50,15 +51,27 @@ def inspect(
 def validate(
     original: options.Model,
     out: options.Artefact,
+    level: Annotated[
+        str,
+        typer.Option(
+            "--level",
+            metavar="weights|outputs",
+            help="outputs: run both models as well and compare what they return. Needs torch.",
+        ),
+    ] = "weights",
     min_accuracy: options.MinAccuracy = None,
+    config: options.ConfigFile = None,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Check every hash of an artefact and compare it with its original."""
+    settings = DiffusionQuantConfig() if config is None else DiffusionQuantConfig.from_yaml(config)
     with progress_bar(quiet=json) as show:
         result = ArrowQuantV2().validate_quality(
             original,
             out,
+            settings,
+            level=cast(Literal["weights", "outputs"], level),
             min_accuracy=min_accuracy,
             num_threads=threads or 0,
             progress_callback=show,
@@ -182,8 +195,24 @@ def _print_validation(result: ValidationResult) -> None:
             f"mean {result['cosine_similarity']:.6f}, at least {result['min_accuracy']} wanted",
         ),
         ("worst layer", f"{result['min_cosine_similarity']:.6f}  {result['worst_layer']}"),
-        ("NMSE", f"{result['nmse']:.3g}"),
+        ("NMSE", _noise(result["nmse"], result["sqnr_db"])),
         ("tensors", f"{len(result['tensors'])} compared"),
     ]
+    if result["level"] == "outputs":
+        facts += [
+            ("outputs", f"cosine {result['output_cosine_similarity']:.6f}"),
+            ("output NMSE", f"{result['output_nmse']:.3g}"),
+        ]
+        facts += [
+            (
+                f"  t {entry['begin']:.4g} to {entry['end']:.4g}",
+                f"cosine {entry['cosine_similarity']:.6f}  NMSE {entry['nmse']:.3g}",
+            )
+            for entry in result["outputs"]
+        ]
     facts += [("problem", problem) for problem in result["problems"]]
     print_facts(facts)
+
+
+def _noise(nmse: float, decibels: float | None) -> str:
+    return f"{nmse:.3g}" if decibels is None else f"{nmse:.3g} (SQNR {decibels:.1f} dB)"

@@ -23,7 +23,7 @@ from arrow_quant_v2.torch.observe import evaluating
 from arrow_quant_v2.torch.samples import Samples, read_samples
 from arrow_quant_v2.torch.tape import Batch, as_batches
 
-__all__ = ["CannotRunError", "capture"]
+__all__ = ["CannotRunError", "capture", "record_tape"]
 
 #: Part of the progress that recording the tape takes; the rest is watching the layers.
 _RECORDING = 0.6
@@ -118,6 +118,28 @@ def capture(
             notes=_not_covered(plan, model.component),
             progress_callback=lambda m, f: report(m, _RECORDING + (1 - _RECORDING) * f),
         )
+
+
+def record_tape(
+    model_path: Path,
+    plan: ModelPlan,
+    *,
+    samples: int,
+    seed: int,
+    progress: Callable[[float], None],
+) -> tuple[str, nn.Module, list[Batch]]:
+    """Load a model, let it make `samples` samples from neutral inputs, and watch no layer.
+
+    Returns the component that runs at every step, its network, and what that was given.
+
+    Raises
+    ------
+    CannotRunError
+        As :func:`capture`.
+    """
+    model = _load(model_path, plan, samples, seed)
+    with _failures(), evaluating(model.network):
+        return model.component, model.network, model.record(Samples(), progress)
 
 
 def _planned(plan: ModelPlan, component: str) -> list[str]:

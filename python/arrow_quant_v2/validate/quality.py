@@ -1,0 +1,108 @@
+"""Whether an artefact is whole, is of this model, and is good enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+from arrow_quant_v2._engine import ProgressCallback, StrPath, checked_path, path_bytes
+from arrow_quant_v2._native import core
+from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.result import ValidationResult
+from arrow_quant_v2.torch_files import readable_model
+from arrow_quant_v2.validate.outputs import OutputComparison, check_can_run, compare_outputs
+
+__all__ = ["validate_quality"]
+
+#: The part of the progress that the weights take when both models run as well.
+_WEIGHTS = 0.3
+
+
+def validate_quality(
+    original_path: StrPath,
+    quantized_path: StrPath,
+    config: DiffusionQuantConfig,
+    *,
+    level: str,
+    min_accuracy: float | None,
+    num_threads: int,
+    progress_callback: ProgressCallback | None,
+) -> ValidationResult:
+    """As :meth:`~arrow_quant_v2.ArrowQuantV2.validate_quality`, with a checked configuration."""
+    if level not in ("weights", "outputs"):
+        raise ConfigurationError(f"Invalid level: {level!r}. Must be 'weights' or 'outputs'.")
+    if num_threads:
+        config.num_threads = num_threads
+    if min_accuracy is not None:
+        config.min_accuracy = min_accuracy  # checked by the assignment
+    if level == "outputs":
+        check_can_run()
+    share = _WEIGHTS if level == "outputs" else 1.0
+    with readable_model(checked_path(original_path, "original_path")) as original:
+        report = core.validate_artefact(
+            path_bytes(original, "original_path"),
+            path_bytes(quantized_path, "quantized_path"),
+            config.num_threads,
+            _part(progress_callback, 0.0, share),
+        )
+    outputs = None
+    if level == "outputs":
+        outputs = compare_outputs(
+            original_path, quantized_path, progress_callback=_part(progress_callback, share, 1.0)
+        )
+    threshold = config.min_accuracy
+    if min_accuracy is None:
+        threshold = config.validation_thresholds.get(f"int{report.bit_width}", 0.0)
+    return _result(report, level, threshold, outputs)
+
+
+def _part(callback: ProgressCallback | None, begin: float, end: float) -> ProgressCallback | None:
+    """A callback for the part of the work from `begin` to `end`."""
+    if callback is None or (begin, end) == (0.0, 1.0):
+        return callback
+    return lambda message, fraction: callback(message, begin + (end - begin) * fraction)
+
+
+def _result(
+    report: core.ValidationReport,
+    level: str,
+    threshold: float,
+    outputs: OutputComparison | None,
+) -> ValidationResult:
+    cosines = [report.cosine_similarity]
+    if outputs is not None:
+        cosines.append(outputs.cosine_similarity)
+    return ValidationResult(
+        {
+            "passed": min(cosines) >= threshold and not report.problems,
+            "level": level,
+            "cosine_similarity": report.cosine_similarity,
+            "min_accuracy": threshold,
+            "min_cosine_similarity": report.min_cosine_similarity,
+            "worst_layer": report.worst_layer,
+            "nmse": report.nmse,
+            "sqnr_db": _decibels(report.nmse),
+            "bit_width": report.bit_width,
+            "output_cosine_similarity": outputs.cosine_similarity if outputs else None,
+            "output_nmse": outputs.nmse if outputs else None,
+            "problems": list(report.problems),
+            "outputs": [asdict(entry) for entry in outputs.bins] if outputs else [],
+            "tensors": [
+                {
+                    "component": tensor.component,
+                    "name": tensor.name,
+                    "bit_width": tensor.bit_width or None,
+                    "cosine": tensor.cosine,
+                    "nmse": tensor.nmse,
+                    "sqnr_db": _decibels(tensor.nmse),
+                }
+                for tensor in report.tensors
+            ],
+        }
+    )
+
+
+def _decibels(nmse: float) -> float | None:
+    """The signal to quantization noise ratio, 10 log10(1 / NMSE); None where there is no noise."""
+    return -10 * math.log10(nmse) if nmse > 0 else None
