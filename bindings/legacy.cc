@@ -55,16 +55,17 @@ struct OldTensor {
 /// An open model. Reading is thread-safe.
 class OldModel {
  public:
-  OldModel(const std::string& path, Int2Order order) : model_(open_model(path, order)) {
-    std::erase_if(model_.components, [](const ModelIndex& c) { return c.legacy == nullptr; });
+  OldModel(const std::string& path, Int2Order order) {
+    auto found = open_old_model(path, order);
+    if (!found) {
+      throw Error(ErrorCode::kModelNotFound, "no weights in an old Parquet layout", {.path = path});
+    }
+    model_ = std::move(*found);
     for (const ModelIndex& component : model_.components) {
       for (const TensorInfo& tensor : component.tensors) {
         tensors_.push_back({readers_.size(), tensor, component.legacy->tensors[tensor.offset]});
       }
       readers_.emplace_back(component);
-    }
-    if (readers_.empty()) {
-      throw Error(ErrorCode::kModelNotFound, "no weights in an old Parquet layout", {.path = path});
     }
   }
 

@@ -103,7 +103,8 @@ ARROW_QUANT_API QuantizeReport quantize_model(const std::string& model_path,
                                               const QuantizeOptions& options, Progress& progress);
 
 /// Check every hash of the artefact, then compare every tensor with the original model's.
-/// Damage raises kValidation; differences in structure are listed in `problems`.
+/// Damage raises kValidation; differences in structure are listed in `problems`. A model in an old
+/// Parquet layout, which has no hashes, is compared in the same way.
 ARROW_QUANT_API ValidationReport validate_artefact(const std::string& original_path,
                                                    const std::string& quantized_path,
                                                    int num_threads, Progress& progress);

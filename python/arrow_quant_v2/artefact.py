@@ -172,18 +172,16 @@ def open_quantized(
     >>> model = open_quantized("quantized/")  # doctest: +SKIP
     >>> weight = model["conv_in.weight"].dequantize()  # doctest: +SKIP
     """
-    from arrow_quant_v2.old_layouts import OldModel, may_be_old
+    from arrow_quant_v2.old_layouts import OldModel
 
     if int2_order not in ("lsb", "msb"):
         raise ConfigurationError(f"Invalid int2_order: {int2_order!r}. Must be 'lsb' or 'msb'.")
     try:
         return QuantizedModel(core.Artefact.open(path_bytes(path, "path")), num_threads)
     except ModelNotFoundError as error:
-        if not may_be_old(path):
-            raise
         try:
             return OldModel(path, int2_order)
-        except ModelNotFoundError:  # Parquet files of something else
+        except ModelNotFoundError:
             raise error from None
 
 

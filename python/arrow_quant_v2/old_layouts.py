@@ -22,15 +22,7 @@ from arrow_quant_v2.dtypes import numpy_dtype
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.tensors import QuantizedTensor
 
-__all__ = ["OldComponent", "OldModel", "OldTensor", "may_be_old"]
-
-
-def may_be_old(path: StrPath) -> bool:
-    """Whether there is a Parquet file where an old model would have one. Reads names only."""
-    where = Path(path)
-    if where.is_dir():
-        return any(where.glob("*.parquet")) or any(where.glob("*/*.parquet"))
-    return where.suffix == ".parquet" and where.is_file()
+__all__ = ["OldComponent", "OldModel", "OldTensor"]
 
 
 class OldTensor(QuantizedTensor):

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -14,6 +15,7 @@
 #include "kernels/convert.h"
 #include "kernels/isa.h"
 #include "pipeline/summary.h"
+#include "pipeline/validate_legacy.h"
 #include "read/model_directory.h"
 #include "read/tensor_reader.h"
 #include "run/dequantize_rows.h"
@@ -182,6 +184,19 @@ void summarize(const Artefact& artefact, ValidationReport& report) {
   report.nmse = nmse / static_cast<double>(std::max<uint64_t>(1, quality.elements()));
 }
 
+// The artefact at `path`; or nothing, and `old` set, when a model in an old layout is there.
+std::optional<Artefact> open_artefact_or_old(const std::string& path,
+                                             std::optional<ModelDirectory>& old) {
+  try {
+    return Artefact::open(path);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kModelNotFound) throw;
+    old = open_old_model(path);
+    if (!old) throw;
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 ValidationReport validate_artefact(const std::string& original_path,
@@ -189,7 +204,10 @@ ValidationReport validate_artefact(const std::string& original_path,
                                    Progress& progress) {
   apply_isa_override();
   const ModelDirectory original = open_model(original_path);
-  const Artefact artefact = Artefact::open(quantized_path);
+  std::optional<ModelDirectory> old;
+  const std::optional<Artefact> opened = open_artefact_or_old(quantized_path, old);
+  if (!opened) return validate_legacy(original, *old, num_threads, progress);
+  const Artefact& artefact = *opened;
   artefact.verify([&progress] { progress.poll(); });
   ThreadPool pool(num_threads);
   ValidationReport report;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/checked.h"
 #include "core/json.h"
@@ -33,65 +34,54 @@ std::string text_of(std::optional<std::string_view> value, const char* column,
   return std::string(*value);
 }
 
-/// The two columns that say how many weights a row has.
+/// The shapes of rows.
 template <typename Dim>
-class SizeColumns {
+class ShapeColumn {
  public:
-  SizeColumns(parquet::RowGroupReader& group, const LegacySchema& schema, const std::string& path)
-      : shape_(group, schema.shape, path), num_params_(group, schema.num_params, path) {}
+  ShapeColumn(parquet::RowGroupReader& group, const LegacySchema& schema, const std::string& path)
+      : lists_(group, schema.shape, path) {}
 
-  /// The next row's shape, and what num_params says.
-  std::vector<uint64_t> next(const std::string& path, std::optional<int64_t>& num_params) {
-    std::vector<uint64_t> shape;
-    shape_.next([&](const auto& dim) {
-      if (!dim || *dim < 0 || int64_t{*dim} > kMaxDim || shape.size() == kMaxRank) {
-        fail_legacy(path, "a shape that no tensor has");
+  /// The next row's shape, or nothing when no tensor has it.
+  std::optional<std::vector<uint64_t>> next() {
+    std::optional<std::vector<uint64_t>> shape(std::in_place);
+    lists_.next([&](const auto& dim) {
+      if (!dim || *dim < 0 || int64_t{*dim} > kMaxDim || (shape && shape->size() == kMaxRank)) {
+        shape.reset();
       }
-      shape.push_back(static_cast<uint64_t>(*dim));
+      if (shape) shape->push_back(static_cast<uint64_t>(*dim));
     });
-    num_params = num_params_.next();
     return shape;
   }
 
  private:
-  LegacyLists<Dim> shape_;
-  LegacyIntegers num_params_;
+  LegacyLists<Dim> lists_;
 };
 
 bool has_wide_shape(const parquet::RowGroupReader& group, const LegacySchema& schema) {
   return LegacyIntegers::physical_type(group, schema.shape) == parquet::Type::INT64;
 }
 
-// The number of weights, which the shape and num_params must agree on.
-uint64_t elements_of(const std::vector<uint64_t>& shape, std::optional<int64_t> num_params,
-                     const std::string& path, const std::string& tensor) {
-  std::optional<uint64_t> elements = 1;
+// Product of the shape, or nothing when it is more than can be addressed; zero dimensions do not
+// hide an overflow of the others.
+std::optional<uint64_t> product_of(const std::vector<uint64_t>& shape) {
+  uint64_t elements = 1;
   for (const uint64_t dim : shape) {
-    // Zero dimensions do not hide an overflow of the others.
-    elements = checked_mul(*elements, std::max<uint64_t>(dim, 1));
-    if (!elements || *elements > static_cast<uint64_t>(kMaxDim)) {
-      fail_legacy(path, "the shape has more elements than can be addressed", tensor);
-    }
+    const auto next = checked_mul(elements, std::max<uint64_t>(dim, 1));
+    if (!next || *next > static_cast<uint64_t>(kMaxDim)) return std::nullopt;
+    elements = *next;
   }
-  if (std::ranges::find(shape, 0U) != shape.end()) elements = 0;
-  if (num_params && static_cast<uint64_t>(*num_params) != *elements) {
-    throw Error(ErrorCode::kShapeMismatch,
-                "the shape has " + std::to_string(*elements) + " elements, num_params says " +
-                    std::to_string(*num_params),
-                {.path = path, .tensor = tensor});
-  }
-  return *elements;
+  return std::ranges::find(shape, 0U) != shape.end() ? 0 : elements;
 }
 
+// What the rows of a group say they have; rows that cannot be true are refused later, by name.
 template <typename Dim>
 uint64_t row_group_elements(parquet::RowGroupReader& group, const LegacySchema& schema,
                             const std::string& path) {
-  SizeColumns<Dim> sizes(group, schema, path);
+  ShapeColumn<Dim> shapes(group, schema, path);
   uint64_t total = 0;
   for (int64_t i = 0; i < group.metadata()->num_rows(); ++i) {
-    std::optional<int64_t> num_params;
-    const auto shape = sizes.next(path, num_params);
-    total += elements_of(shape, num_params, path, {});  // 2^48 times a million rows fits
+    const auto shape = shapes.next();
+    total += shape ? product_of(*shape).value_or(0) : 0;  // 2^48 times a million rows fits
   }
   return total;
 }
@@ -159,7 +149,8 @@ class RecordColumns {
  public:
   RecordColumns(parquet::RowGroupReader& group, const LegacySchema& schema, const std::string& path)
       : path_(path),
-        sizes_(group, schema, path),
+        shape_(group, schema, path),
+        num_params_(group, schema.num_params, path),
         name_(group, schema.name, path),
         dtype_(group, schema.dtype, path),
         data_(group, schema.data, path),
@@ -176,9 +167,7 @@ class RecordColumns {
     LegacyRecord record;
     record.name = text_of(name_.next(), "layer_name", path_);
     if (record.name.empty()) fail_legacy(path_, "a row without a layer_name");
-    std::optional<int64_t> num_params;
-    record.shape = sizes_.next(path_, num_params);
-    record.elements = elements_of(record.shape, num_params, path_, record.name);
+    read_size(record);
     record.dtype = text_of(dtype_.next(), "dtype", path_);
     record.quant_type = text_of(quant_type_.next(), "quant_type", path_);
     const uint64_t most = std::max<uint64_t>(record.elements, 65536);
@@ -194,12 +183,28 @@ class RecordColumns {
   }
 
  private:
+  // The number of weights, on which the shape and num_params must agree.
+  void read_size(LegacyRecord& record) {
+    auto shape = shape_.next();
+    const auto elements = shape ? product_of(*shape) : std::nullopt;
+    if (!elements) fail_legacy(path_, "a shape that no tensor has", record.name);
+    record.shape = std::move(*shape);
+    record.elements = *elements;
+    const auto num_params = num_params_.next();
+    if (!num_params || static_cast<uint64_t>(*num_params) == *elements) return;
+    throw Error(ErrorCode::kShapeMismatch,
+                "the shape has " + std::to_string(*elements) + " elements, num_params says " +
+                    std::to_string(*num_params),
+                {.path = path_, .tensor = record.name});
+  }
+
   static bool is_binary(const LegacySchema& schema) noexcept {
     return schema.layout == LegacyLayout::kQuantizedTable;
   }
 
   const std::string& path_;
-  SizeColumns<Dim> sizes_;
+  ShapeColumn<Dim> shape_;
+  LegacyIntegers num_params_;
   LegacyBytes name_;
   LegacyBytes dtype_;
   LegacyBytes data_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -200,6 +201,15 @@ ModelIndex make_component(const std::string& name, const fs::path& folder) {
   return component;
 }
 
+// Whether a Parquet file lies where the weights of a model or of its components would.
+bool has_parquet(const fs::path& path) {
+  if (!is_folder(path)) return is_there(path) && path.extension() == ".parquet";
+  if (!files_with_suffix(path, ".parquet").empty()) return true;
+  return std::ranges::any_of(list(path), [](const fs::path& inner) {
+    return is_folder(inner) && !files_with_suffix(inner, ".parquet").empty();
+  });
+}
+
 [[noreturn]] void no_weights(const fs::path& folder) {
   std::vector<std::string> foreign;
   std::vector<std::string> models;
@@ -342,6 +352,29 @@ ModelDirectory open_model(const std::string& path_text, Int2Order int2_order) {
   model.metadata_json = read_if_present(root / "metadata.json");
   model.other_files = other_files(root, model);
   return model;
+}
+
+std::optional<ModelDirectory> open_old_model(const std::string& path, Int2Order int2_order) {
+  if (!has_parquet(path)) return std::nullopt;
+  try {
+    ModelDirectory model = open_model(path, int2_order);
+    const auto is_kept = [](const ModelIndex& c) { return c.layout.empty(); };
+    for (const ModelIndex& component : model.components) {
+      if (!is_kept(component)) continue;
+      for (const SourceFile& file : component.files) {
+        model.other_files.push_back(fs::path(file.path).lexically_relative(path).generic_string());
+      }
+      if (component.index_path.empty()) continue;
+      const fs::path index = component.index_path;
+      model.other_files.push_back(index.lexically_relative(path).generic_string());
+    }
+    std::erase_if(model.components, is_kept);
+    if (model.components.empty()) return std::nullopt;
+    return model;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kModelNotFound) throw;
+    return std::nullopt;  // Parquet files of something else
+  }
 }
 
 }  // namespace arrow_quant

@@ -2,6 +2,7 @@
 // weights.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "arrow_quant/model_index.h"
@@ -14,5 +15,11 @@ namespace arrow_quant {
 /// nothing that can be read is there, and says what was looked for; kMetadata or kShapeMismatch for
 /// malformed files.
 ModelDirectory open_model(const std::string& path, Int2Order int2_order = Int2Order::kLsb);
+
+/// Open `path` when its weights are in an old Parquet layout: only the components that are, the
+/// files of the others are in `other_files`. Nothing when there is no such model; raises what
+/// open_model raises for a malformed one.
+std::optional<ModelDirectory> open_old_model(const std::string& path,
+                                             Int2Order int2_order = Int2Order::kLsb);
 
 }  // namespace arrow_quant

@@ -36,13 +36,26 @@ def export(
             help="Type of dequantized tensors; default: what each was.",
         ),
     ] = None,
+    int2_order: Annotated[
+        str,
+        typer.Option(
+            "--int2-order",
+            metavar="lsb|msb",
+            help="Old models: which of four packed 2-bit weights is first.",
+        ),
+    ] = "lsb",
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
     """Write a directory that diffusers and transformers load."""
     with progress_bar(quiet=json) as show:
         written = export_safetensors(
-            out, destination, dtype=dtype, num_threads=threads or 0, progress_callback=show
+            out,
+            destination,
+            dtype=dtype,
+            int2_order=int2_order,
+            num_threads=threads or 0,
+            progress_callback=show,
         )
     files = [path for path in written.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)

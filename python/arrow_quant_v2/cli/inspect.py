@@ -23,6 +23,7 @@ from arrow_quant_v2.cli._console import (
 from arrow_quant_v2.cli._run import command
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ValidationError
+from arrow_quant_v2.old_layouts import OldModel, OldTensor
 from arrow_quant_v2.result import ValidationResult
 
 
@@ -41,6 +42,8 @@ def inspect(
         _print_metadata(model, as_json=json)
         return
     facts = _facts(model)
+    if isinstance(model, OldModel):
+        facts = _old_facts(facts, model)
     if json:
         print_json(json_module.dumps(facts, indent=2, ensure_ascii=False))
     else:
@@ -107,6 +110,18 @@ def _facts(model: QuantizedModel) -> dict[str, Any]:
     }
 
 
+def _old_facts(facts: dict[str, Any], model: OldModel) -> dict[str, Any]:
+    """What an old layout has to say: no quality was recorded, and its name is a fact."""
+    for name in ("cosine_similarity", "min_cosine_similarity", "worst_layer", "calibration"):
+        facts[name] = None
+    for entry in facts["tensors"]:
+        tensor = model.components[entry["component"]][entry["name"]]
+        if isinstance(tensor, OldTensor):
+            entry["cosine"] = entry["nmse"] = None
+            entry["granularity"] = tensor.granularity
+    return {"path": facts["path"], "layout": model.layout, **facts}
+
+
 def _tensor_facts(component: str, tensors: QuantizedComponent) -> list[dict[str, Any]]:
     sizes = tensors.stored_bytes
     return [
@@ -149,10 +164,10 @@ def _print_artefact(facts: dict[str, Any], every: bool) -> None:
                 f"{entry['component']}/{entry['name']}" if several else entry["name"],
                 shape_text(entry["shape"]),
                 "-" if kept else str(entry["bit_width"]),
-                entry["source_dtype"] if kept else entry["param_encoding"],
+                entry["source_dtype"] if kept else _encoding(entry),
                 size_text(entry["stored_bytes"]),
-                "exact" if kept else f"{entry['cosine']:.5f}",
-                "0" if kept else f"{entry['nmse']:.2e}",
+                "exact" if kept else _number(entry["cosine"], ".5f"),
+                "0" if kept else _number(entry["nmse"], ".2e"),
             ]
         )
     columns = ["tensor", "shape", "bits", "encoding", "size", "cosine", "NMSE"]
@@ -162,14 +177,33 @@ def _print_artefact(facts: dict[str, Any], every: bool) -> None:
     quantized = len(facts["tensors"]) - len(kept_sizes)
     print_facts(
         [
+            *([("layout", facts["layout"])] if "layout" in facts else []),
             ("modality", str(facts["modality"])),
             ("quantized", f"{quantized} tensors, {facts['bits_per_weight']:.3f} bits per weight"),
             ("kept", f"{len(kept_sizes)} tensors, exact, {size_text(sum(kept_sizes))}"),
             ("size", size_text(facts["stored_bytes"])),
-            ("cosine", f"mean {facts['cosine_similarity']:.6f}"),
-            ("worst layer", f"{facts['min_cosine_similarity']:.6f}  {facts['worst_layer']}"),
+            *_quality(facts),
         ]
     )
+
+
+def _quality(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    if facts["cosine_similarity"] is None:
+        return [("quality", "not recorded; arrow-quant validate ORIGINAL OUT measures it")]
+    return [
+        ("cosine", f"mean {facts['cosine_similarity']:.6f}"),
+        ("worst layer", f"{facts['min_cosine_similarity']:.6f}  {facts['worst_layer']}"),
+    ]
+
+
+def _encoding(entry: dict[str, Any]) -> str:
+    if "granularity" in entry:
+        return f"scale per {entry['granularity']}"
+    return str(entry["param_encoding"])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _print_metadata(model: QuantizedModel, *, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from arrow_quant_v2.dtypes import float_dtype, numpy_dtype, safetensors_name
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.export._safetensors_writer import Entry, SafetensorsWriter
 from arrow_quant_v2.export._staging import staged_directory
+from arrow_quant_v2.old_layouts import OldComponent, OldModel
 
 __all__ = ["export_safetensors"]
 
@@ -36,6 +37,7 @@ def export_safetensors(
     destination: StrPath,
     *,
     dtype: str | None = None,
+    int2_order: str = "lsb",
     num_threads: int = 0,
     progress_callback: ProgressCallback | None = None,
 ) -> Path:
@@ -43,6 +45,7 @@ def export_safetensors(
 
     Configurations, schedulers, tokenizers and kept components are copied; kept tensors keep their
     bytes. Works tensor by tensor, in little memory. The destination appears complete or not at all.
+    Models in the old Parquet layouts are exported too; their integers become float32.
 
     Parameters
     ----------
@@ -53,6 +56,8 @@ def export_safetensors(
     dtype
         ``"float32"``, ``"float16"`` or ``"bfloat16"`` for the quantized tensors; None takes the
         element type that each had, and bfloat16 for those that had 8 bits.
+    int2_order
+        For old models, as in :func:`~arrow_quant_v2.open_quantized`.
     num_threads
         Threads to use; 0 means all cores.
     progress_callback
@@ -71,18 +76,18 @@ def export_safetensors(
         The destination exists, or cannot be written.
     """
     target = None if dtype is None else safetensors_name(float_dtype(dtype))
-    model = open_quantized(path, num_threads=num_threads)
+    model = open_quantized(path, int2_order, num_threads=num_threads)
     folder = Path(destination)
     _check_apart(model.path, folder)
-    model.verify()
+    if not isinstance(model, OldModel):  # which has no hashes
+        model.verify()
     progress = _Progress(progress_callback, sum(_bytes_of(model, target).values()))
     with staged_directory(folder) as staging:
         _copy_other_files(model, staging)
-        for record, component in zip(
-            model.manifest["components"], model.components.values(), strict=True
+        for component_folder, component in zip(
+            _component_folders(model), model.components.values(), strict=True
         ):
-            target_folder = staging / _folder_of(record["parts"][0])
-            _export_component(component, target_folder, target, num_threads, progress)
+            _export_component(component, staging / component_folder, target, num_threads, progress)
     return folder
 
 
@@ -113,13 +118,26 @@ def _check_apart(artefact: Path, destination: Path) -> None:
 
 def _copy_other_files(model: QuantizedModel, staging: Path) -> None:
     """Copy every file of the artefact but the weights of quantized components and the manifest."""
-    for record in model.manifest["files"]:
-        relative = Path(record["path"])
-        if _WEIGHTS in relative.parts:
-            continue
+    if isinstance(model, OldModel):
+        others = model.other_files
+        modality = model.metadata.get("modality")
+        if modality:  # the old metadata.json also names the old layout
+            text = json.dumps({"modality": modality}, indent=2) + "\n"
+            (staging / "metadata.json").write_text(text, encoding="utf-8")
+    else:
+        others = [Path(record["path"]) for record in model.manifest["files"]]
+        others = [path for path in others if _WEIGHTS not in path.parts]
+    for relative in others:
         target = staging / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model.path / relative, target)
+
+
+def _component_folders(model: QuantizedModel) -> list[Path]:
+    """The folder of each component, relative to that of the model."""
+    if isinstance(model, OldModel):
+        return [Path(name) for name in model.components]
+    return [_folder_of(record["parts"][0]) for record in model.manifest["components"]]
 
 
 def _folder_of(part: str) -> Path:
@@ -152,6 +170,7 @@ def _export_component(
 def _entries(component: QuantizedComponent, target: str | None) -> list[Entry]:
     """What to write, wide types first so that every tensor is aligned."""
     entries = []
+    sizes = component.stored_bytes
     for name, tensor in component.items():
         if tensor.is_quantized:
             dtype = target or tensor.source_dtype
@@ -160,7 +179,7 @@ def _entries(component: QuantizedComponent, target: str | None) -> list[Entry]:
             nbytes = tensor.size * _itemsize(dtype)
         else:
             dtype = tensor.source_dtype
-            nbytes = component.stored_bytes[name]
+            nbytes = sizes[name]
         entries.append(Entry(name, dtype, tensor.shape, nbytes))
     return sorted(entries, key=lambda entry: -_itemsize(entry.dtype))
 
@@ -217,6 +236,11 @@ def _values(
     component: QuantizedComponent, entry: Entry, num_threads: int
 ) -> Iterator[npt.NDArray[Any]]:
     """The bytes of a tensor, a bounded number of rows at a time."""
+    if isinstance(component, OldComponent):
+        quantized = component[entry.name].is_quantized
+        for values in component.value_blocks(entry.name):
+            yield values.astype(numpy_dtype(entry.dtype), copy=False) if quantized else values
+        return
     for chunk in component.row_blocks(entry.name):
         if chunk.info.encoding == "copy":
             yield chunk.chunks[0].codes
