@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from old_layout_files import (
 from safetensors.numpy import load_file
 from support import arrow_quant, cosine, gaussian, small_model, write_safetensors
 
-from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig, export_safetensors, open_quantized
+from arrow_quant_v2 import (
+    ArrowQuantV2,
+    DiffusionQuantConfig,
+    export_safetensors,
+    load_quantized,
+    open_quantized,
+)
 from arrow_quant_v2.errors import ConfigurationError, ModelNotFoundError
 from arrow_quant_v2.old_layouts import OldModel, OldTensor
 
@@ -304,6 +311,32 @@ def test_a_model_with_more_files_than_a_process_may_open_is_read(tmp_path: Path)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert found == list(range(120))
+
+
+def test_tensors_are_read_by_many_threads_at_once(tmp_path: Path) -> None:
+    arrays = {f"w{i}": gaussian(32, 33, seed=i) for i in range(30)}
+    rows = [Row(name, array.shape, array.tobytes()) for name, array in arrays.items()]
+    write_float_table(tmp_path / "weights.parquet", rows)
+    model = open_quantized(tmp_path)
+    names = list(np.random.default_rng(0).permutation(list(arrays) * 8))
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda name: np.array_equal(np.asarray(model[name]), arrays[name]), names)
+    assert all(found)
+
+
+def test_an_old_model_runs_in_torch_as_ordinary_layers(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    q, scale, zero = affine(WEIGHTS["mid.attn.to_q.weight"], 8, (1,))
+    row = Row("weight", (64, 256), q.tobytes(), quant_type="int8", scales=scale)
+    row.zero_points, row.group_size = zero, 1
+    write_tensor_file(tmp_path, row)
+    bias = WEIGHTS["mid.attn.to_q.bias"]
+    write_tensor_file(tmp_path, Row("bias", (64,), bias.tobytes()))
+    layer = load_quantized(tmp_path, module=torch.nn.Linear(256, 64))
+    inputs = gaussian(3, 256, seed=9)
+    expected = inputs @ np.asarray(open_quantized(tmp_path)["weight"]).T + bias
+    found = layer(torch.from_numpy(inputs)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["A", "D"], indirect=True)
