@@ -21,12 +21,14 @@ namespace arrow_quant {
 enum class Encoding : uint8_t { kCopy, kAffine, kResidualBinary };
 
 /// How the parameters of a group are stored.
-enum class ParamEncoding : uint8_t { kTwoLevel, kFp16, kRow };
+enum class ParamEncoding : uint8_t { kTwoLevel, kFp16, kRow, kResidualBinary };
 
 /// How the parameters of a group are found.
 enum class Method : uint8_t {
   kRtn,     ///< min-max range, round to nearest
   kSearch,  ///< weighted least-squares search of scale and offset with re-rounding
+  kGptq,    ///< the same, and the error of a column is made good by those after it
+  kR2q,     ///< as kGptq with the levels of residual binary codes
 };
 
 ARROW_QUANT_API std::string_view to_string(Encoding encoding) noexcept;
@@ -34,7 +36,8 @@ ARROW_QUANT_API std::string_view to_string(ParamEncoding encoding) noexcept;
 ARROW_QUANT_API std::string_view to_string(Method method) noexcept;
 
 /// What one weight is quantized to. Valid: bit_width 2, 4 or 8; group_size a multiple of 8, at
-/// least 8; two_level only with 2 and 4 bits and group_size a multiple of 32; row only with 8 bits.
+/// least 8; two_level only with 2 and 4 bits and group_size a multiple of 32; residual_binary only
+/// with 2 bits and the same; row only with 8 bits.
 struct AffineSpec {
   int bit_width = 4;
   int group_size = 128;
@@ -42,17 +45,24 @@ struct AffineSpec {
   Method method = Method::kSearch;
 };
 
+/// What the artefact calls tensors of this spec.
+constexpr Encoding encoding_of(const AffineSpec& spec) noexcept {
+  return spec.param_encoding == ParamEncoding::kResidualBinary ? Encoding::kResidualBinary
+                                                               : Encoding::kAffine;
+}
+
 /// Bytes of one packed row of `cols` codes (padded to a whole byte).
 constexpr uint64_t packed_row_bytes(uint64_t cols, int bit_width) noexcept {
   return (cols * static_cast<uint64_t>(bit_width) + 7) / 8;
 }
 
-/// Bytes of the parameters of one row: one per sub-group of group_size / 4 weights (two_level), a
-/// pair of fp16 per group (fp16), none (row).
+/// Bytes of the parameters of one row: one per sub-group of group_size / 4 weights (two_level,
+/// residual_binary), a pair of fp16 per group (fp16), none (row).
 constexpr uint64_t param_row_bytes(uint64_t cols, const AffineSpec& spec) noexcept {
   const uint64_t group = static_cast<uint64_t>(spec.group_size);
   switch (spec.param_encoding) {
     case ParamEncoding::kTwoLevel:
+    case ParamEncoding::kResidualBinary:
       return (cols + group / 4 - 1) / (group / 4);
     case ParamEncoding::kFp16:
       return (cols + group - 1) / group * 4;

@@ -24,12 +24,24 @@ std::string_view to_string(ParamEncoding encoding) noexcept {
       return "fp16";
     case ParamEncoding::kRow:
       return "row";
+    case ParamEncoding::kResidualBinary:
+      return "residual_binary";
   }
   return "";
 }
 
 std::string_view to_string(Method method) noexcept {
-  return method == Method::kRtn ? "rtn" : "search";
+  switch (method) {
+    case Method::kRtn:
+      return "rtn";
+    case Method::kSearch:
+      return "search";
+    case Method::kGptq:
+      return "gptq";
+    case Method::kR2q:
+      return "r2q";
+  }
+  return "";
 }
 
 double ErrorSums::nmse() const noexcept { return err == 0 ? 0 : err / ww; }

@@ -122,15 +122,41 @@ HWY_INLINE void write_floats(const FloatBuffer& from, size_t count, bool stream,
   std::memcpy(out + i, from.values + i, (count - i) * sizeof(float));
 }
 
+/// v = step * code + base within [-limit, limit].
 template <bool kLimit>
+struct AffineRule {
+  float limit;
+
+  HWY_INLINE hn::Vec<DF> operator()(hn::Vec<hn::RebindToSigned<DF>> code, hn::Vec<DF> step,
+                                    hn::Vec<DF> base) const {
+    const auto v = hn::MulAdd(hn::ConvertTo(DF(), code), step, base);
+    if (!kLimit) return v;
+    const auto top = hn::Set(DF(), limit);
+    return hn::Min(hn::Max(v, hn::Neg(top)), top);
+  }
+};
+
+/// v = first * b1 + second * b2.
+struct ResidualRule {
+  HWY_INLINE hn::Vec<DF> operator()(hn::Vec<hn::RebindToSigned<DF>> code, hn::Vec<DF> first,
+                                    hn::Vec<DF> second) const {
+    const hn::RebindToSigned<DF> di;
+    // A clear bit becomes the sign bit.
+    const auto flip1 = hn::ShiftLeft<31>(hn::Not(code));
+    const auto flip2 = hn::ShiftLeft<31>(hn::ShiftRight<1>(hn::Not(code)));
+    return hn::Add(hn::BitCast(DF(), hn::Xor(hn::BitCast(di, first), flip1)),
+                   hn::BitCast(DF(), hn::Xor(hn::BitCast(di, second), flip2)));
+  }
+};
+
+template <class Rule>
 void dequantize_blocks(int bits, const uint8_t* packed, size_t count, const Levels& levels,
-                       float limit, const DequantizeTarget& target, float* HWY_RESTRICT out) {
+                       const Rule& rule, const DequantizeTarget& target, float* HWY_RESTRICT out) {
   const DF df;
   const hn::RebindToSigned<DF> di;
   const hn::Rebind<uint8_t, DF> d8;
   const size_t lanes = hn::Lanes(df);
   const auto factor = hn::Set(df, target.factor);
-  const auto top = hn::Set(df, limit), bottom = hn::Neg(top);
   GroupCursor cursor(levels.group);
   CodeBuffer codes;
   FloatBuffer values;
@@ -143,9 +169,7 @@ void dequantize_blocks(int bits, const uint8_t* packed, size_t count, const Leve
       const auto step = hn::Set(df, levels.step[group]), base = hn::Set(df, levels.base[group]);
       for (size_t j = i - begin; j < stop; j += lanes) {
         const auto wide = hn::PromoteTo(di, hn::LoadU(d8, codes.bytes + j));
-        auto v = hn::MulAdd(hn::ConvertTo(df, wide), step, base);
-        if (kLimit) v = hn::Min(hn::Max(v, bottom), top);
-        hn::StoreU(hn::Mul(v, factor), df, values.values + j);
+        hn::StoreU(hn::Mul(rule(wide, step, base), factor), df, values.values + j);
       }
       i = begin + stop;
     }
@@ -156,10 +180,16 @@ void dequantize_blocks(int bits, const uint8_t* packed, size_t count, const Leve
 void DequantizeGroups(int bits, const uint8_t* packed, size_t count, const Levels& levels,
                       float limit, const DequantizeTarget& target, float* HWY_RESTRICT out) {
   if (limit < std::numeric_limits<float>::infinity()) {
-    dequantize_blocks<true>(bits, packed, count, levels, limit, target, out);
+    dequantize_blocks(bits, packed, count, levels, AffineRule<true>{limit}, target, out);
   } else {
-    dequantize_blocks<false>(bits, packed, count, levels, limit, target, out);
+    dequantize_blocks(bits, packed, count, levels, AffineRule<false>{limit}, target, out);
   }
+}
+
+void DequantizeResidualBinary(const uint8_t* packed, size_t count, const float* first,
+                              const float* second, size_t group, const DequantizeTarget& target,
+                              float* HWY_RESTRICT out) {
+  dequantize_blocks(2, packed, count, {first, second, group}, ResidualRule(), target, out);
 }
 
 void DequantizeInt8(const uint8_t* packed, size_t count, float scale,
@@ -181,12 +211,55 @@ void DequantizeInt8(const uint8_t* packed, size_t count, float scale,
   }
 }
 
-void ExpandTwoLevel(int bits, const uint8_t* packed, size_t count, const uint8_t* params,
-                    int offset_unit, size_t group, int8_t* HWY_RESTRICT out) {
-  const hn::CappedTag<int16_t, 16> d16;
-  const hn::Rebind<uint8_t, decltype(d16)> du8;
-  const hn::Rebind<int8_t, decltype(d16)> d8;
-  const int half = 1 << (bits - 1);
+using D16 = hn::CappedTag<int16_t, 16>;
+
+/// v = max(q * code + base, -127); above 127 the caller's conversion saturates.
+class ExpandAffine {
+ public:
+  ExpandAffine(int bits, int offset_unit) : half_(1 << (bits - 1)), unit_(offset_unit) {}
+
+  HWY_INLINE void set(uint8_t param) {
+    const int q = (param & 15) + 1, z = (param >> 4) - 8;
+    step_ = static_cast<int16_t>(q);
+    base_ = static_cast<int16_t>(unit_ * z - half_ * q);
+  }
+  HWY_INLINE hn::Vec<D16> operator()(hn::Vec<D16> code) const {
+    const D16 d;
+    return hn::Max(hn::Add(hn::Mul(code, hn::Set(d, step_)), hn::Set(d, base_)),
+                   hn::Set(d, int16_t{-127}));
+  }
+
+ private:
+  int half_, unit_;
+  int16_t step_ = 0, base_ = 0;
+};
+
+/// v = 2 q1 bit0 + 2 q2 bit1 - q1 - q2.
+class ExpandResidual {
+ public:
+  HWY_INLINE void set(uint8_t param) {
+    const int q1 = (param & 15) + 1, q2 = param >> 4;
+    first_ = static_cast<int16_t>(2 * q1);
+    second_ = static_cast<int16_t>(q2);  // bit 1 counts 2 already
+    base_ = static_cast<int16_t>(-q1 - q2);
+  }
+  HWY_INLINE hn::Vec<D16> operator()(hn::Vec<D16> code) const {
+    const D16 d;
+    const auto outer = hn::Mul(hn::And(code, hn::Set(d, int16_t{1})), hn::Set(d, first_));
+    const auto inner = hn::Mul(hn::And(code, hn::Set(d, int16_t{2})), hn::Set(d, second_));
+    return hn::Add(hn::Add(outer, inner), hn::Set(d, base_));
+  }
+
+ private:
+  int16_t first_ = 0, second_ = 0, base_ = 0;
+};
+
+template <class Rule>
+void expand_blocks(int bits, const uint8_t* packed, size_t count, const uint8_t* params, Rule rule,
+                   size_t group, int8_t* HWY_RESTRICT out) {
+  const D16 d16;
+  const hn::Rebind<uint8_t, D16> du8;
+  const hn::Rebind<int8_t, D16> d8;
   GroupCursor cursor(group);
   CodeBuffer codes;
   HWY_ALIGN int8_t values[kBlock + kSlack];
@@ -194,20 +267,26 @@ void ExpandTwoLevel(int bits, const uint8_t* packed, size_t count, const uint8_t
     const size_t end = std::min(begin + kBlock, count);
     load_codes(bits, packed, begin, end - begin, codes);
     for (size_t i = begin; i < end;) {
-      const uint8_t param = params[cursor.at(i)];
-      const int q = (param & 15) + 1, z = (param >> 4) - 8;
-      const auto step = hn::Set(d16, static_cast<int16_t>(q));
-      const auto base = hn::Set(d16, static_cast<int16_t>(offset_unit * z - half * q));
+      rule.set(params[cursor.at(i)]);
       const size_t stop = std::min(end, cursor.end()) - begin;
       for (size_t j = i - begin; j < stop; j += hn::Lanes(d16)) {
         const auto code = hn::PromoteTo(d16, hn::LoadU(du8, codes.bytes + j));
-        const auto v = hn::Max(hn::Add(hn::Mul(code, step), base), hn::Set(d16, int16_t{-127}));
-        hn::StoreU(hn::DemoteTo(d8, v), d8, values + j);  // saturates at 127
+        hn::StoreU(hn::DemoteTo(d8, rule(code)), d8, values + j);  // saturates at 127
       }
       i = begin + stop;
     }
     std::memcpy(out + begin, values, end - begin);
   }
+}
+
+void ExpandTwoLevel(int bits, const uint8_t* packed, size_t count, const uint8_t* params,
+                    int offset_unit, size_t group, int8_t* HWY_RESTRICT out) {
+  expand_blocks(bits, packed, count, params, ExpandAffine(bits, offset_unit), group, out);
+}
+
+void ExpandResidualBinary(const uint8_t* packed, size_t count, const uint8_t* params, size_t group,
+                          int8_t* HWY_RESTRICT out) {
+  expand_blocks(2, packed, count, params, ExpandResidual(), group, out);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -220,6 +299,8 @@ HWY_EXPORT(UnpackCodes);
 HWY_EXPORT(DequantizeGroups);
 HWY_EXPORT(DequantizeInt8);
 HWY_EXPORT(ExpandTwoLevel);
+HWY_EXPORT(DequantizeResidualBinary);
+HWY_EXPORT(ExpandResidualBinary);
 
 void unpack_codes(int bits, const uint8_t* packed, size_t count, uint8_t* out) noexcept {
   HWY_DYNAMIC_DISPATCH(UnpackCodes)(bits, packed, count, out);
@@ -227,6 +308,15 @@ void unpack_codes(int bits, const uint8_t* packed, size_t count, uint8_t* out) n
 void dequantize_groups(int bits, const uint8_t* packed, size_t count, const Levels& levels,
                        float limit, const DequantizeTarget& target, float* out) noexcept {
   HWY_DYNAMIC_DISPATCH(DequantizeGroups)(bits, packed, count, levels, limit, target, out);
+}
+void dequantize_residual_binary(const uint8_t* packed, size_t count, const float* first,
+                                const float* second, size_t group, const DequantizeTarget& target,
+                                float* out) noexcept {
+  HWY_DYNAMIC_DISPATCH(DequantizeResidualBinary)(packed, count, first, second, group, target, out);
+}
+void expand_residual_binary(const uint8_t* packed, size_t count, const uint8_t* params,
+                            size_t group, int8_t* out) noexcept {
+  HWY_DYNAMIC_DISPATCH(ExpandResidualBinary)(packed, count, params, group, out);
 }
 void dequantize_int8(const uint8_t* codes, size_t count, float scale,
                      const DequantizeTarget& target, float* out) noexcept {

@@ -26,10 +26,10 @@ void check_size(const QuantizedTensorInfo& info, uint64_t found, uint64_t expect
 }
 
 void require_quantized(const QuantizedTensorInfo& info) {
-  if (info.encoding == Encoding::kAffine) return;
+  if (info.encoding != Encoding::kCopy) return;
   throw Error(
       ErrorCode::kConfiguration,
-      "expected an affine tensor, found encoding '" + std::string(to_string(info.encoding)) + "'",
+      "expected a quantized tensor, found encoding '" + std::string(to_string(info.encoding)) + "'",
       {.tensor = info.name, .hint = "Kept tensors hold their source bytes as they are."});
 }
 
@@ -54,7 +54,7 @@ QuantizedTensor quantize_array(const QuantizedTensorInfo& info, std::span<const 
                                Progress& progress) {
   apply_isa_override();
   QuantizedTensor tensor{.info = info, .chunks = {}};
-  tensor.info.encoding = Encoding::kAffine;
+  tensor.info.encoding = encoding_of(info.spec);
   const DTypeInfo& dtype = dtype_info(info.source_dtype);
   if (!dtype.quantizable) {
     throw Error(ErrorCode::kConfiguration,

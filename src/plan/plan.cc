@@ -105,12 +105,12 @@ TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOpti
   } else {
     plan.reason = tensor.shape.size() == 2 ? "linear weight" : "convolution weight";
   }
-  plan.encoding = Encoding::kAffine;
   const int bits = rule != nullptr ? rule->bit_width : options.bit_width;
   plan.spec = {.bit_width = bits,
                .group_size = options.group_size,
                .param_encoding = encoding_for(options, bits, tensor.elements() / tensor.shape[0]),
                .method = options.method};
+  plan.encoding = encoding_of(plan.spec);
   return plan;
 }
 

@@ -38,6 +38,8 @@ bool dispatch(const AffineSpec& spec, const ChunkSettings& settings, const RowBl
       return quantize_fp16(spec, factor, block, out, sums);
     case ParamEncoding::kRow:
       return quantize_int8_rows(spec, factor, block, out, sums);
+    case ParamEncoding::kResidualBinary:
+      return quantize_residual_binary(spec, factor, block, out, sums);
   }
   return false;
 }
@@ -83,7 +85,7 @@ bool quantize_rows(const AffineSpec& spec, const ChunkSettings& settings, const 
   if (block.rows == 0 || block.cols == 0) return true;
   RowBlock weighted = block;
   std::vector<float> importance;
-  if (block.importance != nullptr && spec.method == Method::kSearch) {
+  if (block.importance != nullptr && spec.method != Method::kRtn) {
     importance = normalized(block.importance, block.cols);
     weighted.importance = importance.data();
   }

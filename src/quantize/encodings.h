@@ -1,4 +1,4 @@
-// The three parameter encodings, each for blocks of rows. Called by quantize_rows only.
+// The four parameter encodings, each for blocks of rows. Called by quantize_rows only.
 //
 // `factor` is 1 / tensor_scale; error sums are those of w * factor. Each returns false when a
 // parameter left the fp16 range. Scratch memory belongs to the thread and is kept.
@@ -17,5 +17,8 @@ bool quantize_two_level(const AffineSpec& spec, float factor, int offset_unit,
 
 bool quantize_int8_rows(const AffineSpec& spec, float factor, const RowBlock& block,
                         const PackedRowsOut& out, ErrorSums& sums);
+
+bool quantize_residual_binary(const AffineSpec& spec, float factor, const RowBlock& block,
+                              const PackedRowsOut& out, ErrorSums& sums);
 
 }  // namespace arrow_quant

@@ -116,7 +116,7 @@ bool quantize_fp16(const AffineSpec& spec, float factor, const RowBlock& block,
                    const PackedRowsOut& out, ErrorSums& sums) {
   // At 8 bits the best range is the whole range to within 1e-4 of the error: clipping by a fraction
   // f gains 2 f of range^2 / (12 * 255^2) per weight and costs (f range)^2 / 2 per group.
-  if (spec.method == Method::kSearch && spec.bit_width < 8) {
+  if (spec.method != Method::kRtn && spec.bit_width < 8) {
     static thread_local SearchScratch scratch;
     const size_t batch = GroupBatch::rows_for(block.cols, static_cast<size_t>(spec.group_size));
     for (size_t row = 0; row < block.rows; row += batch) {

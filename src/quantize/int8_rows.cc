@@ -41,7 +41,7 @@ bool quantize_int8_rows(const AffineSpec& spec, float factor, const RowBlock& bl
     const float* weights = block.weights + row * block.cols;
     float scale = usable_row_scale(absmax(weights, block.cols) * factor / 127.0F);
     if (!std::isfinite(scale)) return false;
-    if (spec.method == Method::kSearch) scale = search_scale(weights, block, factor, scale);
+    if (spec.method != Method::kRtn) scale = search_scale(weights, block, factor, scale);
     out.row_scales[row] = f32_to_f16(scale);
     encode_int8(weights, block.cols, factor, scale, out.codes + row * block.cols, sums);
   }

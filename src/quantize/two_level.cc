@@ -265,7 +265,7 @@ bool quantize_two_level(const AffineSpec& spec, float factor, int offset_unit,
   static thread_local Scratch scratch;
   const Geometry geo = geometry(spec.bit_width, offset_unit);
   const size_t group = static_cast<size_t>(spec.group_size) / 4;
-  if (spec.method == Method::kSearch) {
+  if (spec.method != Method::kRtn) {
     const size_t batch = GroupBatch::rows_for(block.cols, group);
     for (size_t row = 0; row < block.rows; row += batch) {
       const size_t rows = std::min(batch, block.rows - row);

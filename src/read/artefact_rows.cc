@@ -41,15 +41,18 @@ std::vector<std::vector<uint64_t>> read_shapes(parquet::RowGroupReader& group, i
 }
 
 Encoding parse_encoding(const std::string& name, const std::string& path) {
-  if (name == to_string(Encoding::kCopy)) return Encoding::kCopy;
-  if (name == to_string(Encoding::kAffine)) return Encoding::kAffine;
+  for (const Encoding encoding :
+       {Encoding::kCopy, Encoding::kAffine, Encoding::kResidualBinary}) {
+    if (name == to_string(encoding)) return encoding;
+  }
   throw Error(ErrorCode::kValidation, "encoding '" + name + "' is not known to this version",
               {.path = path, .hint = "Upgrade arrow-quant-v2."});
 }
 
 ParamEncoding parse_param_encoding(const std::string& name, const std::string& path) {
   for (const ParamEncoding encoding :
-       {ParamEncoding::kTwoLevel, ParamEncoding::kFp16, ParamEncoding::kRow}) {
+       {ParamEncoding::kTwoLevel, ParamEncoding::kFp16, ParamEncoding::kRow,
+        ParamEncoding::kResidualBinary}) {
     if (name == to_string(encoding)) return encoding;
   }
   throw Error(ErrorCode::kValidation, "param_encoding '" + name + "' is not known to this version",
@@ -62,8 +65,10 @@ void check_spec(const AffineSpec& spec, const std::string& path, const std::stri
   const bool group = spec.group_size >= 8 && spec.group_size <= 65536 && spec.group_size % 8 == 0;
   const bool two_level =
       spec.param_encoding != ParamEncoding::kTwoLevel || (bits != 8 && spec.group_size % 32 == 0);
+  const bool residual = spec.param_encoding != ParamEncoding::kResidualBinary ||
+                        (bits == 2 && spec.group_size % 32 == 0);
   const bool row = spec.param_encoding != ParamEncoding::kRow || bits == 8;
-  if (!width || !group || !two_level || !row) {
+  if (!width || !group || !two_level || !residual || !row) {
     fail_damaged(path, "bit width, group size and parameter encoding do not fit together", tensor);
   }
 }
@@ -120,6 +125,9 @@ class AffineColumns {
                      .group_size = *group_size,
                      .param_encoding = parse_param_encoding(text_of(*params), path_)};
     check_spec(row.info.spec, path_, tensor);
+    if (encoding_of(row.info.spec) != row.info.encoding) {
+      fail_damaged(path_, "encoding and param_encoding do not fit together", tensor);
+    }
     if (*axis != 1) fail_damaged(path_, "expected axis 1, found " + std::to_string(*axis), tensor);
     row.tensor_scale = check_scale(*scale, tensor);
     row.offset_unit = check_unit(unit, row.info.spec, tensor);

@@ -35,6 +35,27 @@ void load_pairs(const uint8_t* params, size_t groups, Run& run) {
   (void)convert_to_f32(DType::kF16, offsets.data(), groups, run.base.data());
 }
 
+/// Levels of residual_binary parameter bytes, for steps of q1 and q2.
+void load_residual(const uint8_t* params, size_t groups, float scale, Run& run) {
+  for (size_t g = 0; g < groups; ++g) {
+    run.step[g] = scale * static_cast<float>((params[g] & 15) + 1);
+    run.base[g] = scale * static_cast<float>(params[g] >> 4);
+  }
+}
+
+void dequantize_residual_row(const AffineSpec& spec, const PackedRows& packed, const uint8_t* codes,
+                             const uint8_t* params, float scale, const DequantizeTarget& target,
+                             float* out) {
+  const size_t group = static_cast<size_t>(spec.group_size) / 4;
+  Run run;
+  for (size_t begin = 0; begin < packed.cols; begin += kRun * group) {
+    const size_t count = std::min(kRun * group, packed.cols - begin);
+    load_residual(params + begin / group, (count + group - 1) / group, scale, run);
+    dequantize_residual_binary(codes + packed_row_bytes(begin, spec.bit_width), count,
+                               run.step.data(), run.base.data(), group, target, out + begin);
+  }
+}
+
 /// Parameters of one row in runs of kRun groups; `scale` is the row's, unused for fp16.
 void dequantize_row(const AffineSpec& spec, const PackedRows& packed, const uint8_t* codes,
                     const uint8_t* params, float scale, const DequantizeTarget& target,
@@ -82,6 +103,9 @@ void dequantize_rows(const AffineSpec& spec, const PackedRows& packed, float* ou
         spec.param_encoding == ParamEncoding::kFp16 ? 1.0F : f16_to_f32(packed.row_scales[r]);
     if (spec.param_encoding == ParamEncoding::kRow) {
       dequantize_int8(codes, packed.cols, scale, target, to);
+    } else if (spec.param_encoding == ParamEncoding::kResidualBinary) {
+      dequantize_residual_row(spec, packed, codes, packed.params + r * param_bytes, scale, target,
+                              to);
     } else {
       dequantize_row(spec, packed, codes, packed.params + r * param_bytes, scale, target, to);
     }
@@ -104,10 +128,16 @@ void expand_int8_rows(const AffineSpec& spec, const PackedRows& packed, int8_t* 
   }
   const size_t code_bytes = packed_row_bytes(packed.cols, spec.bit_width);
   const size_t param_bytes = param_row_bytes(packed.cols, spec);
+  const size_t group = static_cast<size_t>(spec.group_size) / 4;
   for (size_t r = 0; r < packed.rows; ++r) {
-    expand_two_level(spec.bit_width, packed.codes + r * code_bytes, packed.cols,
-                     packed.params + r * param_bytes, packed.offset_unit,
-                     static_cast<size_t>(spec.group_size) / 4, out + r * packed.cols);
+    const uint8_t* codes = packed.codes + r * code_bytes;
+    const uint8_t* params = packed.params + r * param_bytes;
+    int8_t* to = out + r * packed.cols;
+    if (spec.param_encoding == ParamEncoding::kResidualBinary) {
+      expand_residual_binary(codes, packed.cols, params, group, to);
+    } else {
+      expand_two_level(spec.bit_width, codes, packed.cols, params, packed.offset_unit, group, to);
+    }
   }
 }
 

@@ -85,6 +85,7 @@ inline std::vector<AffineSpec> all_specs(const std::vector<int>& groups) {
       for (int bits : {2, 4, 8}) specs.push_back({bits, group, ParamEncoding::kFp16, method});
       if (group % 32 != 0) continue;
       for (int bits : {2, 4}) specs.push_back({bits, group, ParamEncoding::kTwoLevel, method});
+      specs.push_back({2, group, ParamEncoding::kResidualBinary, method});
     }
     specs.push_back({8, groups.front(), ParamEncoding::kRow, method});
   }

@@ -28,13 +28,17 @@ inline int decode_code(const AffineSpec& spec, const PackedRows& packed, size_t 
   return byte >> (col * bits % 8) & ((1 << bits) - 1);
 }
 
-/// The int8 value v of two_level and row encodings.
+/// The int8 value v of two_level, residual_binary and row encodings.
 inline int decode_v(const AffineSpec& spec, const PackedRows& packed, size_t row, size_t col) {
   const int code = decode_code(spec, packed, row, col);
   if (spec.param_encoding == ParamEncoding::kRow) return code < 128 ? code : code - 256;
   const size_t group = static_cast<size_t>(spec.group_size) / 4;
   const size_t per_row = (packed.cols + group - 1) / group;
   const int param = packed.params[row * per_row + col / group];
+  if (spec.param_encoding == ParamEncoding::kResidualBinary) {
+    const int b1 = code % 2 == 0 ? -1 : 1, b2 = code / 2 == 0 ? -1 : 1;
+    return (param % 16 + 1) * b1 + param / 16 * b2;
+  }
   const int q = param % 16 + 1, z = param / 16 - 8;
   const int v = q * (code - (1 << (spec.bit_width - 1))) + packed.offset_unit * z;
   return std::clamp(v, -127, 127);

@@ -1,0 +1,29 @@
+// A factor per row that makes up for what quantization did to the size of its outputs. It costs no
+// bits: it goes into the row scales, or into the fp16 parameters.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "arrow_quant/quantized_tensor.h"
+#include "quantize/output_error.h"
+
+namespace arrow_quant {
+
+enum class RowGain : uint8_t {
+  kUnitSlope,     ///< the regression of the quantized on the original output has slope 1
+  kLeastSquares,  ///< the squared error of the outputs is least
+};
+
+/// The gain of each row from its sums in the metric of the calibrated inputs, within [1/2, 2]; 1
+/// where there is nothing to go by.
+std::vector<float> row_gains(RowGain gain, std::span<const OutputSums> rows);
+
+/// Multiply the rows of `chunk` by `gains`, as far as fp16 can tell. `chunk.error` stays that of
+/// before: sum it again. Returns false, with the chunk unchanged, when a parameter leaves the fp16
+/// range.
+bool apply_row_gains(const AffineSpec& spec, uint64_t cols, std::span<const float> gains,
+                     QuantizedChunk& chunk);
+
+}  // namespace arrow_quant
