@@ -39,13 +39,13 @@ inline Encoding encoding_from(std::string_view name) {
 }
 
 inline ParamEncoding param_encoding_from(std::string_view name) {
-  for (const ParamEncoding encoding :
-       {ParamEncoding::kTwoLevel, ParamEncoding::kFp16, ParamEncoding::kRow}) {
+  for (const ParamEncoding encoding : {ParamEncoding::kTwoLevel, ParamEncoding::kFp16,
+                                       ParamEncoding::kRow, ParamEncoding::kResidualBinary}) {
     if (name == to_string(encoding)) return encoding;
   }
-  throw Error(
-      ErrorCode::kConfiguration,
-      "expected param_encoding 'two_level', 'fp16' or 'row', found '" + std::string(name) + "'");
+  throw Error(ErrorCode::kConfiguration,
+              "expected param_encoding 'two_level', 'fp16', 'row' or 'residual_binary', found '" +
+                  std::string(name) + "'");
 }
 
 }  // namespace arrow_quant::python

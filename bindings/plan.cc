@@ -45,6 +45,8 @@ ParamEncodingChoice choice_from(const std::string& name) {
       return ParamEncodingChoice::kTwoLevel;
     case ParamEncoding::kFp16:
       return ParamEncodingChoice::kFp16;
+    case ParamEncoding::kResidualBinary:
+      return ParamEncodingChoice::kResidualBinary;
     case ParamEncoding::kRow:
       break;
   }

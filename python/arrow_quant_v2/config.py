@@ -280,7 +280,8 @@ class DiffusionQuantConfig(BaseModel):
         Literal["edge", "local", "cloud"], _one_of("edge", "local", "cloud")
     ] = Field(default="local", description="Supplies every value that nothing else sets.")
     param_encoding: Annotated[
-        Literal["auto", "two_level", "fp16", "row"], _one_of("auto", "two_level", "fp16", "row")
+        Literal["auto", "two_level", "fp16", "row", "residual_binary"],
+        _one_of("auto", "two_level", "fp16", "row", "residual_binary"),
     ] = Field(default="auto", description="How the parameters of a group are stored.")
     method: Annotated[
         Literal["auto", "rtn", "search", "gptq", "r2q"],

@@ -123,7 +123,7 @@ class QuantizedTensor:
 
     @property
     def param_encoding(self) -> str | None:
-        """``"two_level"``, ``"fp16"`` or ``"row"``; None for kept tensors."""
+        """``"two_level"``, ``"fp16"``, ``"row"`` or ``"residual_binary"``; None if kept."""
         return self._info.spec.param_encoding if self.is_quantized else None
 
     @property

@@ -69,9 +69,8 @@ struct ResidualRule {
     const auto bit2 = hn::Or(hn::And(swapped, positive), hn::AndNot(swapped, follows));
     const V v = hn::Add(hn::IfThenElse(bit1, first, hn::Neg(first)),
                         hn::IfThenElse(bit2, second, hn::Neg(second)));
-    const auto code =
-        hn::Or(hn::IfThenElseZero(hn::RebindMask(du, bit1), hn::Set(du, 1U)),
-               hn::IfThenElseZero(hn::RebindMask(du, bit2), hn::Set(du, 2U)));
+    const auto code = hn::Or(hn::IfThenElseZero(hn::RebindMask(du, bit1), hn::Set(du, 1U)),
+                             hn::IfThenElseZero(hn::RebindMask(du, bit2), hn::Set(du, 2U)));
     return {v, code};
   }
 };
@@ -122,7 +121,8 @@ HWY_INLINE void round_lanes(const FeedbackColumns& columns, const Rule& rule, si
     const V miss = hn::Sub(x, rounded.value);
     hn::Store(error, D(), errors + k * kFeedbackLanes);
     hn::StoreU(error, D(), at);
-    hn::StoreU(hn::TruncateTo(d8, rounded.code), d8, columns.codes + columns.places[k] * stride + row);
+    hn::StoreU(hn::TruncateTo(d8, rounded.code), d8,
+               columns.codes + columns.places[k] * stride + row);
     sum.ww = hn::MulAdd(w, w, sum.ww);
     sum.we = hn::MulAdd(w, error, sum.we);
     sum.ee = hn::MulAdd(error, error, sum.ee);

@@ -31,9 +31,9 @@ struct FeedbackColumns {
   size_t count = 0;  ///< at most kFeedbackColumns
   /// [count][count]: mix[k * count + s] is how much of the error of s > k is added to k.
   const float* mix = nullptr;
-  const float* cost = nullptr;       ///< [count] of a squared error of the rounded value
-  const uint32_t* groups = nullptr;  ///< [count] of each column
-  const uint32_t* places = nullptr;  ///< [count] where the codes of each column go
+  const float* cost = nullptr;        ///< [count] of a squared error of the rounded value
+  const uint32_t* groups = nullptr;   ///< [count] of each column
+  const uint32_t* places = nullptr;   ///< [count] where the codes of each column go
   const float* correction = nullptr;  ///< [count][stride] from columns rounded before
   float* weights = nullptr;           ///< [count][stride] weights; on return weight - v
   uint8_t* codes = nullptr;           ///< [places][stride]

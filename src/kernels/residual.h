@@ -1,5 +1,5 @@
-// Residual binary levels: v = first * b1 + second * b2 with signs b1, b2, so that only the size of a
-// weight decides between an outer level |first + second| and an inner one |first - second|.
+// Residual binary levels: v = first * b1 + second * b2 with signs b1, b2, so that only the size of
+// a weight decides between an outer level |first + second| and an inner one |first - second|.
 //
 // Pure functions, safe from many threads. NaN weights give unspecified results, never a crash.
 #pragma once

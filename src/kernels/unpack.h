@@ -24,8 +24,8 @@ struct DequantizeTarget {
 void dequantize_groups(int bits, const uint8_t* packed, size_t count, const Levels& levels,
                        float limit, const DequantizeTarget& target, float* out) noexcept;
 
-/// out = factor * (first * b1 + second * b2), the signs being bits 0 and 1 of 2-bit codes, 0 meaning
-/// -1; [groups] of `group` codes.
+/// out = factor * (first * b1 + second * b2), the signs being bits 0 and 1 of 2-bit codes, 0
+/// meaning -1; [groups] of `group` codes.
 void dequantize_residual_binary(const uint8_t* packed, size_t count, const float* first,
                                 const float* second, size_t group, const DequantizeTarget& target,
                                 float* out) noexcept;
@@ -42,7 +42,8 @@ void finish_stream() noexcept;
 void expand_two_level(int bits, const uint8_t* packed, size_t count, const uint8_t* params,
                       int offset_unit, size_t group, int8_t* out) noexcept;
 
-/// Expand residual_binary codes: v = q1 * b1 + q2 * b2, one parameter byte per sub-group of `group`.
+/// Expand residual_binary codes: v = q1 * b1 + q2 * b2, one parameter byte per sub-group of
+/// `group`.
 void expand_residual_binary(const uint8_t* packed, size_t count, const uint8_t* params,
                             size_t group, int8_t* out) noexcept;
 

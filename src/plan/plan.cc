@@ -65,6 +65,9 @@ ParamEncoding encoding_for(const PlanOptions& options, int bit_width, uint64_t c
       return ParamEncoding::kFp16;
     case ParamEncodingChoice::kRow:
       return bit_width == 8 ? ParamEncoding::kRow : ParamEncoding::kTwoLevel;
+    case ParamEncodingChoice::kResidualBinary:
+      if (bit_width == 2) return ParamEncoding::kResidualBinary;
+      return bit_width == 8 ? ParamEncoding::kRow : ParamEncoding::kTwoLevel;
     case ParamEncodingChoice::kAuto:
       break;
   }
@@ -136,9 +139,17 @@ void check_plan_options(const PlanOptions& options) {
     throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
                                                ". Must be a multiple of 8 from 8 to 65536.");
   }
-  if (options.param_encoding == ParamEncodingChoice::kTwoLevel && group % (8 * kSubGroups) != 0) {
+  const bool residual = options.param_encoding == ParamEncodingChoice::kResidualBinary;
+  const bool sub_groups = residual || options.param_encoding == ParamEncodingChoice::kTwoLevel;
+  if (sub_groups && group % (8 * kSubGroups) != 0) {
     throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
-                                               ". Must be a multiple of 32 for two_level.");
+                                               ". Must be a multiple of 32 for " +
+                                               (residual ? "residual_binary." : "two_level."));
+  }
+  if (residual && bits != 2) {
+    throw Error(
+        ErrorCode::kConfiguration,
+        "param_encoding 'residual_binary' needs bit_width 2, found " + std::to_string(bits));
   }
   if (options.param_encoding == ParamEncodingChoice::kRow && bits != 8) {
     throw Error(ErrorCode::kConfiguration,

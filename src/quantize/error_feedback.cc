@@ -150,8 +150,7 @@ void FeedbackTile::load_levels() {
              .second = second,
              .limit = spec_.param_encoding == ParamEncoding::kTwoLevel ? limit : nullptr,
              .low_code = row_wise ? -127.0F : 0.0F,
-             .high_code =
-                 row_wise ? 127.0F : static_cast<float>((1U << spec_.bit_width) - 1)};
+             .high_code = row_wise ? 127.0F : static_cast<float>((1U << spec_.bit_width) - 1)};
 }
 
 void FeedbackTile::round_block(const FeedbackBlock& block) {
@@ -278,14 +277,13 @@ QuantizedChunk quantize_chunk_with_feedback(const AffineSpec& spec, std::span<co
         [&](size_t tile, int) {
           const size_t row = tile * kFeedbackRows;
           const RowBlock block = rows_of(all, row, std::min(kFeedbackRows, rows - row));
-          const PackedRowsOut out = rows_of(
-              {chunk.codes.data(), chunk.params.data(),
-               chunk.row_scales.empty() ? nullptr : chunk.row_scales.data()},
-              spec, cols, row);
-          const bool fits =
-              factor.usable
-                  ? quantize_rows_with_feedback(spec, settings, block, factor, out, sums[tile])
-                  : quantize_rows(spec, settings, block, out, sums[tile]);
+          const PackedRowsOut out =
+              rows_of({chunk.codes.data(), chunk.params.data(),
+                       chunk.row_scales.empty() ? nullptr : chunk.row_scales.data()},
+                      spec, cols, row);
+          const bool fits = factor.usable ? quantize_rows_with_feedback(spec, settings, block,
+                                                                        factor, out, sums[tile])
+                                          : quantize_rows(spec, settings, block, out, sums[tile]);
           if (!fits) overflow = true;
         },
         poll);

@@ -13,8 +13,8 @@ namespace {
 
 // Fractions of the mean diagonal (algorithms: held-out error of layers with few tokens).
 constexpr double kDamping = 0.01;
-constexpr double kFewTokensDamping = 0.05;   // below kEnoughTokens per channel
-constexpr double kDeficientDamping = 0.2;    // some directions never occurred
+constexpr double kFewTokensDamping = 0.05;  // below kEnoughTokens per channel
+constexpr double kDeficientDamping = 0.2;   // some directions never occurred
 constexpr uint64_t kEnoughTokens = 4;
 constexpr double kDampingRatio = 10;  // from one step of the ladder to the next
 constexpr int kDampingSteps = 5;
@@ -24,6 +24,8 @@ constexpr int kDampingSteps = 5;
 constexpr double kProbe = 1e-5;
 constexpr double kProbeRatio = 8;
 constexpr double kDeficientShare = 0.05;  // of the channels
+// The probe costs a factorisation, so it is made only where the factor in hand gives reason to.
+constexpr double kSuspiciousRatio = 4;
 
 using Poll = std::function<void()>;
 
@@ -52,16 +54,21 @@ class Block {
     return cholesky(out_.size, out_.mix.data(), pool, poll);
   }
 
-  /// Whether directions are missing that the tokens could have had. Overwrites the factor.
-  bool rank_deficient(ThreadPool& pool, const Poll& poll) {
-    if (!factor(kProbe, pool, poll)) return true;
-    const double least = kProbeRatio * kProbe * mean_;
-    uint64_t missing = 0;
+  /// Whether more than a few channels are all but determined by those before them: by how much, as
+  /// a fraction of the mean diagonal.
+  bool missing(double fraction) const {
+    const double least = fraction * mean_;
+    uint64_t count = 0;
     for (uint64_t k = 0; k < out_.size; ++k) {
       const double pivot = pivot_at(k);
-      if (diagonal_[out_.order[k]] > 0.0F && pivot * pivot < least) ++missing;
+      if (diagonal_[out_.order[k]] > 0.0F && pivot * pivot < least) ++count;
     }
-    return static_cast<double>(missing) > kDeficientShare * static_cast<double>(live_);
+    return static_cast<double>(count) > kDeficientShare * static_cast<double>(live_);
+  }
+
+  /// Whether directions are missing that the tokens could have had. Overwrites the factor.
+  bool rank_deficient(ThreadPool& pool, const Poll& poll) {
+    return !factor(kProbe, pool, poll) || missing(kProbeRatio * kProbe);
   }
 
   /// Turn the Cholesky factor into coefficients.
@@ -176,15 +183,18 @@ FeedbackFactor make_feedback_factor(const GramMatrix& gram, uint64_t tokens,
   for (uint64_t begin = 0; begin < gram.channels(); begin += gram.block()) {
     const uint64_t size = std::min(gram.block(), gram.channels() - begin);
     Block block(gram, begin, size, diagonal, options.act_order);
-    const bool deficient = tokens < size || block.rank_deficient(pool, poll);
-    result.rank_deficient |= deficient;
-    double damping = options.damping;
-    if (!(damping > 0)) {
-      damping = deficient                       ? kDeficientDamping
-                : tokens < kEnoughTokens * size ? kFewTokensDamping
-                                                : kDamping;
-    }
+    bool deficient = tokens < size;
+    double damping = options.damping > 0             ? options.damping
+                     : deficient                     ? kDeficientDamping
+                     : tokens < kEnoughTokens * size ? kFewTokensDamping
+                                                     : kDamping;
     bool done = block.factor(damping, pool, poll);
+    if (!deficient && (!done || block.missing(kSuspiciousRatio * damping))) {
+      deficient = block.rank_deficient(pool, poll);
+      if (deficient && !(options.damping > 0)) damping = kDeficientDamping;
+      done = block.factor(damping, pool, poll);
+    }
+    result.rank_deficient |= deficient;
     for (int step = 0; step < kDampingSteps && !done; ++step) {
       damping *= kDampingRatio;
       done = block.factor(damping, pool, poll);

@@ -5,8 +5,8 @@
 // by the columns that come after it (GPTQ, arXiv 2210.17323). With the damped Gram matrix in that
 // order H = V V^T, V upper triangular, the weight that column k is rounded from is
 //   w_k + sum_{j before k} (w_j - v_j) V[j][k] / V[k][k].
-// This is LDLQ (QuIP, arXiv 2307.13304, section 3), in exact arithmetic the same as GPTQ's update by
-// rows of chol(H^-1), but it needs no inverse, and every column is computed when its turn comes.
+// This is LDLQ (QuIP, arXiv 2307.13304, section 3), in exact arithmetic the same as GPTQ's update
+// by rows of chol(H^-1), but it needs no inverse, and every column is computed when its turn comes.
 #pragma once
 
 #include <cstddef>
@@ -40,7 +40,7 @@ struct FeedbackFactor {
   std::vector<FeedbackBlock> blocks;
   /// Added to the diagonal, as a fraction of the mean diagonal: the largest over the blocks.
   double damping = 0;
-  uint64_t dead = 0;          ///< channels that were always zero
+  uint64_t dead = 0;            ///< channels that were always zero
   bool rank_deficient = false;  ///< some directions never occurred
   /// False when no damping made the matrix positive definite: then `warning` says so, `blocks` is
   /// empty, and a search weighted by `importance` is what remains.

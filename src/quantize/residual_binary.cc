@@ -136,8 +136,7 @@ void BatchSearch::evaluate() {
   for (size_t i = 0; i < s_.batch.tiles(); ++i) {
     const size_t slot = i * kTileLanes;
     search_residual_binary(s_.batch.tile(i), s_.scale.data() + slot, s_.outer.data() + slot,
-                           s_.inner.data() + slot, s_.params.data() + slot,
-                           s_.error.data() + slot);
+                           s_.inner.data() + slot, s_.params.data() + slot, s_.error.data() + slot);
   }
 }
 

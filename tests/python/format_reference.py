@@ -47,7 +47,12 @@ def _decode_row(row: dict[str, Any]) -> npt.NDArray[Any]:
         return np.frombuffer(row["codes"], _DTYPES[row["source_dtype"]])
     cols = int(np.prod(row["shape"][1:]))
     codes = unpack(row["codes"], cols, row["bit_width"])
-    decode = {"two_level": _two_level, "fp16": _fp16, "row": _row}[row["param_encoding"]]
+    decode = {
+        "two_level": _two_level,
+        "fp16": _fp16,
+        "row": _row,
+        "residual_binary": _residual_binary,
+    }[row["param_encoding"]]
     weights = decode(row, codes)
     if row["equalization"] is not None:
         factors = np.frombuffer(row["equalization"], "<f4")
@@ -79,6 +84,18 @@ def _two_level(row: dict[str, Any], codes: npt.NDArray[np.int64]) -> npt.NDArray
             q, z = (byte & 15) + 1, (byte >> 4) - 8
             centred = codes[r, first:last] - 2 ** (row["bit_width"] - 1)
             v[r, first:last] = np.clip(q * centred + row["offset_unit"] * z, -127, 127)
+    return (_row_scales(row) * v).astype(np.float32)
+
+
+def _residual_binary(row: dict[str, Any], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    rows, cols = codes.shape
+    params = np.frombuffer(row["params"], np.uint8).reshape(rows, -1).astype(np.int64)
+    v = np.empty_like(codes)
+    for r in range(rows):
+        for first, last, byte in _sub_groups(cols, row["group_size"] // 4, params[r]):
+            part = codes[r, first:last]
+            b1, b2 = np.where(part & 1, 1, -1), np.where(part & 2, 1, -1)
+            v[r, first:last] = ((byte & 15) + 1) * b1 + (byte >> 4) * b2
     return (_row_scales(row) * v).astype(np.float32)
 
 

@@ -17,6 +17,8 @@ from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig, open_quantized
 SPECS = [
     (2, "two_level", 64),
     (2, "two_level", 128),
+    (2, "residual_binary", 64),
+    (2, "residual_binary", 128),
     (2, "fp16", 64),
     (4, "two_level", 32),
     (4, "two_level", 128),
@@ -27,7 +29,13 @@ SPECS = [
 ]
 # Most of the squared error that unit Gaussian weights may have in groups of 128, a tenth above what
 # the format is measured to give.
-LIMITS = {(2, "two_level"): 0.1, (2, "fp16"): 0.12, (4, "two_level"): 0.0065, (4, "fp16"): 0.0095}
+LIMITS = {
+    (2, "two_level"): 0.1,
+    (2, "residual_binary"): 0.12,
+    (2, "fp16"): 0.12,
+    (4, "two_level"): 0.0065,
+    (4, "fp16"): 0.0095,
+}
 
 
 def quantize(model: Path, output: Path, **settings: object) -> Path:

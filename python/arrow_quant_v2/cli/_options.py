@@ -39,7 +39,9 @@ MethodName = Annotated[
 ParamEncoding = Annotated[
     str | None,
     typer.Option(
-        "--param-encoding", metavar="auto|two_level|fp16|row", help="How parameters are stored."
+        "--param-encoding",
+        metavar="auto|two_level|fp16|row|residual_binary",
+        help="How parameters are stored.",
     ),
 ]
 ConfigFile = Annotated[

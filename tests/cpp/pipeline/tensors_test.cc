@@ -33,9 +33,11 @@ QuantizedTensor quantize(const QuantizedTensorInfo& info, const std::vector<floa
 }
 
 std::vector<QuantizedTensorInfo> every_spec(const std::vector<uint64_t>& shape) {
-  return {info_of(shape, 2, ParamEncoding::kTwoLevel), info_of(shape, 4, ParamEncoding::kTwoLevel),
-          info_of(shape, 2, ParamEncoding::kFp16),     info_of(shape, 4, ParamEncoding::kFp16),
-          info_of(shape, 8, ParamEncoding::kFp16),     info_of(shape, 8, ParamEncoding::kRow)};
+  return {
+      info_of(shape, 2, ParamEncoding::kTwoLevel),      info_of(shape, 4, ParamEncoding::kTwoLevel),
+      info_of(shape, 2, ParamEncoding::kFp16),          info_of(shape, 4, ParamEncoding::kFp16),
+      info_of(shape, 8, ParamEncoding::kFp16),          info_of(shape, 8, ParamEncoding::kRow),
+      info_of(shape, 2, ParamEncoding::kResidualBinary)};
 }
 
 std::string text_of(const QuantizedTensorInfo& info) {

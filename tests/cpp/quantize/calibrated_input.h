@@ -49,8 +49,13 @@ inline GramMatrix gram_of(const std::vector<float>& x, size_t channels, uint64_t
 
 /// A chunk as rows to decode.
 inline PackedRows rows_of(const QuantizedChunk& chunk, size_t cols) {
-  return {chunk.codes.data(), chunk.params.data(), chunk.row_scales.data(), chunk.tensor_scale,
-          chunk.offset_unit,  chunk.rows,          cols};
+  return {chunk.codes.data(),
+          chunk.params.data(),
+          chunk.row_scales.data(),
+          chunk.tensor_scale,
+          chunk.offset_unit,
+          chunk.rows,
+          cols};
 }
 
 inline std::vector<float> restore(const AffineSpec& spec, const QuantizedChunk& chunk,

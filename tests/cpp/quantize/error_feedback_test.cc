@@ -95,8 +95,7 @@ TEST(ErrorFeedback, LowersTheOutputErrorBelowEveryOtherMethod) {
         error(quantize_matrix(spec, layer.matrix, SIZE_MAX, layer.factor.importance.data()));
     const double searched = error(quantize_matrix(spec, layer.matrix));
     const double feedback = output_nmse(
-        held_out, layer.matrix,
-        restore(spec, quantize(spec, layer.matrix, layer.factor), 256));
+        held_out, layer.matrix, restore(spec, quantize(spec, layer.matrix, layer.factor), 256));
     spec.method = Method::kRtn;
     const double nearest = error(quantize_matrix(spec, layer.matrix));
     if (spec.bit_width < 8) {
@@ -145,6 +144,78 @@ TEST(ErrorFeedback, GivesTheSameBytesForAnyNumberOfThreads) {
       EXPECT_EQ(chunk.row_scales, chunks[0].row_scales) << describe(spec);
       EXPECT_EQ(chunk.error.err, chunks[0].error.err) << describe(spec);
     }
+  }
+}
+
+TEST(ErrorFeedback, HandlesOneRowOneColumnAndShortGroups) {
+  for (const AffineSpec& spec : feedback_specs(64)) {
+    for (size_t cols : {1, 2, 3, 17, 33, 64, 65, 130, 257}) {
+      for (size_t rows : {1, 19}) {
+        SCOPED_TRACE(describe(spec) + ", " + std::to_string(rows) + " x " + std::to_string(cols));
+        const Layer layer(rows, cols, 50);
+        const QuantizedChunk chunk = quantize(spec, layer.matrix, layer.factor);
+        EXPECT_LT(chunk.error.nmse(), spec.bit_width == 2 ? 0.9 : 0.1);
+        const size_t row_bytes = packed_row_bytes(cols, spec.bit_width);
+        const size_t used = cols * static_cast<size_t>(spec.bit_width) % 8;
+        for (size_t r = 0; used != 0 && r < rows; ++r) {
+          EXPECT_EQ(chunk.codes[(r + 1) * row_bytes - 1] >> used, 0) << "padding of row " << r;
+        }
+      }
+    }
+  }
+}
+
+TEST(ErrorFeedback, KeepsWeightsThatAreAlreadyOnTheirLevels) {
+  Layer layer(9, 200, 900);
+  for (const AffineSpec& spec : feedback_specs(64)) {
+    SCOPED_TRACE(describe(spec));
+    QuantizedChunk chunk = quantize(spec, layer.matrix, layer.factor);
+    const std::vector<float> levels = restore(spec, chunk, 200);
+    ErrorSums sums;
+    encode_rows_with_feedback(
+        spec, {chunk.tensor_scale, chunk.offset_unit}, {levels.data(), 9, 200}, layer.factor,
+        {chunk.codes.data(), chunk.params.data(), chunk.row_scales.data()}, sums);
+    EXPECT_EQ(restore(spec, chunk, 200), levels);
+    EXPECT_EQ(sums.err, 0.0);
+  }
+}
+
+TEST(ErrorFeedback, IsPlainRoundingWithoutCorrelations) {
+  // Tokens that each excite one channel: a diagonal Gram matrix.
+  std::vector<float> tokens(100 * 100, 0.0F);
+  for (size_t c = 0; c < 100; ++c) tokens[c * 101] = 1.0F + static_cast<float>(c % 5);
+  ThreadPool pool(1);
+  const FeedbackFactor factor = make_feedback_factor(gram_of(tokens, 100), 100, {}, pool);
+  const Matrix matrix = random_matrix(7, 100);
+  for (const AffineSpec& spec : feedback_specs(64)) {
+    const QuantizedChunk chunk = quantize(spec, matrix, factor);
+    const QuantizedRows plain = quantize_matrix(spec, matrix, SIZE_MAX, factor.importance.data());
+    EXPECT_EQ(chunk.params, plain.params) << describe(spec);
+    EXPECT_EQ(chunk.codes, plain.codes) << describe(spec);
+  }
+}
+
+TEST(ErrorFeedback, FallsBackToTheWeightedSearchWithoutAFactor) {
+  FeedbackFactor factor;
+  factor.channels = 100;
+  factor.usable = false;
+  for (size_t c = 0; c < 100; ++c) factor.importance.push_back(1.0F + static_cast<float>(c % 5));
+  const Matrix matrix = random_matrix(7, 100);
+  for (const AffineSpec& spec : feedback_specs(64)) {
+    const QuantizedChunk chunk = quantize(spec, matrix, factor);
+    const QuantizedRows plain = quantize_matrix(spec, matrix, SIZE_MAX, factor.importance.data());
+    EXPECT_EQ(chunk.codes, plain.codes) << describe(spec);
+    EXPECT_EQ(chunk.error.err, plain.sums.err) << describe(spec);
+  }
+}
+
+TEST(ErrorFeedback, FindsAScaleForRowsThatASampleMissed) {
+  Layer layer(400, 40, 200);
+  layer.matrix.values[13 * 40 + 7] = 1e9F;
+  for (const AffineSpec& spec : feedback_specs(64)) {
+    const QuantizedChunk chunk = quantize(spec, layer.matrix, layer.factor);
+    EXPECT_NEAR(decode_weight(spec, rows_of(chunk, 40), 13, 7), 1e9, 0.5e9) << describe(spec);
+    EXPECT_TRUE(std::isfinite(chunk.error.err));
   }
 }
 

@@ -235,16 +235,54 @@ TEST_F(ForgedArtefact, SmallColumnsThatCannotBeAreRefused) {
 }
 
 TEST_F(ForgedArtefact, AnEncodingOfALaterVersionIsRefusedByName) {
-  QuantizedTensor tensor = affine("w", {2, 40}, 2, ParamEncoding::kTwoLevel);
+  for (const char* column : {"encoding", "param_encoding"}) {
+    store(out_, {affine("w", {2, 40}, 2, ParamEncoding::kTwoLevel), copied("b", DType::kF32, {3})});
+    replace(column, two_rows<arrow::StringBuilder, std::string_view>(arrow::utf8(), "trellis",
+                                                                     std::string_view("copy")));
+    try {
+      Artefact::open(out_).tensors(0);
+      FAIL() << "expected an error";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kValidation);
+      EXPECT_NE(std::string(e.what()).find("trellis"), std::string::npos) << e.what();
+    }
+  }
+}
+
+TEST_F(ForgedArtefact, ResidualBinaryIsReadWhateverItsBytesAndRefusedWhereItDoesNotFit) {
+  const auto residual = [] { return affine("w", {2, 40}, 2, ParamEncoding::kResidualBinary); };
+  QuantizedTensor tensor = residual();
+  for (uint8_t byte : {0x00, 0x0F, 0xF0, 0xFF}) {
+    std::ranges::fill(tensor.chunks[0].params, byte);
+    std::ranges::fill(tensor.chunks[0].codes, static_cast<uint8_t>(~byte));
+    store(out_, {tensor});
+    EXPECT_EQ(check(), std::nullopt) << int{byte};
+  }
+  tensor = residual();
+  tensor.info.spec.bit_width = 4;
+  tensor.chunks[0].codes.resize(40);
+  store(out_, {tensor});
+  EXPECT_EQ(check(), ErrorCode::kValidation) << "4 bits";
+  tensor = residual();
+  tensor.info.spec.group_size = 24;
+  store(out_, {tensor});
+  EXPECT_EQ(check(), ErrorCode::kValidation) << "a group that has no four parts";
+  tensor = residual();
+  tensor.info.encoding = Encoding::kAffine;
+  store(out_, {tensor});
+  EXPECT_EQ(check(), ErrorCode::kValidation) << "affine by name";
+  tensor = affine("w", {2, 40}, 2, ParamEncoding::kTwoLevel);
   tensor.info.encoding = Encoding::kResidualBinary;
   store(out_, {tensor});
-  try {
-    Artefact::open(out_).tensors(0);
-    FAIL() << "expected an error";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kValidation);
-    EXPECT_NE(std::string(e.what()).find("residual_binary"), std::string::npos) << e.what();
-  }
+  EXPECT_EQ(check(), ErrorCode::kValidation) << "residual_binary by name";
+  tensor = residual();
+  tensor.chunks[0].params.pop_back();
+  store(out_, {tensor});
+  EXPECT_EQ(check(), ErrorCode::kValidation) << "a parameter short";
+  tensor = residual();
+  tensor.chunks[0].row_scales[1] = 0x7C00;
+  store(out_, {tensor});
+  EXPECT_EQ(check(), ErrorCode::kValidation) << "an infinite scale";
 }
 
 }  // namespace

@@ -45,7 +45,8 @@ inline QuantizedTensor affine(std::string name, std::vector<uint64_t> shape, int
   tensor.info = {.name = std::move(name),
                  .shape = std::move(shape),
                  .source_dtype = DType::kBF16,
-                 .encoding = Encoding::kAffine,
+                 .encoding = encoding == ParamEncoding::kResidualBinary ? Encoding::kResidualBinary
+                                                                        : Encoding::kAffine,
                  .spec = {.bit_width = bit_width, .group_size = 32, .param_encoding = encoding}};
   const QuantizedTensorInfo& info = tensor.info;
   for (uint64_t row = 0; row < info.rows(); row += rows_per_chunk) {

@@ -30,6 +30,7 @@ std::vector<QuantizedTensor> every_kind() {
       copied("zeta.scalar", DType::kF32, {}),  // names are not in alphabetical order
       affine("two4", {5, 145}, 4, ParamEncoding::kTwoLevel),
       affine("two2", {6, 33}, 2, ParamEncoding::kTwoLevel),
+      affine("residual", {4, 70}, 2, ParamEncoding::kResidualBinary, 3),
       copied("bias", DType::kF16, {7}),
       affine("fp2", {3, 100}, 2, ParamEncoding::kFp16),
       affine("fp4", {3, 1}, 4, ParamEncoding::kFp16),
