@@ -44,8 +44,16 @@ def read_back(build: Path, work: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def error_feedback(build: Path) -> dict[str, Any]:
+    """One 4096 x 4096 layer, two threads."""
+    program = build / "benchmarks" / "cpp" / "bench_gptq"
+    done = subprocess.run([program], check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
 def measure(build: Path, work: Path) -> dict[str, Any]:
     results = quantizers.measure(build)
+    results["error_feedback"] = error_feedback(build)
     results["read_back"] = read_back(build, work)
     results["bounded_memory"] = bounded_memory.measure(work, 4, "rtn", 300)
     return results
@@ -114,6 +122,33 @@ def speed_section(speed: dict[str, Any]) -> str:
     )
 
 
+def feedback_section(run: dict[str, Any]) -> str:
+    return (
+        "## Error feedback\n\n"
+        f"`bench_gptq`: GPTQ of a {run['rows']} x {run['channels']} layer from its Gram matrix,\n"
+        f"{run['threads']} threads. In the same run OpenBLAS's sgemm gives\n"
+        f"{run['sgemm_gflops']:.0f} GFLOP/s; the last column is the rate over GPTQ's nominal\n"
+        "multiply-adds (channels^3 / 3 each for the factorisation and the inverse, rows *\n"
+        "channels^2 for the updates) against that. Error feedback in our form needs no inverse\n"
+        "and half of the updates, so it can exceed 1.\n"
+        f"The Gram matrix accumulates at {run['gram_of_ssyrk']:.2f} of ssyrk's rate.\n\n"
+        + table(
+            ("layer", "factor, s", "search, s", "feedback, s", "whole, s", "of sgemm"),
+            (
+                (
+                    f"INT{row['bit_width']} {row['params']} g{row['group_size']}",
+                    f"{run['factor_seconds']:.2f}",
+                    f"{row['search_seconds']:.2f}",
+                    f"{row['feedback_seconds']:.2f}",
+                    f"{row['whole_seconds']:.2f}",
+                    f"{row['of_sgemm']:.2f}",
+                )
+                for row in run["layers"]
+            ),
+        )
+    )
+
+
 def read_back_section(rows: list[dict[str, Any]]) -> str:
     return (
         "## Reading an artefact back\n\n"
@@ -162,6 +197,7 @@ def memory_section(row: dict[str, float]) -> str:
 SECTIONS = {
     "error": error_section,
     "speed": speed_section,
+    "error_feedback": feedback_section,
     "read_back": read_back_section,
     "bounded_memory": memory_section,
 }

@@ -72,7 +72,8 @@ class Block {
   }
 
   /// Turn the Cholesky factor into coefficients.
-  FeedbackBlock finish() {
+  FeedbackBlock finish(ThreadPool& pool, const Poll& poll) {
+    constexpr uint64_t kRows = 128;
     const uint64_t n = out_.size;
     std::vector<float> inverse(n);
     out_.cost.resize(n);
@@ -81,10 +82,14 @@ class Block {
       inverse[k] = static_cast<float>(1.0 / pivot);
       out_.cost[k] = static_cast<float>(pivot * pivot);
     }
-    for (uint64_t s = 0; s < n; ++s) {
-      float* row = out_.mix.data() + s * n;
-      for (uint64_t r = 0; r < s; ++r) row[r] *= inverse[r];
-    }
+    pool.parallel_for((n + kRows - 1) / kRows,
+                      [&](size_t rows, int) {
+                        for (uint64_t s = rows * kRows; s < std::min(n, (rows + 1) * kRows); ++s) {
+                          float* row = out_.mix.data() + s * n;
+                          for (uint64_t r = 0; r < s; ++r) row[r] *= inverse[r];
+                        }
+                      },
+                      poll);
     return std::move(out_);
   }
 
@@ -95,7 +100,8 @@ class Block {
   /// channel stands alone: it keeps its weight's nearest level and passes no error on.
   void load(double damping, ThreadPool& pool, const Poll& poll) {
     const uint64_t n = out_.size;
-    out_.mix.assign(n * n, 0.0F);
+    // Zeros, which dead channels keep through every attempt.
+    out_.mix.resize(n * n);
     std::vector<uint32_t> place(n);
     for (uint64_t k = 0; k < n; ++k) place[out_.order[k]] = static_cast<uint32_t>(k);
     std::vector<const GramMatrix::Tile*> tiles;
@@ -208,7 +214,7 @@ FeedbackFactor make_feedback_factor(const GramMatrix& gram, uint64_t tokens,
                        " of its mean diagonal added: quantized by search instead of error feedback";
       return result;
     }
-    result.blocks.push_back(block.finish());
+    result.blocks.push_back(block.finish(pool, poll));
   }
   return result;
 }

@@ -1,6 +1,7 @@
 #include "quantize/output_error.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/blas.h"
 
@@ -38,8 +39,7 @@ class RowTask {
     product_.resize(rows * kTile);
   }
 
-  void run(ErrorSums* sums) {
-    std::vector<double> ww(rows_), we(rows_), ee(rows_);
+  void run(OutputSums* sums) {
     for (const GramMatrix::Tile& tile : gram_.tiles()) {
       const bool diagonal = tile.row == tile.column;
       const float* h = gram_.values().data() + tile.offset;
@@ -48,17 +48,14 @@ class RowTask {
       const double weight = diagonal ? 1.0 : 2.0;
       multiply(original_, h, tile);
       for (size_t r = 0; r < rows_; ++r) {
-        ww[r] += weight * dot_with(original_, tile, r);
-        we[r] += dot_with(errors_.data(), tile, r);
+        sums[r].yy += weight * at(original_, tile, r);
+        sums[r].ye += at(errors_.data(), tile, r);
       }
       multiply(errors_.data(), h, tile);
       for (size_t r = 0; r < rows_; ++r) {
-        ee[r] += weight * dot_with(errors_.data(), tile, r);
-        if (!diagonal) we[r] += dot_with(original_, tile, r);
+        sums[r].err += weight * at(errors_.data(), tile, r);
+        if (!diagonal) sums[r].ye += at(original_, tile, r);
       }
-    }
-    for (size_t r = 0; r < rows_; ++r) {
-      sums[r] = {ww[r], ww[r] - 2 * we[r] + ee[r], ww[r] - we[r], ee[r], 1};
     }
   }
 
@@ -70,7 +67,7 @@ class RowTask {
   }
 
   /// Row r of the product times that of `right`.
-  double dot_with(const float* right, const GramMatrix::Tile& tile, size_t r) const {
+  double at(const float* right, const GramMatrix::Tile& tile, size_t r) const {
     return dot(product_.data() + r * kTile, right + r * channels_ + tile.column, tile.columns);
   }
 
@@ -91,20 +88,28 @@ class RowTask {
 
 }  // namespace
 
-ErrorSums scaled(const ErrorSums& sums, double factor) noexcept {
-  // w - f v = (1 - f) w + f (w - v)
-  const double rest = 1 - factor, we = sums.ww - sums.wv;
-  const double err = rest * rest * sums.ww + 2 * rest * factor * we + factor * factor * sums.err;
-  return {sums.ww, factor * factor * sums.vv, factor * sums.wv, err, sums.count};
+double OutputSums::nmse() const noexcept { return err == 0 ? 0 : err / yy; }
+
+double OutputSums::cosine() const noexcept {
+  if (yy <= 0 && zz() <= 0) return 1;
+  if (yy <= 0 || zz() <= 0) return 0;
+  return yz() / std::sqrt(yy * zz());
 }
 
-std::vector<ErrorSums> output_sums(const GramMatrix& gram, std::span<const float> original,
-                                   std::span<const float> restored, ThreadPool& pool,
-                                   const std::function<void()>& poll) {
+OutputSums OutputSums::scaled(double factor) const noexcept {
+  // y - f z = (1 - f) y + f (y - z)
+  const double rest = 1 - factor;
+  return {yy, rest * yy + factor * ye,
+          rest * rest * yy + 2 * rest * factor * ye + factor * factor * err};
+}
+
+std::vector<OutputSums> output_sums(const GramMatrix& gram, std::span<const float> original,
+                                    std::span<const float> restored, ThreadPool& pool,
+                                    const std::function<void()>& poll) {
   const blas::Serial serial;
   const size_t channels = gram.channels();
   const size_t rows = channels == 0 ? 0 : original.size() / channels;
-  std::vector<ErrorSums> sums(rows);
+  std::vector<OutputSums> sums(rows);
   pool.parallel_for((rows + kRows - 1) / kRows,
                     [&](size_t task, int) {
                       const size_t row = task * kRows, count = std::min(kRows, rows - row);
@@ -116,9 +121,9 @@ std::vector<ErrorSums> output_sums(const GramMatrix& gram, std::span<const float
   return sums;
 }
 
-ErrorSums total(std::span<const ErrorSums> rows) noexcept {
-  ErrorSums sum;
-  for (const ErrorSums& row : rows) sum.add(row);
+OutputSums total(std::span<const OutputSums> rows) noexcept {
+  OutputSums sum;
+  for (const OutputSums& row : rows) sum.add(row);
   return sum;
 }
 

@@ -10,21 +10,33 @@
 #include <vector>
 
 #include "arrow_quant/gram.h"
-#include "arrow_quant/quantized_tensor.h"
 #include "core/thread_pool.h"
 
 namespace arrow_quant {
 
-/// Sums over the outputs of every row of original[rows][channels] and of its restored form; `count`
-/// is 1 per row. The same bits for any number of threads.
-std::vector<ErrorSums> output_sums(const GramMatrix& gram, std::span<const float> original,
-                                   std::span<const float> restored, ThreadPool& pool,
-                                   const std::function<void()>& poll = {});
+/// Sums over outputs y of the original and z of the quantized layer.
+struct OutputSums {
+  double yy = 0;   ///< sum y^2
+  double ye = 0;   ///< sum y (y - z)
+  double err = 0;  ///< sum (y - z)^2
 
-/// The sums if what was restored were multiplied by `factor`.
-ErrorSums scaled(const ErrorSums& sums, double factor) noexcept;
+  void add(const OutputSums& o) noexcept { yy += o.yy, ye += o.ye, err += o.err; }
+  double yz() const noexcept { return yy - ye; }
+  double zz() const noexcept { return yy - 2 * ye + err; }
+  double nmse() const noexcept;    ///< err / yy; 0 when both are 0
+  double cosine() const noexcept;  ///< 1 when y and z are both all zero
+
+  /// The sums if z were multiplied by `factor`.
+  OutputSums scaled(double factor) const noexcept;
+};
+
+/// Sums of every row of original[rows][channels] and its restored form. The same bits for any
+/// number of threads.
+std::vector<OutputSums> output_sums(const GramMatrix& gram, std::span<const float> original,
+                                    std::span<const float> restored, ThreadPool& pool,
+                                    const std::function<void()>& poll = {});
 
 /// All rows together.
-ErrorSums total(std::span<const ErrorSums> rows) noexcept;
+OutputSums total(std::span<const OutputSums> rows) noexcept;
 
 }  // namespace arrow_quant

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <utility>
 
 #include "core/half.h"
 
@@ -23,11 +22,11 @@ bool multiply(uint16_t& bits, float gain) {
 
 }  // namespace
 
-std::vector<float> row_gains(RowGain gain, std::span<const ErrorSums> rows) {
+std::vector<float> row_gains(RowGain gain, std::span<const OutputSums> rows) {
   std::vector<float> gains;
   gains.reserve(rows.size());
-  for (const ErrorSums& row : rows) {
-    const double value = gain == RowGain::kUnitSlope ? row.ww / row.wv : row.wv / row.vv;
+  for (const OutputSums& row : rows) {
+    const double value = gain == RowGain::kUnitSlope ? row.yy / row.yz() : row.yz() / row.zz();
     const bool usable = std::isfinite(value) && value > 0;
     gains.push_back(
         static_cast<float>(usable ? std::clamp(value, 1 / kLargestGain, kLargestGain) : 1.0));

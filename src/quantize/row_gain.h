@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arrow_quant/quantized_tensor.h"
+#include "quantize/output_error.h"
 
 namespace arrow_quant {
 
@@ -15,9 +16,9 @@ enum class RowGain : uint8_t {
   kLeastSquares,  ///< the squared error of the outputs is least
 };
 
-/// The gain of each row from its output_sums in the metric of the calibrated inputs, within [1/2,
-/// 2]; 1 where there is nothing to go by.
-std::vector<float> row_gains(RowGain gain, std::span<const ErrorSums> rows);
+/// The gain of each row from its sums in the metric of the calibrated inputs, within [1/2, 2]; 1
+/// where there is nothing to go by.
+std::vector<float> row_gains(RowGain gain, std::span<const OutputSums> rows);
 
 /// Multiply the rows of `chunk` by `gains`, as far as fp16 can tell. `chunk.error` stays that of
 /// before: sum it again. Returns false, with the chunk unchanged, when a parameter leaves the fp16

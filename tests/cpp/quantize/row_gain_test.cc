@@ -19,7 +19,7 @@ struct GainLayer {
   ThreadPool pool{1};
   FeedbackFactor factor = make_feedback_factor(gram, 600, {}, pool);
 
-  std::vector<ErrorSums> sums(const AffineSpec& spec, const QuantizedChunk& chunk) {
+  std::vector<OutputSums> sums(const AffineSpec& spec, const QuantizedChunk& chunk) {
     return output_sums(gram, matrix.values, restore(spec, chunk, kCols), pool);
   }
 };
@@ -38,7 +38,7 @@ TEST(RowGain, BringsTheSlopeOfTheOutputsToOne) {
     const std::vector<uint8_t> codes = chunk.codes;
     ASSERT_TRUE(apply_row_gains(spec, kCols, gains, chunk));
     EXPECT_EQ(chunk.codes, codes);
-    for (const ErrorSums& row : layer.sums(spec, chunk)) EXPECT_NEAR(row.wv / row.ww, 1.0, 2e-3);
+    for (const OutputSums& row : layer.sums(spec, chunk)) EXPECT_NEAR(row.yz() / row.yy, 1.0, 2e-3);
   }
 }
 
@@ -48,16 +48,16 @@ TEST(RowGain, OfLeastSquaresLowersTheErrorOfEveryRow) {
     SCOPED_TRACE(describe(spec));
     QuantizedChunk chunk =
         quantize_chunk_with_feedback(spec, layer.matrix.values, kRows, layer.factor, layer.pool);
-    const std::vector<ErrorSums> before = layer.sums(spec, chunk);
+    const std::vector<OutputSums> before = layer.sums(spec, chunk);
     ASSERT_TRUE(apply_row_gains(spec, kCols, row_gains(RowGain::kLeastSquares, before), chunk));
-    const std::vector<ErrorSums> after = layer.sums(spec, chunk);
+    const std::vector<OutputSums> after = layer.sums(spec, chunk);
     for (size_t r = 0; r < kRows; ++r) EXPECT_LE(after[r].err, before[r].err * 1.01);
     EXPECT_LT(total(after).err, total(before).err);
   }
 }
 
 TEST(RowGain, IsOneWhereThereIsNothingToGoBy) {
-  const std::vector<ErrorSums> rows = {{}, {.ww = 1, .vv = 1, .wv = -0.5}, {.ww = 9, .wv = 1e-9}};
+  const std::vector<OutputSums> rows = {{}, {.yy = 1, .ye = 1.5}, {.yy = 9, .ye = 9 - 1e-9}};
   EXPECT_EQ(row_gains(RowGain::kUnitSlope, rows), (std::vector<float>{1.0F, 1.0F, 2.0F}));
 }
 
