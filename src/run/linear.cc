@@ -208,7 +208,7 @@ void make_panels(const PackedWeight& weight, int threads, uint8_t* panels) {
   apply_isa_override();
   if (weight.spec.param_encoding == ParamEncoding::kFp16) {
     throw Error(ErrorCode::kConfiguration, "fp16 parameters do not expand to int8",
-                {.hint = "Use two_level or row parameters."});
+                {.hint = "Use two_level, residual_binary or row parameters."});
   }
   const size_t count = (weight.outputs + kPanelColumns - 1) / kPanelColumns;
   parallel_blocks(threads, count, [&](size_t i) {

@@ -12,7 +12,9 @@ namespace {
 
 size_t parameter_group(const AffineSpec& spec) noexcept {
   const auto group = static_cast<size_t>(spec.group_size);
-  return spec.param_encoding == ParamEncoding::kTwoLevel ? group / 4 : group;
+  const bool sub_groups = spec.param_encoding == ParamEncoding::kTwoLevel ||
+                          spec.param_encoding == ParamEncoding::kResidualBinary;
+  return sub_groups ? group / 4 : group;
 }
 
 size_t outputs_of(const PackedWeight& weight, const PanelStretch& stretch) noexcept {
@@ -30,6 +32,10 @@ void expand_row(const PackedWeight& weight, size_t row, const PanelStretch& stre
   const size_t group = parameter_group(weight.spec);
   const uint8_t* params =
       weight.params + row * param_row_bytes(weight.inputs, weight.spec) + stretch.begin / group;
+  if (weight.spec.param_encoding == ParamEncoding::kResidualBinary) {
+    expand_residual_binary(codes, stretch.count, params, group, out);
+    return;
+  }
   expand_two_level(weight.spec.bit_width, codes, stretch.count, params, weight.offset_unit, group,
                    out);
 }

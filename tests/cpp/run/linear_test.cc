@@ -87,6 +87,7 @@ const AffineSpec kSpecs[] = {
     {2, 128, ParamEncoding::kTwoLevel, Method::kSearch},
     {4, 64, ParamEncoding::kTwoLevel, Method::kSearch},
     {4, 96, ParamEncoding::kTwoLevel, Method::kRtn},
+    {2, 64, ParamEncoding::kResidualBinary, Method::kSearch},
     {2, 64, ParamEncoding::kFp16, Method::kSearch},
     {4, 32, ParamEncoding::kFp16, Method::kSearch},
     {8, 64, ParamEncoding::kFp16, Method::kRtn},
