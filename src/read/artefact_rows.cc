@@ -41,8 +41,7 @@ std::vector<std::vector<uint64_t>> read_shapes(parquet::RowGroupReader& group, i
 }
 
 Encoding parse_encoding(const std::string& name, const std::string& path) {
-  for (const Encoding encoding :
-       {Encoding::kCopy, Encoding::kAffine, Encoding::kResidualBinary}) {
+  for (const Encoding encoding : {Encoding::kCopy, Encoding::kAffine, Encoding::kResidualBinary}) {
     if (name == to_string(encoding)) return encoding;
   }
   throw Error(ErrorCode::kValidation, "encoding '" + name + "' is not known to this version",
@@ -50,9 +49,8 @@ Encoding parse_encoding(const std::string& name, const std::string& path) {
 }
 
 ParamEncoding parse_param_encoding(const std::string& name, const std::string& path) {
-  for (const ParamEncoding encoding :
-       {ParamEncoding::kTwoLevel, ParamEncoding::kFp16, ParamEncoding::kRow,
-        ParamEncoding::kResidualBinary}) {
+  for (const ParamEncoding encoding : {ParamEncoding::kTwoLevel, ParamEncoding::kFp16,
+                                       ParamEncoding::kRow, ParamEncoding::kResidualBinary}) {
     if (name == to_string(encoding)) return encoding;
   }
   throw Error(ErrorCode::kValidation, "param_encoding '" + name + "' is not known to this version",

@@ -30,7 +30,8 @@ void dequantize_rows(const AffineSpec& spec, const PackedRows& packed, float* ou
 /// parameters, the signed byte (two's complement) for `row`.
 void unpack_rows(const AffineSpec& spec, const PackedRows& packed, uint8_t* out) noexcept;
 
-/// Expand two_level, residual_binary or row codes into the int8 matrix v of w = tensor_scale * row_scale * v.
+/// Expand two_level, residual_binary or row codes into the int8 matrix v of w = tensor_scale *
+/// row_scale * v.
 void expand_int8_rows(const AffineSpec& spec, const PackedRows& packed, int8_t* out) noexcept;
 
 }  // namespace arrow_quant
