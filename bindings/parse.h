@@ -17,11 +17,11 @@ inline DType dtype_from(std::string_view name) {
 }
 
 inline Method method_from(std::string_view name) {
-  for (const Method method : {Method::kRtn, Method::kSearch}) {
+  for (const Method method : {Method::kRtn, Method::kSearch, Method::kGptq, Method::kR2q}) {
     if (name == to_string(method)) return method;
   }
   throw Error(ErrorCode::kConfiguration,
-              "expected method 'rtn' or 'search', found '" + std::string(name) + "'");
+              "expected method 'rtn', 'search', 'gptq' or 'r2q', found '" + std::string(name) + "'");
 }
 
 inline FallbackScope fallback_scope_from(std::string_view name) {

@@ -31,6 +31,10 @@ void bind_options(nb::module_& m) {
             o.fallback_scope = fallback_scope_from(name);
           })
       .def_rw("fail_fast", &QuantizeOptions::fail_fast)
+      .def_prop_rw(
+          "statistics_path",
+          [](const QuantizeOptions& o) { return path_to_python(o.statistics_path); },
+          [](QuantizeOptions& o, const nb::bytes& path) { o.statistics_path = path_of(path); })
       .def_rw("config_json", &QuantizeOptions::config_json);
 }
 
@@ -39,6 +43,7 @@ void bind_quantize_report(nb::module_& m) {
       .def_ro("component", &TensorReport::component)
       .def_ro("info", &TensorReport::info)
       .def_ro("stored_bytes", &TensorReport::stored_bytes)
+      .def_ro("calibrated", &TensorReport::calibrated)
       .def_ro("reason", &TensorReport::reason);
   nb::class_<Attempt>(m, "Attempt", "One run over the model at one bit width.")
       .def_ro("bit_width", &Attempt::bit_width)
@@ -57,6 +62,9 @@ void bind_quantize_report(nb::module_& m) {
       .def_ro("min_cosine_similarity", &QuantizeReport::min_cosine_similarity)
       .def_ro("worst_layer", &QuantizeReport::worst_layer)
       .def_ro("nmse", &QuantizeReport::nmse)
+      .def_ro("calibration", &QuantizeReport::calibration)
+      .def_ro("cosine_of_outputs", &QuantizeReport::cosine_of_outputs)
+      .def_ro("output_nmse", &QuantizeReport::output_nmse)
       .def_ro("bits_per_weight", &QuantizeReport::bits_per_weight)
       .def_ro("meets_min_accuracy", &QuantizeReport::meets_min_accuracy)
       .def_ro("layers_by_bit_width", &QuantizeReport::layers_by_bit_width)

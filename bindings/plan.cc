@@ -59,7 +59,8 @@ PlanOptions make_options(int bit_width, int group_size, const std::string& metho
   PlanOptions options;
   options.bit_width = bit_width;
   options.group_size = group_size;
-  options.method = method == "auto" ? Method::kSearch : method_from(method);
+  options.choose_method = method == "auto";
+  options.method = options.choose_method ? Method::kSearch : method_from(method);
   options.param_encoding = choice_from(param_encoding);
   for (const auto& [glob, bits] : layer_rules) options.layer_rules.push_back({glob, bits});
   options.components = std::move(components);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ struct QuantizeOptions {
   double min_layer_accuracy = 0;  ///< the same for the worst layer; 0: never
   FallbackScope fallback_scope = FallbackScope::kModel;
   bool fail_fast = false;          ///< raise instead of trying more bits
+  std::string statistics_path;     ///< of CalibrationStatistics::save; empty: data-free
   std::string config_json = "{}";  ///< embedded in the artefact; must be free of paths and times
 };
 
@@ -41,6 +43,7 @@ struct TensorReport {
   std::string component;
   QuantizedTensorInfo info;
   uint64_t stored_bytes = 0;  ///< codes, parameters and row scales
+  bool calibrated = false;    ///< the input of the layer was known
   std::string reason;
 };
 
@@ -62,9 +65,13 @@ struct QuantizeReport {
   double cosine_similarity = 0;      ///< over quantized tensors, weighted by element count
   double min_cosine_similarity = 0;  ///< the worst quantized tensor
   std::string worst_layer;
-  double nmse = 0;                 ///< sum (w - v)^2 / sum w^2 over quantized tensors
-  double bits_per_weight = 0;      ///< codes and all parameters of quantized tensors, per weight
-  bool meets_min_accuracy = true;  ///< and min_layer_accuracy
+  std::string calibration = "none";  ///< or kNeutralData, kUserData: what the samples were
+  /// Of `cosine_similarity`: over outputs of layers on held-out inputs where these are known.
+  bool cosine_of_outputs = false;
+  std::optional<double> output_nmse;  ///< the same mean of the layers' output_nmse
+  double nmse = 0;                    ///< sum (w - v)^2 / sum w^2 over quantized tensors
+  double bits_per_weight = 0;         ///< codes and all parameters of quantized tensors, per weight
+  bool meets_min_accuracy = true;     ///< and min_layer_accuracy
   std::map<int, uint64_t> layers_by_bit_width;
   uint64_t source_bytes = 0;   ///< weight files of the quantized components
   uint64_t weights_bytes = 0;  ///< their weights.parquet

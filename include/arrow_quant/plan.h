@@ -27,6 +27,7 @@ struct PlanOptions {
   int bit_width = 4;
   int group_size = 128;
   Method method = Method::kSearch;
+  bool choose_method = false;  ///< where a layer's input is known: whatever moves outputs least
   ParamEncodingChoice param_encoding = ParamEncodingChoice::kAuto;
   std::vector<LayerRule> layer_rules;
   std::vector<std::string> components;  ///< empty: the denoiser of a pipeline

@@ -60,8 +60,8 @@ def engine_method(method: str) -> str:
     return "search" if method in CALIBRATED_METHODS else method
 
 
-def plan_options(config: DiffusionQuantConfig) -> core.PlanOptions:
-    """What decides the plan of a model."""
+def plan_options(config: DiffusionQuantConfig, *, calibrated: bool = False) -> core.PlanOptions:
+    """What decides the plan of a model, with or without statistics of its layers' inputs."""
     rules = [
         (glob, 0 if action == "keep" else int(action))
         for glob, action in config.layer_rules.items()
@@ -69,7 +69,7 @@ def plan_options(config: DiffusionQuantConfig) -> core.PlanOptions:
     return core.PlanOptions(
         bit_width=config.bit_width,
         group_size=config.group_size,
-        method=engine_method(config.method),
+        method=config.method if calibrated else engine_method(config.method),
         param_encoding=config.param_encoding,
         layer_rules=rules,
         components=list(config.components or ()),
@@ -77,10 +77,14 @@ def plan_options(config: DiffusionQuantConfig) -> core.PlanOptions:
     )
 
 
-def quantize_options(config: DiffusionQuantConfig, *, overwrite: bool) -> core.QuantizeOptions:
+def quantize_options(
+    config: DiffusionQuantConfig, *, overwrite: bool, statistics: StrPath | None = None
+) -> core.QuantizeOptions:
     """What decides a run over a model."""
     options = core.QuantizeOptions()
-    options.plan = plan_options(config)
+    options.plan = plan_options(config, calibrated=statistics is not None)
+    if statistics is not None:
+        options.statistics_path = path_bytes(statistics, "statistics")
     options.num_threads = config.num_threads
     options.max_memory_mb = config.max_memory_mb
     options.part_size = config.part_size_mb << 20

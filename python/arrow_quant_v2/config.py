@@ -288,8 +288,8 @@ class DiffusionQuantConfig(BaseModel):
         _one_of("auto", "rtn", "search", "gptq", "r2q"),
     ] = Field(
         default="auto",
-        description="How codes and parameters are found; auto: by modality. Without calibration, "
-        "gptq and r2q are search.",
+        description="How codes and parameters are found; auto: for each layer what moves its "
+        "outputs least. Without calibration, all but rtn are search; r2q is gptq but for 2 bits.",
     )
     layer_rules: Annotated[
         dict[str, Any],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,6 +29,7 @@ V1_KEYS = {
 _MB = 1e6
 _WORST_SHOWN = 10
 _STRATEGIES = {"text": "r2q + time-aware", "code": "r2q + time-aware"}
+_OTHER_STRATEGY = "gptq + spatial"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,15 @@ class TensorResult:
     nmse: float
     stored_bytes: int
     reason: str
+    method: str | None
+    output_cosine: float | None
+    output_nmse: float | None
+    candidates: tuple[dict[str, Any], ...]
+
+
+def _accuracy(tensor: TensorResult) -> float:
+    """What the tensor is judged by: its outputs where calibration saw its inputs."""
+    return tensor.cosine if tensor.output_cosine is None else tensor.output_cosine
 
 
 class _Result(Mapping[str, Any]):
@@ -168,19 +179,23 @@ class QuantizationResult(_Result):
 
     def _tables(self) -> list[Table]:
         quantized = [tensor for tensor in self._tensor_results if tensor.bit_width is not None]
-        worst = sorted(quantized, key=lambda tensor: tensor.cosine)[:_WORST_SHOWN]
+        worst = sorted(quantized, key=_accuracy)[:_WORST_SHOWN]
         rows = [
             [
                 f"{tensor.component}/{tensor.name}" if tensor.component else tensor.name,
                 "x".join(map(str, tensor.shape)),
                 str(tensor.bit_width),
+                str(tensor.method),
                 f"{tensor.cosine:.5f}",
                 f"{tensor.nmse:.2e}",
+                "-" if tensor.output_nmse is None else f"{tensor.output_nmse:.2e}",
             ]
             for tensor in worst
         ]
         title = f"The {len(worst)} worst of {len(quantized)} quantized tensors"
-        return [(title, ["tensor", "shape", "bits", "cosine", "NMSE"], rows)]
+        return [
+            (title, ["tensor", "shape", "bits", "method", "cosine", "NMSE", "output NMSE"], rows)
+        ]
 
 
 class ValidationResult(_Result):
@@ -238,11 +253,11 @@ def quantization_result(
         "quantization_time_s": report.seconds,
         "bits_per_weight": report.bits_per_weight,
         "layers_by_bit_width": dict(report.layers_by_bit_width),
-        "cosine_kind": "weights",
+        "cosine_kind": "outputs" if report.cosine_of_outputs else "weights",
         "min_cosine_similarity": report.min_cosine_similarity,
         "worst_layer": report.worst_layer,
         "nmse": report.nmse,
-        "output_nmse": None,
+        "output_nmse": report.output_nmse,
         "meets_min_accuracy": report.meets_min_accuracy,
         "attempts": [
             {
@@ -254,9 +269,9 @@ def quantization_result(
             }
             for attempt in report.attempts
         ],
-        "calibration": "none",
+        "calibration": report.calibration,
         "modality_reason": report.modality_reason,
-        "strategy": strategy(report.modality, config.method),
+        "strategy": _strategy_used(report, config),
         "components": list(report.components),
         "total_size_mb": report.total_bytes / _MB,
         "warnings": _warnings(report, config),
@@ -272,16 +287,26 @@ def histogram_text(layers: Mapping[int, int]) -> str:
 def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list[str]:
     """The engine's warnings, and that more bits were used than asked for."""
     found = list(report.warnings)
-    found += method_warnings(config.method)
+    if report.calibration == "none":
+        found += method_warnings(config.method)
     if report.bit_width > config.bit_width:
         where = "" if config.fallback_scope == "model" else " for the layers that missed"
         found.append(f"INT{report.bit_width} was used instead of INT{config.bit_width}{where}")
     return found
 
 
+def _strategy_used(report: core.QuantizeReport, config: DiffusionQuantConfig) -> str:
+    """The strategy, and how many layers each method got."""
+    if report.calibration == "none":
+        return strategy(report.modality, config.method)
+    used = Counter(t.info.spec.method for t in report.tensors if t.info.encoding != "copy")
+    methods = ", ".join(f"{method} {count}" for method, count in used.most_common())
+    return f"{_STRATEGIES.get(report.modality, _OTHER_STRATEGY)} (layers: {methods})"
+
+
 def strategy(modality: str, method: str) -> str:
     """The strategy of a modality, and what of it runs without calibration."""
-    name = _STRATEGIES.get(modality, "gptq + spatial")
+    name = _STRATEGIES.get(modality, _OTHER_STRATEGY)
     method = engine_method(method)
     return f"{name} (data-free: {'search' if method == 'auto' else method})"
 
@@ -307,4 +332,8 @@ def _tensor_result(tensor: core.TensorReport) -> TensorResult:
         nmse=info.nmse,
         stored_bytes=tensor.stored_bytes,
         reason=tensor.reason,
+        method=spec.method if spec else None,
+        output_cosine=info.output_cosine,
+        output_nmse=info.output_nmse,
+        candidates=tuple(json.loads(info.candidates or "[]")),
     )

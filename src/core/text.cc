@@ -1,6 +1,9 @@
 #include "core/text.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
 #include <numeric>
 #include <utility>
 
@@ -22,6 +25,12 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 }  // namespace
+
+double rounded(double value) noexcept {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.4g", value);
+  return std::strtod(text.data(), nullptr);
+}
 
 std::string nearest(std::string_view name, const std::vector<std::string>& candidates) {
   std::string best;

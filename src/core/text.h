@@ -1,4 +1,4 @@
-// Small helpers for messages: the nearest of some names, a list of them, and names kept short.
+// Small helpers for texts: the nearest of some names, a list of them, names and numbers kept short.
 #pragma once
 
 #include <string>
@@ -12,6 +12,9 @@ std::string nearest(std::string_view name, const std::vector<std::string>& candi
 
 /// "a, b, c", cut after `most` entries with a count of the rest.
 std::string join(const std::vector<std::string>& parts, size_t most = 10);
+
+/// `value` to four significant digits: enough to compare, and short as text.
+double rounded(double value) noexcept;
 
 /// `text` cut to about 80 bytes between two characters, for names that strangers made.
 std::string printable(std::string_view text);

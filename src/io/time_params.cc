@@ -116,6 +116,15 @@ std::optional<std::vector<TimeGroup>> unpack_time_groups(std::span<const uint8_t
   return groups;
 }
 
+uint64_t time_params_bytes(const std::vector<TimeGroup>& groups) noexcept {
+  if (groups.empty()) return 0;
+  uint64_t bytes = kHeaderBytes;
+  for (const TimeGroup& group : groups) {
+    bytes += kGroupBytes + sizeof(uint16_t) * (group.output_scale.size() + group.output_bias.size());
+  }
+  return bytes;
+}
+
 std::vector<float> stored_bias(const std::vector<float>& bias) {
   const float unit = unit_of(bias);
   std::vector<float> stored = bias;

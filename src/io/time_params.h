@@ -22,6 +22,9 @@ std::vector<uint8_t> pack_time_groups(const std::vector<TimeGroup>& groups);
 std::optional<std::vector<TimeGroup>> unpack_time_groups(std::span<const uint8_t> bytes,
                                                          uint64_t rows);
 
+/// Bytes that `pack_time_groups` makes.
+uint64_t time_params_bytes(const std::vector<TimeGroup>& groups) noexcept;
+
 /// `bias` as a reader will see it.
 std::vector<float> stored_bias(const std::vector<float>& bias);
 

@@ -8,12 +8,16 @@
 #include "arrow_quant/error.h"
 #include "arrow_quant/format.h"
 #include "kernels/convert.h"
+#include "quantize/error_feedback.h"
+#include "quantize/output_error.h"
+#include "validate/error_sums.h"
 
 namespace arrow_quant {
 namespace {
 
 constexpr uint64_t kBlockElements = 128ULL * 1024;  // 512 KiB of f32: half of a usual L2 cache
 constexpr uint64_t kSampleRows = 32;
+constexpr uint64_t kSlabElements = 4ULL << 20;  // whose outputs are measured at a time
 constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
 
 uint64_t rows_per_block(uint64_t cols) noexcept {
@@ -35,11 +39,16 @@ struct ChunkQuantizer::Job {
   uint64_t row_begin;
   uint64_t rows;
   uint64_t cols;
-  std::span<const float> importance;
+  const ChunkInput& input;
   const std::string& path;
 
   uint64_t blocks() const noexcept { return (rows + block_rows() - 1) / block_rows(); }
-  uint64_t block_rows() const noexcept { return rows_per_block(cols); }
+  uint64_t block_rows() const noexcept {
+    return input.factor != nullptr ? kFeedbackRows : rows_per_block(cols);
+  }
+  size_t columns_per_factor() const noexcept {
+    return arrow_quant::columns_per_factor(info, input.equalization.size());
+  }
 };
 
 ChunkQuantizer::ChunkQuantizer(ThreadPool& pool, std::function<void()> poll)
@@ -53,9 +62,17 @@ uint64_t ChunkQuantizer::scratch_bytes(uint64_t cols, DType dtype, int threads) 
   return (block + tile) * static_cast<uint64_t>(threads);
 }
 
+uint64_t ChunkQuantizer::calibrated_scratch_bytes(uint64_t cols, DType dtype,
+                                                  int threads) noexcept {
+  const uint64_t row = cols * (sizeof(float) + dtype_info(dtype).bits / 8 + 5);
+  return scratch_bytes(cols, dtype, threads) +
+         std::max(kFeedbackRows, rows_per_block(cols)) * row * static_cast<uint64_t>(threads) +
+         4 * std::max(kSlabElements, cols) * sizeof(float);
+}
+
 // f32 rows [row, row + count) of the chunk: the source itself when it is f32 in memory.
-const float* ChunkQuantizer::load(const Job& job, uint64_t row, uint64_t count,
-                                  Scratch& scratch) const {
+const float* ChunkQuantizer::load_source(const Job& job, uint64_t row, uint64_t count,
+                                         Scratch& scratch) const {
   const std::span<const std::byte> bytes =
       job.source.rows(job.row_begin + row, count, scratch.source);
   const bool aligned = reinterpret_cast<uintptr_t>(bytes.data()) % alignof(float) == 0;
@@ -65,6 +82,20 @@ const float* ChunkQuantizer::load(const Job& job, uint64_t row, uint64_t count,
   const size_t n = count * job.cols;
   if (scratch.weights.size() < n) scratch.weights.resize(n);
   convert_to_f32(job.info.source_dtype, bytes.data(), n, scratch.weights.data());
+  return scratch.weights.data();
+}
+
+// The same times the equalization.
+const float* ChunkQuantizer::load(const Job& job, uint64_t row, uint64_t count,
+                                  Scratch& scratch) const {
+  const float* source = load_source(job, row, count, scratch);
+  if (job.input.equalization.empty()) return source;
+  const size_t n = count * job.cols;
+  if (scratch.weights.size() < n) scratch.weights.resize(n);
+  const size_t span = job.columns_per_factor();
+  for (size_t i = 0; i < n; ++i) {
+    scratch.weights[i] = source[i] * job.input.equalization[i % job.cols / span];
+  }
   return scratch.weights.data();
 }
 
@@ -80,7 +111,7 @@ ChunkSettings ChunkQuantizer::settings_from_sample(const Job& job) {
   return choose_chunk_settings(job.info.spec, {.weights = sample.data(),
                                                .rows = count,
                                                .cols = job.cols,
-                                               .importance = job.importance.data()});
+                                               .importance = job.input.importance.data()});
 }
 
 float ChunkQuantizer::absmax(const Job& job) {
@@ -123,9 +154,15 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
             .codes = chunk.codes.data() + row * code_row,
             .params = chunk.params.data() + row * param_row,
             .row_scales = chunk.row_scales.empty() ? nullptr : chunk.row_scales.data() + row};
-        const RowBlock rows{
-            .weights = w, .rows = count, .cols = job.cols, .importance = job.importance.data()};
-        if (!quantize_rows(spec, settings, rows, out, sums[block])) overflow = true;
+        const RowBlock rows{.weights = w,
+                            .rows = count,
+                            .cols = job.cols,
+                            .importance = job.input.importance.data()};
+        const bool fits = job.input.factor != nullptr
+                              ? quantize_rows_with_feedback(spec, settings, rows, *job.input.factor,
+                                                            out, sums[block])
+                              : quantize_rows(spec, settings, rows, out, sums[block]);
+        if (!fits) overflow = true;
       },
       poll_);
 
@@ -144,10 +181,9 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
 }
 
 QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const RowSource& source,
-                                        uint64_t row_begin, uint64_t rows,
-                                        std::span<const float> importance,
+                                        uint64_t row_begin, uint64_t rows, const ChunkInput& input,
                                         const std::string& path) {
-  const Job job{info, source, row_begin, rows, info.cols(), importance, path};
+  const Job job{info, source, row_begin, rows, info.cols(), input, path};
   QuantizedChunk chunk = make_chunk(info, row_begin, rows);
   if (rows == 0 || job.cols == 0) return chunk;
   ChunkSettings settings = settings_from_sample(job);
@@ -162,7 +198,62 @@ QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const R
   }
   chunk.tensor_scale = settings.tensor_scale;
   chunk.offset_unit = settings.offset_unit;
+  chunk.equalization.assign(input.equalization.begin(), input.equalization.end());
+  if (input.held_out != nullptr || !input.equalization.empty()) measure(job, chunk);
   return chunk;
+}
+
+// The errors of a finished chunk, of weights as the source has them and of outputs.
+void ChunkQuantizer::measure(const Job& job, QuantizedChunk& chunk) {
+  const uint64_t slab = std::max<uint64_t>(1, kSlabElements / job.cols);
+  std::vector<float> original;
+  std::vector<float> restored;
+  OutputSums outputs;
+  chunk.error = {};
+  for (uint64_t first = 0; first < job.rows; first += slab) {
+    const uint64_t count = std::min(slab, job.rows - first);
+    original.resize(count * job.cols);
+    restored.resize(count * job.cols);
+    const uint64_t step = rows_per_block(job.cols);
+    std::vector<ErrorSums> sums((count + step - 1) / step);
+    pool_.parallel_for(
+        sums.size(),
+        [&](size_t block, int worker) {
+          const uint64_t row = block * step;
+          const uint64_t rows = std::min(step, count - row);
+          const size_t at = row * job.cols, n = rows * job.cols;
+          const float* w =
+              load_source(job, first + row, rows, scratch_[static_cast<size_t>(worker)]);
+          std::copy_n(w, n, original.data() + at);
+          dequantize_rows(job.info.spec, packed_rows(job.info, chunk, first + row, rows),
+                          restored.data() + at);
+          sums[block] = error_sums({original.data() + at, n}, {restored.data() + at, n});
+        },
+        poll_);
+    for (const ErrorSums& block : sums) chunk.error.add(block);
+    if (job.input.held_out == nullptr) continue;
+    outputs.add(total(output_sums(*job.input.held_out, original, restored, pool_, poll_)));
+  }
+  if (job.input.held_out == nullptr) return;
+  chunk.output_error = {.ww = outputs.yy,
+                        .vv = outputs.zz(),
+                        .wv = outputs.yz(),
+                        .err = outputs.err,
+                        .count = job.rows};
+}
+
+PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& chunk, uint64_t first,
+                       uint64_t count) {
+  const uint64_t cols = info.cols();
+  return {.codes = chunk.codes.data() + first * packed_row_bytes(cols, info.spec.bit_width),
+          .params = chunk.params.data() + first * param_row_bytes(cols, info.spec),
+          .row_scales = chunk.row_scales.empty() ? nullptr : chunk.row_scales.data() + first,
+          .tensor_scale = chunk.tensor_scale,
+          .offset_unit = chunk.offset_unit,
+          .rows = count,
+          .cols = cols,
+          .equalization = chunk.equalization.empty() ? nullptr : chunk.equalization.data(),
+          .columns_per_factor = columns_per_factor(info, chunk.equalization.size())};
 }
 
 uint64_t rows_per_chunk(uint64_t cols, int bit_width) noexcept {

@@ -12,9 +12,12 @@
 #include <string>
 #include <vector>
 
+#include "arrow_quant/gram.h"
 #include "arrow_quant/quantized_tensor.h"
 #include "core/thread_pool.h"
 #include "quantize/affine.h"
+#include "quantize/feedback_factor.h"
+#include "run/dequantize_rows.h"
 
 namespace arrow_quant {
 
@@ -42,6 +45,14 @@ class MemoryRows final : public RowSource {
   uint64_t row_bytes_;
 };
 
+/// What calibration knows about the input of a tensor; everything may be absent.
+struct ChunkInput {
+  std::span<const float> importance = {};    ///< of each column, for the search
+  const FeedbackFactor* factor = nullptr;    ///< for methods with error feedback, which need it
+  std::span<const float> equalization = {};  ///< factor of each input channel
+  const GramMatrix* held_out = nullptr;      ///< of inputs to measure the error of outputs by
+};
+
 class ChunkQuantizer {
  public:
   ChunkQuantizer(ThreadPool& pool, std::function<void()> poll);
@@ -49,11 +60,13 @@ class ChunkQuantizer {
   /// Quantize rows [row_begin, row_begin + rows) of the tensor `info`. `path` is for messages.
   /// Raises kQuantization for NaN, Inf or values beyond f32.
   QuantizedChunk quantize(const QuantizedTensorInfo& info, const RowSource& source,
-                          uint64_t row_begin, uint64_t rows, std::span<const float> importance,
+                          uint64_t row_begin, uint64_t rows, const ChunkInput& input,
                           const std::string& path);
 
-  /// Most bytes that `quantize` keeps for itself while it works on rows of `cols` elements.
+  /// Most bytes that `quantize` keeps for itself while it works on rows of `cols` elements, without
+  /// or with what it needs to measure outputs and for error feedback.
   static uint64_t scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept;
+  static uint64_t calibrated_scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept;
 
  private:
   struct Scratch {
@@ -62,10 +75,12 @@ class ChunkQuantizer {
   };
   struct Job;
 
+  const float* load_source(const Job& job, uint64_t row, uint64_t count, Scratch& scratch) const;
   const float* load(const Job& job, uint64_t row, uint64_t count, Scratch& scratch) const;
   ChunkSettings settings_from_sample(const Job& job);
   bool run_blocks(const Job& job, const ChunkSettings& settings, QuantizedChunk& chunk);
   float absmax(const Job& job);
+  void measure(const Job& job, QuantizedChunk& chunk);
 
   ThreadPool& pool_;
   std::function<void()> poll_;
@@ -74,6 +89,10 @@ class ChunkQuantizer {
 
 /// Rows of `cols` codes that make one chunk: as many as give kMaxChunkBytes, at least one.
 uint64_t rows_per_chunk(uint64_t cols, int bit_width) noexcept;
+
+/// Rows [first, first + count) of a chunk, to be read.
+PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& chunk, uint64_t first,
+                       uint64_t count);
 
 /// Allocate the buffers of a chunk, zero-filled.
 QuantizedChunk make_chunk(const QuantizedTensorInfo& info, uint64_t row_begin, uint64_t rows);

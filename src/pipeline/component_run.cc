@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "arrow_quant/error.h"
 #include "arrow_quant/format.h"
+#include "io/time_params.h"
 #include "pipeline/chunk_quantizer.h"
 #include "pipeline/write_queue.h"
 #include "read/tensor_reader.h"
@@ -40,7 +42,8 @@ uint64_t copied_row_bytes(const TensorInfo& source, uint64_t rows) noexcept {
 }
 
 uint64_t stored_bytes(const QuantizedChunk& chunk) noexcept {
-  return chunk.codes.size() + chunk.params.size() + chunk.row_scales.size() * sizeof(uint16_t);
+  return chunk.codes.size() + chunk.params.size() + chunk.row_scales.size() * sizeof(uint16_t) +
+         chunk.equalization.size() * sizeof(float) + time_params_bytes(chunk.time_groups);
 }
 
 /// The loop over tensors and chunks, with what it carries along.
@@ -76,10 +79,14 @@ class ComponentRun {
                                  .encoding = plan.encoding,
                                  .spec = plan.spec},
                         .reason = plan.reason};
+    const uint64_t row_bytes = report.info.cols() * dtype_info(source.dtype).bits / 8;
+    const TensorRows source_rows(reader_, source, row_bytes);
+    const std::optional<LayerChoice> choice = choose(source, source_rows, report);
     // The queue keeps this copy while the report is being completed.
     const auto info = std::make_shared<const QuantizedTensorInfo>(report.info);
     check_row_fits(source, *info);
     ErrorSums sums;
+    ErrorSums outputs;
     const uint64_t rows = info->rows();
     const uint64_t step = chunk_rows(source, *info);
     uint64_t row = 0;
@@ -88,11 +95,14 @@ class ComponentRun {
       const uint64_t count = std::min(step, rows - row);
       const uint64_t reserved = source.nbytes == 0 ? 0 : chunk_bytes(source, *info, count);
       queue_.reserve(reserved);
-      QuantizedChunk chunk = plan.encoding == Encoding::kCopy
-                                 ? copy_rows(source, *info, row, count)
-                                 : quantize_rows(source, *info, row, count);
+      QuantizedChunk chunk =
+          plan.encoding == Encoding::kCopy
+              ? copy_rows(source, *info, row, count)
+              : quantizer_.quantize(*info, source_rows, row, count,
+                                    choice ? choice->input() : ChunkInput{}, path_of(source));
       chunk.chunk = number++;
       sums.add(chunk.error);
+      outputs.add(chunk.output_error);
       report.stored_bytes += stored_bytes(chunk);
       push(info, std::move(chunk), reserved);
       row += count;
@@ -100,7 +110,37 @@ class ComponentRun {
     } while (row < rows);
     report.info.cosine = sums.cosine();
     report.info.nmse = sums.nmse();
+    if (outputs.count != 0) {
+      report.info.output_cosine = outputs.cosine();
+      report.info.output_nmse = outputs.nmse();
+    }
     return report;
+  }
+
+  // What calibration makes of a planned weight, or nothing without statistics of its input. Methods
+  // that need them become the search.
+  std::optional<LayerChoice> choose(const TensorInfo& source, const RowSource& rows,
+                                    TensorReport& report) {
+    if (report.info.encoding == Encoding::kCopy) return std::nullopt;
+    const auto input =
+        context_.calibration == nullptr ? std::nullopt : context_.calibration->find(source.name);
+    if (!input) {
+      if (needs_statistics(report.info.spec.method)) report.info.spec.method = Method::kSearch;
+      return std::nullopt;
+    }
+    const uint64_t scratch = ChunkQuantizer::calibrated_scratch_bytes(
+        report.info.cols(), source.dtype, context_.pool.size());
+    ChoiceOptions options = context_.choice;
+    options.matrices = scratch <= context_.max_memory_bytes / 2;
+    LayerChoice choice = choose_layer(report.info, rows, path_of(source), *context_.calibration,
+                                      *input, options, quantizer_);
+    report.info = choice.info;
+    report.calibrated = true;
+    return choice;
+  }
+
+  const std::string& path_of(const TensorInfo& source) const {
+    return component_.files[source.file].path;
   }
 
   static uint64_t chunk_rows(const TensorInfo& source, const QuantizedTensorInfo& info) noexcept {
@@ -144,13 +184,6 @@ class ComponentRun {
     reader_.read(source, row * copied_row_bytes(source, info.rows()),
                  std::as_writable_bytes(std::span(chunk.codes)));
     return chunk;
-  }
-
-  QuantizedChunk quantize_rows(const TensorInfo& source, const QuantizedTensorInfo& info,
-                               uint64_t row, uint64_t count) {
-    const uint64_t row_bytes = info.cols() * dtype_info(info.source_dtype).bits / 8;
-    const TensorRows rows(reader_, source, row_bytes);
-    return quantizer_.quantize(info, rows, row, count, {}, component_.files[source.file].path);
   }
 
   void push(const std::shared_ptr<const QuantizedTensorInfo>& info, QuantizedChunk chunk,

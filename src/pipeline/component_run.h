@@ -11,6 +11,8 @@
 #include "arrow_quant/pipeline.h"
 #include "arrow_quant/plan.h"
 #include "core/thread_pool.h"
+#include "pipeline/calibration_source.h"
+#include "pipeline/layer_choice.h"
 
 namespace arrow_quant {
 
@@ -25,6 +27,8 @@ struct RunContext {
   ThreadPool& pool;
   uint64_t max_memory_bytes;
   Progress& progress;
+  CalibrationSource* calibration = nullptr;  ///< of this component; null: data-free
+  ChoiceOptions choice = {};
 };
 
 /// Quantize or copy every tensor of `component` as `plan` says and hand the chunks to `sink`.

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <map>
-#include <nlohmann/json.hpp>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,11 +11,15 @@
 #include "arrow_quant/error.h"
 #include "arrow_quant/format.h"
 #include "arrow_quant/pipeline.h"
+#include "core/text.h"
 #include "core/thread_pool.h"
 #include "io/staging.h"
 #include "kernels/isa.h"
+#include "pipeline/calibration_source.h"
 #include "pipeline/component_run.h"
 #include "pipeline/fingerprint.h"
+#include "pipeline/quality_report.h"
+#include "pipeline/schema_metadata.h"
 #include "pipeline/summary.h"
 #include "plan/plan.h"
 #include "read/model_directory.h"
@@ -28,10 +31,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-using Json = nlohmann::json;
 
 constexpr uint64_t kLeastMemoryMb = 64;
-constexpr const char* kNotCalibrated = "data-free: the model was not run";
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -82,6 +83,7 @@ class QuantizeJob {
     QuantizeReport report;
     std::vector<Attempt> attempts;
     Plan plan = make_plan(model_, options_.plan);
+    open_statistics(plan);
     for (;;) {
       const Clock::time_point attempt_start = Clock::now();
       uint64_t planned = 0;
@@ -104,6 +106,22 @@ class QuantizeJob {
   }
 
  private:
+  void open_statistics(const Plan& plan) {
+    if (options_.statistics_path.empty()) return;
+    // The other half is for the rows that are worked on and the chunks in flight.
+    const uint64_t memory = (options_.max_memory_mb << 20) / 2;
+    calibration_ = std::make_unique<CalibrationSource>(options_.statistics_path, memory, pool_,
+                                                       [this] { progress_.poll(); });
+    calibrated_component_ = calibration_->component_of(model_, plan);
+    calibration_->check_model(model_.components[calibrated_component_]);
+    std::ranges::copy(calibration_->origin().notes, std::back_inserter(warnings_));
+    if (!calibration_->holds_out()) {
+      warnings_.push_back(
+          "the statistics hold no inputs out: layers are judged by the inputs that "
+          "they were fitted to");
+    }
+  }
+
   // Records whether `report` meets min_accuracy and min_layer_accuracy, and says what it misses.
   bool is_good_enough(QuantizeReport& report) {
     const bool mean_missed = report.cosine_similarity < options_.min_accuracy;
@@ -141,7 +159,7 @@ class QuantizeJob {
       const double wanted =
           std::max(mean_missed ? options_.min_accuracy : 0.0, options_.min_layer_accuracy);
       for (size_t i = 0; i < failing.size(); ++i) {
-        failing[i] = report.tensors[i].info.cosine < wanted;
+        failing[i] = accuracy_of(report.tensors[i].info) < wanted;
       }
     }
     return raise_bits(model_, options_.plan, failing, plan) > 0;
@@ -164,6 +182,7 @@ class QuantizeJob {
                           .modality = plan.modality,
                           .modality_reason = plan.modality_reason,
                           .bit_width = bit_width_of(plan),
+                          .calibration = calibration_ ? calibration_->origin().data : "none",
                           .warnings = model_.warnings};
     files_.clear();
     components_.clear();
@@ -179,11 +198,22 @@ class QuantizeJob {
   void run_one(const Plan& plan, const ComponentPlan& component_plan, Staging& staging,
                QuantizeReport& report) {
     const ModelIndex& component = model_.components[component_plan.component];
+    CalibrationSource* calibration =
+        calibrated_component_ == component_plan.component ? calibration_.get() : nullptr;
     ComponentWriter writer(staging, {.directory = component.component,
-                                     .metadata = schema_metadata(plan, component),
+                                     .metadata = schema_metadata(plan, component, fingerprint(),
+                                                                 options_.config_json, calibration),
                                      .planned_bytes = component_plan.planned_bytes,
                                      .part_size = options_.part_size});
-    const RunContext context{pool_, options_.max_memory_mb << 20, progress_};
+    const bool text = plan.modality == "text" || plan.modality == "code";
+    const RunContext context{
+        .pool = pool_,
+        .max_memory_bytes = options_.max_memory_mb << 20,
+        .progress = progress_,
+        .calibration = calibration,
+        .choice = {.any_method = options_.plan.choose_method,
+                   .any_encoding = options_.plan.param_encoding == ParamEncodingChoice::kAuto,
+                   .residual_first = text}};
     std::vector<TensorReport> tensors = run_component(
         component, component_plan, context,
         [&writer](const QuantizedTensorInfo& info, QuantizedChunk chunk) {
@@ -197,31 +227,27 @@ class QuantizeJob {
     ManifestComponent& entry = components_.emplace_back();
     entry.name = component.component;
     entry.tensors = tensors.size();
-    for (FileRecord& record : writer.finish()) {
+    for (FileRecord& record : writer.finish(result_metadata(tensors, calibration))) {
       entry.parts.push_back(record.path);
       report.weights_bytes += record.size;
       files_.push_back(std::move(record));
     }
     report.components.push_back(component.component);
     report.source_bytes += component_plan.source_bytes;
+    if (calibration != nullptr) warn_of_uncalibrated(tensors, report);
     std::ranges::move(tensors, std::back_inserter(report.tensors));
   }
 
-  std::map<std::string, std::string> schema_metadata(const Plan& plan,
-                                                     const ModelIndex& component) const {
-    const Json off = {{"enabled", false}, {"reason", kNotCalibrated}};
-    const Json source = {{"fingerprint", fingerprint()},
-                         {"component", component.component},
-                         {"tensors", component.tensors.size()}};
-    return {{"arrow_quant_v2.format", std::to_string(kFormatVersion)},
-            {"is_diffusion_model", "true"},
-            {"modality", plan.modality},
-            {"time_aware_quant", off.dump()},
-            {"spatial_quant", off.dump()},
-            {"activation_stats", off.dump()},
-            {"calibration", Json{{"kind", "none"}, {"reason", kNotCalibrated}}.dump()},
-            {"config", Json::parse(options_.config_json).dump()},
-            {"source", source.dump()}};
+  static void warn_of_uncalibrated(const std::vector<TensorReport>& tensors,
+                                   QuantizeReport& report) {
+    std::vector<std::string> names;
+    for (const TensorReport& tensor : tensors) {
+      const bool quantized = tensor.info.encoding != Encoding::kCopy;
+      if (quantized && !tensor.calibrated) names.push_back(tensor.info.name);
+    }
+    if (names.empty()) return;
+    report.warnings.push_back("the statistics do not know " + std::to_string(names.size()) +
+                              " layers, which are quantized data-free: " + join(names, 3));
   }
 
   const std::string& fingerprint() const {
@@ -259,57 +285,15 @@ class QuantizeJob {
     progress_.report(message, fraction_);
   }
 
-  static void summarize(QuantizeReport& report) {
-    QualitySummary quality;
-    uint64_t stored = 0;
-    double nmse = 0;
-    for (const TensorReport& tensor : report.tensors) {
-      if (tensor.info.encoding == Encoding::kCopy) continue;
-      quality.add(tensor.info.name, tensor.info.elements(), tensor.info.cosine);
-      nmse += tensor.info.nmse * static_cast<double>(tensor.info.elements());
-      stored += tensor.stored_bytes;
-      ++report.layers_by_bit_width[tensor.info.spec.bit_width];
-    }
-    const auto elements = static_cast<double>(std::max<uint64_t>(1, quality.elements()));
-    report.cosine_similarity = quality.mean();
-    report.min_cosine_similarity = quality.worst();
-    report.worst_layer = quality.worst_layer();
-    report.nmse = nmse / elements;
-    report.bits_per_weight = static_cast<double>(stored) * 8 / elements;
-  }
-
   void commit(QuantizeReport& report, Staging& staging) {
     // The last time that the caller may stop the job: after the rename there is nothing to undo.
     progress_.report("commit", 1.0);
-    Json attempts = Json::array();
-    for (const Attempt& attempt : report.attempts) {
-      attempts.push_back({{"bit_width", attempt.bit_width},
-                          {"cosine_similarity", attempt.cosine_similarity},
-                          {"min_cosine_similarity", attempt.min_cosine_similarity},
-                          {"worst_layer", attempt.worst_layer}});
-    }
-    Json layers = Json::object();
-    for (const auto& [bits, count] : report.layers_by_bit_width) {
-      layers[std::to_string(bits)] = count;
-    }
-    const Json summary = {{"bit_width", report.bit_width},
-                          {"cosine_similarity", report.cosine_similarity},
-                          {"cosine_kind", "weights"},
-                          {"min_cosine_similarity", report.min_cosine_similarity},
-                          {"worst_layer", report.worst_layer},
-                          {"nmse", report.nmse},
-                          {"bits_per_weight", report.bits_per_weight},
-                          {"layers_by_bit_width", std::move(layers)},
-                          {"source_bytes", report.source_bytes},
-                          {"modality_reason", report.modality_reason},
-                          {"meets_min_accuracy", report.meets_min_accuracy},
-                          {"attempts", std::move(attempts)}};
     std::ranges::sort(files_, {}, &FileRecord::path);
     const std::string manifest = write_manifest({.tool_version = ARROW_QUANT_VERSION,
                                                  .modality = report.modality,
                                                  .source_fingerprint = fingerprint(),
                                                  .config_json = options_.config_json,
-                                                 .report_json = summary.dump(),
+                                                 .report_json = report_json(report),
                                                  .components = components_,
                                                  .files = files_});
     report.total_bytes = manifest.size();
@@ -322,6 +306,8 @@ class QuantizeJob {
   const ModelDirectory model_;
   const std::string output_path_;
   ThreadPool pool_;
+  std::unique_ptr<CalibrationSource> calibration_;
+  size_t calibrated_component_ = 0;
   uint64_t source_bytes_ = 0;
   uint64_t bytes_done_ = 0;
   double fraction_ = 0;

@@ -4,7 +4,14 @@
 #include <cstdint>
 #include <string>
 
+#include "arrow_quant/quantized_tensor.h"
+
 namespace arrow_quant {
+
+/// What a tensor is judged by: its outputs where their inputs are known, else its weights.
+inline double accuracy_of(const QuantizedTensorInfo& info) noexcept {
+  return info.output_cosine.value_or(info.cosine);
+}
 
 /// Mean over quantized tensors weighted by elements, and the worst of them.
 class QualitySummary {

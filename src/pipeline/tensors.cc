@@ -33,20 +33,6 @@ void require_quantized(const QuantizedTensorInfo& info) {
       {.tensor = info.name, .hint = "Kept tensors hold their source bytes as they are."});
 }
 
-PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& chunk, uint64_t first,
-                       uint64_t count) {
-  const uint64_t cols = info.cols();
-  return {.codes = chunk.codes.data() + first * packed_row_bytes(cols, info.spec.bit_width),
-          .params = chunk.params.data() + first * param_row_bytes(cols, info.spec),
-          .row_scales = chunk.row_scales.empty() ? nullptr : chunk.row_scales.data() + first,
-          .tensor_scale = chunk.tensor_scale,
-          .offset_unit = chunk.offset_unit,
-          .rows = count,
-          .cols = cols,
-          .equalization = chunk.equalization.empty() ? nullptr : chunk.equalization.data(),
-          .columns_per_factor = columns_per_factor(info, chunk.equalization.size())};
-}
-
 }  // namespace
 
 QuantizedTensor quantize_array(const QuantizedTensorInfo& info, std::span<const std::byte> data,
@@ -71,7 +57,8 @@ QuantizedTensor quantize_array(const QuantizedTensorInfo& info, std::span<const 
   ErrorSums sums;
   for (uint64_t row = 0; row < info.rows(); row += step) {
     const uint64_t rows = std::min(step, info.rows() - row);
-    tensor.chunks.push_back(quantizer.quantize(tensor.info, source, row, rows, importance, ""));
+    tensor.chunks.push_back(
+        quantizer.quantize(tensor.info, source, row, rows, {.importance = importance}, ""));
     tensor.chunks.back().chunk = static_cast<int32_t>(tensor.chunks.size() - 1);
     sums.add(tensor.chunks.back().error);
     progress.report(info.name, static_cast<double>(row + rows) / static_cast<double>(info.rows()));

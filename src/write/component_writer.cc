@@ -143,7 +143,10 @@ class ComponentWriter::Part {
     group.Close();
   }
 
-  FileRecord close() {
+  FileRecord close(const std::map<std::string, std::string>& metadata) {
+    auto key_values = std::make_shared<arrow::KeyValueMetadata>();
+    for (const auto& [key, value] : metadata) key_values->Append(key, value);
+    writer_->AddKeyValueMetadata(key_values);
     writer_->Close();
     FileRecord record = file_->close();
     record.footer_hash = parquet_footer_hash(FileReader(file_->final_path()));
@@ -246,15 +249,14 @@ void ComponentWriter::flush() {
   if (pending_.empty()) return;
   try {
     if (part_ && parts_ && part_->size() + pending_bytes_ > options_.part_size) {
-      records_.push_back(part_->close());
-      part_.reset();
+      parts_done_.push_back(std::move(part_));
     }
     if (!part_) {
       const std::string prefix = options_.directory.empty() ? "" : options_.directory + "/";
       std::string relative = prefix + kWeightsFile;
       if (parts_) {
         std::array<char, 32> name{};
-        std::snprintf(name.data(), name.size(), "/part-%05zu.parquet", records_.size());
+        std::snprintf(name.data(), name.size(), "/part-%05zu.parquet", parts_done_.size());
         relative += name.data();
       }
       part_ = std::make_unique<Part>(staging_.create(relative), options_.metadata);
@@ -267,17 +269,20 @@ void ComponentWriter::flush() {
   pending_bytes_ = 0;
 }
 
-std::vector<FileRecord> ComponentWriter::finish() {
+std::vector<FileRecord> ComponentWriter::finish(
+    const std::map<std::string, std::string>& metadata) {
   flush();
-  if (part_) {
+  if (part_) parts_done_.push_back(std::move(part_));
+  std::vector<FileRecord> records;
+  for (const std::unique_ptr<Part>& part : parts_done_) {
     try {
-      records_.push_back(part_->close());
+      records.push_back(part->close(metadata));
     } catch (...) {
-      rethrow_parquet_error(part_->path(), true);
+      rethrow_parquet_error(part->path(), true);
     }
-    part_.reset();
   }
-  return std::move(records_);
+  parts_done_.clear();
+  return records;
 }
 
 }  // namespace arrow_quant

@@ -30,8 +30,9 @@ class ComponentWriter {
   /// Append one chunk. Chunks of a tensor come in order, tensors in source order.
   void append(const QuantizedTensorInfo& info, QuantizedChunk chunk);
 
-  /// Write what is pending and close; one record per file, in order.
-  std::vector<FileRecord> finish();
+  /// Write what is pending, add `metadata` to the key-values of every part, and close; one record
+  /// per file, in order.
+  std::vector<FileRecord> finish(const std::map<std::string, std::string>& metadata = {});
 
  private:
   class Part;
@@ -44,8 +45,8 @@ class ComponentWriter {
   bool parts_;
   std::vector<Row> pending_;
   uint64_t pending_bytes_ = 0;
+  std::vector<std::unique_ptr<Part>> parts_done_;  ///< open until all metadata is known
   std::unique_ptr<Part> part_;
-  std::vector<FileRecord> records_;
 };
 
 }  // namespace arrow_quant

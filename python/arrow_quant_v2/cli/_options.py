@@ -59,6 +59,10 @@ Components = Annotated[
     str | None,
     typer.Option("--components", metavar="A,B", help="Components to quantize: unet,text_encoder."),
 ]
+Statistics = Annotated[
+    Path | None,
+    typer.Option("--stats", metavar="FILE", help="What calibration learned about this model."),
+]
 Modality = Annotated[
     str | None,
     typer.Option("--modality", metavar="text|code|image|audio", help="Overrides the detection."),

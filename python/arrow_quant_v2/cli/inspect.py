@@ -136,6 +136,10 @@ def _tensor_facts(component: str, tensors: QuantizedComponent) -> list[dict[str,
             "stored_bytes": sizes[name],
             "cosine": tensor.cosine,
             "nmse": tensor.nmse,
+            "output_cosine": tensor.output_cosine,
+            "output_nmse": tensor.output_nmse,
+            "method": tensor.method,
+            "candidates": tensor.candidates,
         }
         for name, tensor in tensors.items()
     ]
@@ -165,13 +169,25 @@ def _print_artefact(facts: dict[str, Any], every: bool) -> None:
                 shape_text(entry["shape"]),
                 "-" if kept else str(entry["bit_width"]),
                 entry["source_dtype"] if kept else _encoding(entry),
+                entry["method"] or "-",
                 size_text(entry["stored_bytes"]),
                 "exact" if kept else _number(entry["cosine"], ".5f"),
                 "0" if kept else _number(entry["nmse"], ".2e"),
+                _number(entry["output_nmse"], ".2e"),
             ]
         )
-    columns = ["tensor", "shape", "bits", "encoding", "size", "cosine", "NMSE"]
-    print_table(columns, rows, right=["bits", "size", "cosine", "NMSE"])
+    columns = [
+        "tensor",
+        "shape",
+        "bits",
+        "encoding",
+        "method",
+        "size",
+        "cosine",
+        "NMSE",
+        "out NMSE",
+    ]
+    print_table(columns, rows, right=["bits", "size", "cosine", "NMSE", "out NMSE"])
     print_blank()
     kept_sizes = [e["stored_bytes"] for e in facts["tensors"] if e["bit_width"] is None]
     quantized = len(facts["tensors"]) - len(kept_sizes)

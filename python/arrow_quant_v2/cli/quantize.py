@@ -39,6 +39,7 @@ def quantize(
     config: options.ConfigFile = None,
     layer_rule: options.LayerRules = None,
     components: options.Components = None,
+    stats: options.Statistics = None,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
     fail_fast: options.FailFast = False,
@@ -68,7 +69,9 @@ def quantize(
         max_memory_mb=max_memory_mb,
     )
     with progress_bar(quiet=json) as show:
-        result = quantize_files(model, out, settings, overwrite=overwrite, progress_callback=show)
+        result = quantize_files(
+            model, out, settings, overwrite=overwrite, progress_callback=show, statistics=stats
+        )
     warn(result["warnings"])
     if json:
         print_json(result.json(tensors=True))
@@ -141,10 +144,13 @@ def _print_result(result: QuantizationResult) -> None:
         ("cosine", f"mean {result['cosine_similarity']:.6f} ({result['cosine_kind']})"),
         ("worst layer", f"{result['min_cosine_similarity']:.6f}  {result['worst_layer']}"),
         ("NMSE", f"{result['nmse']:.3g}"),
+        ("calibration", result["calibration"]),
         ("time", f"{result['quantization_time_s']:.2f} s"),
     ]
     if len(result["layers_by_bit_width"]) > 1:
         facts.append(("layers", histogram_text(result["layers_by_bit_width"])))
+    if result["output_nmse"] is not None:
+        facts.append(("output NMSE", f"{result['output_nmse']:.3g}"))
     if len(result["attempts"]) > 1:
         facts.append(("attempts", attempts))
     print_facts(facts)

@@ -1,0 +1,124 @@
+#include "pipeline/calibration_source.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "arrow_quant/calibration.h"
+#include "arrow_quant/error.h"
+#include "core/text.h"
+#include "kernels/convert.h"
+#include "read/tensor_reader.h"
+
+namespace arrow_quant {
+namespace {
+
+/// The elements of a weight that calibration kept a copy of.
+std::vector<float> read_sample(const TensorReader& reader, const TensorInfo& tensor) {
+  const size_t size = dtype_info(tensor.dtype).bits / 8;
+  std::vector<float> sample;
+  std::vector<std::byte> bytes(size);
+  for (const uint64_t position : weight_sample_positions(tensor.elements())) {
+    reader.read(tensor, position * size, bytes);
+    (void)convert_to_f32(tensor.dtype, bytes.data(), 1, &sample.emplace_back());
+  }
+  return sample;
+}
+
+bool is_calibrated_weight(const TensorReader& reader, const TensorInfo& tensor,
+                          const CalibratedLayer& layer) {
+  return tensor.shape == layer.shape && dtype_info(tensor.dtype).quantizable &&
+         same_weight(read_sample(reader, tensor), layer.sample);
+}
+
+}  // namespace
+
+CalibrationSource::CalibrationSource(const std::string& path, uint64_t max_bytes, ThreadPool& pool,
+                                     std::function<void()> poll)
+    : reader_(path), max_bytes_(max_bytes), pool_(pool), poll_(std::move(poll)) {
+  for (size_t i = 0; i < reader_.inputs().size(); ++i) {
+    for (const CalibratedLayer& layer : reader_.inputs()[i].layers) by_layer_[layer.name] = i;
+  }
+}
+
+bool CalibrationSource::holds_out() const noexcept {
+  for (size_t i = 0; i < inputs().size(); ++i) {
+    if (reader_.has_held_out(i)) return true;
+  }
+  return false;
+}
+
+uint32_t CalibrationSource::component_of(const ModelDirectory& model, const Plan& plan) const {
+  std::vector<std::string> names;
+  for (const ComponentPlan& part : plan.components) {
+    const std::string& name = model.components[part.component].component;
+    // A component folder is the same network as the component of its pipeline.
+    if (name == component() || name.empty()) return part.component;
+    names.push_back(name);
+  }
+  if (component().empty() && names.size() == 1) return plan.components[0].component;
+  throw Error(ErrorCode::kConfiguration,
+              component().empty()
+                  ? "the statistics do not say which component they are of"
+                  : "the statistics are of component '" + component() + "', which is not quantized",
+              {.path = path(), .hint = "Quantized components: " + join(names) + "."});
+}
+
+void CalibrationSource::check_model(const ModelIndex& component) const {
+  std::map<std::string, const TensorInfo*> tensors;
+  for (const TensorInfo& tensor : component.tensors) tensors[tensor.name] = &tensor;
+  const TensorReader reader(component);
+  for (const InputStatistics& input : reader_.inputs()) {
+    for (const CalibratedLayer& layer : input.layers) {
+      const auto found = tensors.find(layer.name);
+      if (found != tensors.end() && is_calibrated_weight(reader, *found->second, layer)) continue;
+      throw Error(ErrorCode::kShapeMismatch,
+                  found == tensors.end() ? "the model has no such layer"
+                                         : "expected the weight that was calibrated",
+                  {.path = path(),
+                   .tensor = layer.name,
+                   .hint = "These statistics are of another model than " + component.path +
+                           ": calibrate this one."});
+    }
+  }
+}
+
+std::optional<size_t> CalibrationSource::find(const std::string& name) const {
+  const auto found = by_layer_.find(name);
+  if (found == by_layer_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::vector<float> CalibrationSource::importance(size_t input) const {
+  std::vector<double> squares(reader_.channels(input), 0.0);
+  uint64_t tokens = 0;
+  for (const TimeBin& bin : facts(input).bins) {
+    for (size_t i = 0; i < squares.size(); ++i) squares[i] += bin.squares[i];
+    tokens += bin.tokens;
+  }
+  std::vector<float> mean;
+  mean.reserve(squares.size());
+  for (const double square : squares) {
+    mean.push_back(static_cast<float>(square / static_cast<double>(std::max<uint64_t>(1, tokens))));
+  }
+  return mean;
+}
+
+std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input) {
+  if (matrices_ && loaded_ == input) return matrices_;
+  matrices_.reset();
+  auto loaded = std::make_shared<InputMatrices>();
+  const bool held_out = reader_.has_held_out(input);
+  const uint64_t bytes = reader_.gram_bytes(input);
+  if (bytes <= max_bytes_) loaded->held_out = reader_.read_gram(input, held_out);
+  const uint64_t needed = 2 * bytes + 3 * FeedbackFactor::bytes(loaded->held_out);
+  if (bytes <= max_bytes_ && needed <= max_bytes_) {
+    loaded->gram = held_out ? reader_.read_gram(input, false) : loaded->held_out;
+    loaded->factor = std::make_shared<const FeedbackFactor>(
+        make_feedback_factor(loaded->gram, facts(input).tokens, {}, pool_, poll_));
+  }
+  loaded_ = input;
+  matrices_ = std::move(loaded);
+  return matrices_;
+}
+
+}  // namespace arrow_quant

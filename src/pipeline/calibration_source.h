@@ -1,0 +1,77 @@
+// The statistics of a component while its layers are quantized one after the other.
+//
+// Matrices are read when a layer asks for its input's and kept until a layer with another input
+// comes, so that layers which share an input share them. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arrow_quant/gram.h"
+#include "arrow_quant/model_index.h"
+#include "arrow_quant/plan.h"
+#include "calibrate/statistics_file.h"
+#include "core/thread_pool.h"
+#include "quantize/feedback_factor.h"
+
+namespace arrow_quant {
+
+/// What is known about an input, as far as memory allows.
+struct InputMatrices {
+  GramMatrix gram;      ///< to fit to; no channels when it does not fit
+  GramMatrix held_out;  ///< to choose and to report by; none when it does not fit
+  /// Of `gram`; null when it does not fit.
+  std::shared_ptr<const FeedbackFactor> factor;
+
+  const GramMatrix* judge() const noexcept { return held_out.channels() ? &held_out : nullptr; }
+};
+
+class CalibrationSource {
+ public:
+  /// Open the file `path`; a matrix is read only if it and what is made of it fit `max_bytes`.
+  CalibrationSource(const std::string& path, uint64_t max_bytes, ThreadPool& pool,
+                    std::function<void()> poll);
+
+  const std::string& path() const noexcept { return reader_.path(); }
+  const std::string& component() const noexcept { return reader_.component(); }
+  const StatisticsOrigin& origin() const noexcept { return reader_.origin(); }
+
+  const std::vector<InputStatistics>& inputs() const noexcept { return reader_.inputs(); }
+
+  /// Whether any input has tokens that were set aside.
+  bool holds_out() const noexcept;
+
+  /// Which of model.components the statistics are of, one of those that `plan` quantizes. Raises
+  /// kConfiguration when that cannot be told.
+  uint32_t component_of(const ModelDirectory& model, const Plan& plan) const;
+
+  /// Raise kShapeMismatch unless every layer of the file is a weight of `component`.
+  void check_model(const ModelIndex& component) const;
+
+  /// Number of the input of the weight `name`, or nothing.
+  std::optional<size_t> find(const std::string& name) const;
+
+  const InputStatistics& facts(size_t input) const { return reader_.inputs().at(input); }
+
+  /// Mean square of each channel of an input.
+  std::vector<float> importance(size_t input) const;
+
+  /// The matrices of an input, read if they are not those of the last call.
+  std::shared_ptr<const InputMatrices> matrices(size_t input);
+
+ private:
+  StatisticsReader reader_;
+  uint64_t max_bytes_;
+  ThreadPool& pool_;
+  std::function<void()> poll_;
+  std::map<std::string, size_t> by_layer_;
+  size_t loaded_ = 0;
+  std::shared_ptr<const InputMatrices> matrices_;
+};
+
+}  // namespace arrow_quant

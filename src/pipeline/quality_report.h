@@ -1,0 +1,16 @@
+// The figures of a whole run from those of its tensors, and how the manifest tells them.
+#pragma once
+
+#include <string>
+
+#include "arrow_quant/pipeline.h"
+
+namespace arrow_quant {
+
+/// Fill what `report` says about all tensors together from report.tensors.
+void summarize(QuantizeReport& report);
+
+/// The report as JSON, without what depends on time and place.
+std::string report_json(const QuantizeReport& report);
+
+}  // namespace arrow_quant

@@ -1,0 +1,86 @@
+#include "pipeline/schema_metadata.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "arrow_quant/format.h"
+#include "core/text.h"
+
+namespace arrow_quant {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* kNotCalibrated = "data-free: the model was not run";
+
+Json off(const std::string& reason) { return {{"enabled", false}, {"reason", reason}}; }
+
+Json calibration_json(const CalibrationSource* source) {
+  if (source == nullptr) return {{"kind", "none"}, {"reason", kNotCalibrated}};
+  uint64_t tokens = 0, held_out = 0, layers = 0;
+  for (const InputStatistics& input : source->inputs()) {
+    tokens += input.tokens;
+    held_out += input.held_out_tokens;
+    layers += input.layers.size();
+  }
+  return {{"kind", source->origin().data},
+          {"inputs", source->inputs().size()},
+          {"layers", layers},
+          {"tokens", tokens},
+          {"held_out_tokens", held_out},
+          {"notes", source->origin().notes}};
+}
+
+/// One number per calibrated layer: what its input looked like over all times.
+Json activation_json(const CalibrationSource* source) {
+  if (source == nullptr) return off(kNotCalibrated);
+  Json layers = Json::array(), mean = Json::array(), deviation = Json::array();
+  Json low = Json::array(), high = Json::array();
+  for (const InputStatistics& input : source->inputs()) {
+    double count = 0, sum = 0, squares = 0;
+    float least = 0, most = 0;
+    for (const TimeBin& bin : input.bins) {
+      count += static_cast<double>(bin.tokens) * static_cast<double>(bin.sum.size());
+      for (const double value : bin.sum) sum += value;
+      for (const double value : bin.squares) squares += value;
+      least = std::min(least, *std::ranges::min_element(bin.low));
+      most = std::max(most, *std::ranges::max_element(bin.high));
+    }
+    count = std::max(count, 1.0);
+    const double average = sum / count;
+    layers.push_back(input.layers[0].name);
+    mean.push_back(rounded(average));
+    deviation.push_back(rounded(std::sqrt(std::max(0.0, squares / count - average * average))));
+    low.push_back(rounded(least));
+    high.push_back(rounded(most));
+  }
+  return {{"enabled", true},         {"layers", std::move(layers)},
+          {"mean", std::move(mean)}, {"std", std::move(deviation)},
+          {"min", std::move(low)},   {"max", std::move(high)}};
+}
+
+}  // namespace
+
+Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
+                         const std::string& fingerprint, const std::string& config_json,
+                         const CalibrationSource* calibration) {
+  const Json source = {{"fingerprint", fingerprint},
+                       {"component", component.component},
+                       {"tensors", component.tensors.size()}};
+  return {{"arrow_quant_v2.format", std::to_string(kFormatVersion)},
+          {"is_diffusion_model", "true"},
+          {"modality", plan.modality},
+          {"activation_stats", activation_json(calibration).dump()},
+          {"calibration", calibration_json(calibration).dump()},
+          {"config", Json::parse(config_json).dump()},
+          {"source", source.dump()}};
+}
+
+Metadata result_metadata(const std::vector<TensorReport>& /*tensors*/,
+                         const CalibrationSource* calibration) {
+  const std::string reason = calibration == nullptr ? kNotCalibrated : "no layer gained by it";
+  return {{"time_aware_quant", off(reason).dump()}, {"spatial_quant", off(reason).dump()}};
+}
+
+}  // namespace arrow_quant

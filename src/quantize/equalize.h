@@ -1,0 +1,41 @@
+// Factors s of a layer's input channels, W diag(s) and diag(1/s) x instead of W and x: the layer is
+// the same function, but what is rounded changes. Pure functions.
+//
+// With a_j the range of channel j over time and w_j that of its weights,
+//   s_j = a_j^alpha / w_j^(1 - alpha)                       (SmoothQuant, arXiv 2211.10438, eq. 4;
+// DiTAS, arXiv 2409.07756), divided by the geometric mean so that weights keep their magnitude.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "arrow_quant/gram.h"
+
+namespace arrow_quant {
+
+/// How the ranges of different times become one.
+enum class Pooling : unsigned char {
+  kMax,       ///< the largest (DiTAS)
+  kSpearman,  ///< mean weighted by softmax(-rank correlation with w) (PTQ4DiT, arXiv 2405.16005)
+  kEma,       ///< exponential moving average in the order of sampling (ViDiT-Q, arXiv 2406.02540)
+};
+inline constexpr std::array kPoolings = {Pooling::kMax, Pooling::kSpearman, Pooling::kEma};
+
+std::string_view to_string(Pooling pooling) noexcept;
+
+/// One range per channel from `ranges_by_time`, by rising time, each with one per channel.
+std::vector<float> pool_ranges(Pooling pooling, std::span<const std::vector<float>> ranges_by_time,
+                               std::span<const float> weight_ranges);
+
+/// The factors for an alpha from 0 to 1. Channels without range or weight get 1, and factors stay
+/// within [1/4096, 4096].
+std::vector<float> equalization_factors(std::span<const float> ranges,
+                                        std::span<const float> weight_ranges, float alpha);
+
+/// diag(1/s) H diag(1/s), with `columns` channels of H for each factor.
+GramMatrix equalized(GramMatrix gram, std::span<const float> factors, size_t columns);
+
+}  // namespace arrow_quant
