@@ -35,6 +35,10 @@ void bind_options(nb::module_& m) {
           "statistics_path",
           [](const QuantizeOptions& o) { return path_to_python(o.statistics_path); },
           [](QuantizeOptions& o, const nb::bytes& path) { o.statistics_path = path_of(path); })
+      .def_rw("enable_spatial", &QuantizeOptions::enable_spatial)
+      .def_rw("enable_time_aware", &QuantizeOptions::enable_time_aware)
+      .def_rw("num_time_groups", &QuantizeOptions::num_time_groups)
+      .def_rw("activation_bits", &QuantizeOptions::activation_bits)
       .def_rw("config_json", &QuantizeOptions::config_json);
 }
 
@@ -44,6 +48,9 @@ void bind_quantize_report(nb::module_& m) {
       .def_ro("info", &TensorReport::info)
       .def_ro("stored_bytes", &TensorReport::stored_bytes)
       .def_ro("calibrated", &TensorReport::calibrated)
+      .def_ro("equalization", &TensorReport::equalization)
+      .def_prop_ro("time_groups", [](const TensorReport& t) { return t.time_groups.size(); })
+      .def_ro("time_bias", &TensorReport::time_bias)
       .def_ro("reason", &TensorReport::reason);
   nb::class_<Attempt>(m, "Attempt", "One run over the model at one bit width.")
       .def_ro("bit_width", &Attempt::bit_width)

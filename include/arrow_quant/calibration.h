@@ -31,6 +31,12 @@ ARROW_QUANT_API std::vector<uint64_t> weight_sample_positions(uint64_t elements)
 /// Whether two samples come from one weight, allowing for conversion to f16 or bf16.
 ARROW_QUANT_API bool same_weight(std::span<const float> a, std::span<const float> b) noexcept;
 
+/// Tokens as they enter a Gram matrix: sum of weight * x, and of weights.
+struct WeightedSum {
+  double weight = 0;
+  std::vector<double> sum;  ///< per channel
+};
+
 /// Range and moments of every channel over the tokens whose timestep lies in [begin, end).
 struct TimeBin {
   double begin = 0;
@@ -38,6 +44,8 @@ struct TimeBin {
   uint64_t tokens = 0;
   std::vector<float> low, high;      ///< per channel
   std::vector<double> sum, squares;  ///< per channel: of values and of their squares
+  WeightedSum fitted;                ///< of the tokens in `gram`
+  WeightedSum held_out;              ///< of the tokens in `held_out`
 };
 
 /// What is known about one input.

@@ -35,6 +35,10 @@ struct QuantizeOptions {
   FallbackScope fallback_scope = FallbackScope::kModel;
   bool fail_fast = false;          ///< raise instead of trying more bits
   std::string statistics_path;     ///< of CalibrationStatistics::save; empty: data-free
+  bool enable_spatial = true;      ///< equalize input channels where it pays; needs statistics
+  bool enable_time_aware = true;   ///< parameters by time where they pay; needs statistics
+  int num_time_groups = 10;        ///< at most, 1 to 1000
+  int activation_bits = 0;         ///< 8: static activation parameters by group of time; 0: none
   std::string config_json = "{}";  ///< embedded in the artefact; must be free of paths and times
 };
 
@@ -42,8 +46,11 @@ struct QuantizeOptions {
 struct TensorReport {
   std::string component;
   QuantizedTensorInfo info;
-  uint64_t stored_bytes = 0;  ///< codes, parameters and row scales
-  bool calibrated = false;    ///< the input of the layer was known
+  uint64_t stored_bytes = 0;           ///< codes, parameters and row scales
+  bool calibrated = false;             ///< the input of the layer was known
+  float equalization = 0;              ///< largest factor of an input channel; 0: none
+  std::vector<TimeGroup> time_groups;  ///< of the tensor, without scales and biases
+  bool time_bias = false;              ///< they have biases
   std::string reason;
 };
 

@@ -85,6 +85,10 @@ def quantize_options(
     options.plan = plan_options(config, calibrated=statistics is not None)
     if statistics is not None:
         options.statistics_path = path_bytes(statistics, "statistics")
+    options.enable_spatial = config.enable_spatial
+    options.enable_time_aware = config.enable_time_aware
+    options.num_time_groups = config.num_time_groups
+    options.activation_bits = config.activation_bits or 0
     options.num_threads = config.num_threads
     options.max_memory_mb = config.max_memory_mb
     options.part_size = config.part_size_mb << 20

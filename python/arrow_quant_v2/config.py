@@ -249,6 +249,11 @@ class DiffusionQuantConfig(BaseModel):
         default=True,
         description="Channel equalization. Needs calibration; data-free runs go without.",
     )
+    activation_bits: Annotated[Literal[8] | None, Must("8 or None")] = Field(
+        default=None,
+        description="8: static int8 activations, with a range for each group of timesteps. Needs "
+        "calibration; None: activations stay as they are, or are rounded token by token.",
+    )
     min_accuracy: Annotated[float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")] = (
         Field(default=0.85, description="Mean cosine similarity below which more bits are tried.")
     )

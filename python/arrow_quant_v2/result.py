@@ -50,6 +50,8 @@ class TensorResult:
     output_cosine: float | None
     output_nmse: float | None
     candidates: tuple[dict[str, Any], ...]
+    equalized: bool
+    time_groups: int
 
 
 def _accuracy(tensor: TensorResult) -> float:
@@ -336,4 +338,6 @@ def _tensor_result(tensor: core.TensorReport) -> TensorResult:
         output_cosine=info.output_cosine,
         output_nmse=info.output_nmse,
         candidates=tuple(json.loads(info.candidates or "[]")),
+        equalized=tensor.equalization > 0,
+        time_groups=tensor.time_groups,
     )

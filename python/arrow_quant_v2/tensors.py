@@ -178,6 +178,19 @@ class QuantizedTensor:
         return tuple(_time_group(parts) for parts in zip(*chunks, strict=True))
 
     @property
+    def mean_output_bias(self) -> npt.NDArray[np.float32] | None:
+        """The output biases of the time groups, averaged by length, per row; None without any.
+
+        For whoever computes with one bias at all times.
+        """
+        groups = [group for group in self.time_groups if group.output_bias is not None]
+        if not groups:
+            return None
+        lengths = [group.end - group.begin for group in groups]
+        biases = np.stack([group.output_bias for group in groups if group.output_bias is not None])
+        return np.average(biases, axis=0, weights=lengths).astype(np.float32)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of codes and parameters as stored, but for what is stored by time."""
         return sum(

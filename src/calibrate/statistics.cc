@@ -230,7 +230,8 @@ void CalibrationStatistics::add(size_t number, const Activations& block, Progres
   for (uint64_t first = 0, end = 0; first < tokens; first = end) {
     const double t = timestep_of(block, first);
     while (end < tokens && timestep_of(block, end) == t) ++end;
-    input.bins.add(t, block.values.data() + first * channels, end - first);
+    input.bins.add(t, block.values.data() + first * channels, end - first,
+                   static_cast<double>(block.weight), block.held_out);
   }
   (block.held_out ? input.facts.held_out_tokens : input.facts.tokens) += tokens;
   progress.poll();

@@ -230,6 +230,12 @@ struct StatisticsReader::State {
     inputs.back().layers.push_back(std::move(layer));
   }
 
+  static WeightedSum read_sum(const RowGroup& group, int64_t row, StatColumn weight,
+                              StatColumn sum) {
+    return {.weight = group.real(weight, row),
+            .sum = group.list<arrow::DoubleArray, double>(sum, row)};
+  }
+
   void read_bin(const RowGroup& group, int64_t row) {
     TimeBin bin{.begin = group.real(kStatBegin, row),
                 .end = group.real(kStatEnd, row),
@@ -237,17 +243,23 @@ struct StatisticsReader::State {
                 .low = group.list<arrow::FloatArray, float>(kStatLow, row),
                 .high = group.list<arrow::FloatArray, float>(kStatHigh, row),
                 .sum = group.list<arrow::DoubleArray, double>(kStatSum, row),
-                .squares = group.list<arrow::DoubleArray, double>(kStatSquares, row)};
+                .squares = group.list<arrow::DoubleArray, double>(kStatSquares, row),
+                .fitted = read_sum(group, row, kStatFittedWeight, kStatFittedSum),
+                .held_out = read_sum(group, row, kStatHeldOutWeight, kStatHeldOutSum)};
     int exponent = 0;
     const double width = bin.end - bin.begin;
     const auto finite = [](const auto& values) {
       return std::ranges::all_of(values, [](auto v) { return std::isfinite(v); });
     };
     const size_t n = channels.back();
+    const auto sound = [&](const WeightedSum& s) {
+      return std::isfinite(s.weight) && s.weight >= 0 && s.sum.size() == n && finite(s.sum);
+    };
     const bool fits = std::isfinite(bin.begin) && std::isfinite(width) && width > 0 &&
                       std::frexp(width, &exponent) == 0.5 && bin.low.size() == n &&
                       bin.high.size() == n && bin.sum.size() == n && bin.squares.size() == n &&
-                      finite(bin.low) && finite(bin.high) && finite(bin.sum) && finite(bin.squares);
+                      finite(bin.low) && finite(bin.high) && finite(bin.sum) &&
+                      finite(bin.squares) && sound(bin.fitted) && sound(bin.held_out);
     if (!fits) fail_damaged(path, "an impossible time bin");
     inputs.back().bins.push_back(std::move(bin));
   }

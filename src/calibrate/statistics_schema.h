@@ -39,6 +39,10 @@ enum StatColumn : int {
   kStatRowBegin,
   kStatRows,
   kStatGram,
+  kStatFittedWeight,
+  kStatFittedSum,
+  kStatHeldOutWeight,
+  kStatHeldOutSum,
   kStatCount,
 };
 
@@ -62,6 +66,10 @@ inline const std::shared_ptr<arrow::Schema>& schema() {
       field("row_begin", arrow::int64()),
       field("rows", arrow::int64()),
       field("gram", arrow::binary()),
+      field("fitted_weight", arrow::float64()),
+      field("fitted_sum", arrow::list(field("element", arrow::float64(), false))),
+      field("held_out_weight", arrow::float64()),
+      field("held_out_sum", arrow::list(field("element", arrow::float64(), false))),
   });
   return all;
 }

@@ -148,6 +148,10 @@ class StatisticsWriter {
       rows_.list<arrow::FloatBuilder>(kStatHigh, bin.high);
       rows_.list<arrow::DoubleBuilder>(kStatSum, bin.sum);
       rows_.list<arrow::DoubleBuilder>(kStatSquares, bin.squares);
+      rows_.real(kStatFittedWeight, bin.fitted.weight);
+      rows_.list<arrow::DoubleBuilder>(kStatFittedSum, bin.fitted.sum);
+      rows_.real(kStatHeldOutWeight, bin.held_out.weight);
+      rows_.list<arrow::DoubleBuilder>(kStatHeldOutSum, bin.held_out.sum);
     }
     write_gram(kGram, number, input.gram, input.tokens);
     write_gram(kHeldOut, number, input.held_out, input.held_out_tokens);

@@ -22,7 +22,14 @@ TimeBin empty_bin(uint64_t channels) {
   bin.high.assign(channels, -std::numeric_limits<float>::infinity());
   bin.sum.assign(channels, 0.0);
   bin.squares.assign(channels, 0.0);
+  bin.fitted.sum.assign(channels, 0.0);
+  bin.held_out.sum.assign(channels, 0.0);
   return bin;
+}
+
+void merge(const WeightedSum& from, double factor, WeightedSum& to) {
+  to.weight += factor * from.weight;
+  for (size_t i = 0; i < to.sum.size(); ++i) to.sum[i] += factor * from.sum[i];
 }
 
 void merge(const TimeBin& from, TimeBin& to) {
@@ -33,6 +40,8 @@ void merge(const TimeBin& from, TimeBin& to) {
     to.sum[i] += from.sum[i];
     to.squares[i] += from.squares[i];
   }
+  merge(from.fitted, 1.0, to.fitted);
+  merge(from.held_out, 1.0, to.held_out);
 }
 
 }  // namespace
@@ -55,11 +64,13 @@ void TimeBins::coarsen() {
   bins_ = std::move(wider);
 }
 
-void TimeBins::add(double timestep, const float* x, uint64_t tokens) {
-  TimeBin& to = bin(key_of(timestep, exponent_));
-  to.tokens += tokens;
+void TimeBins::add(double timestep, const float* x, uint64_t tokens, double weight, bool held_out) {
+  TimeBin block = empty_bin(channels_);
+  block.tokens = tokens;
   add_moments(x, tokens, channels_, channels_,
-              {to.low.data(), to.high.data(), to.sum.data(), to.squares.data()});
+              {block.low.data(), block.high.data(), block.sum.data(), block.squares.data()});
+  merge({static_cast<double>(tokens), block.sum}, weight, held_out ? block.held_out : block.fitted);
+  merge(block, bin(key_of(timestep, exponent_)));
   while (bins_.size() > kMaxBins) coarsen();
 }
 

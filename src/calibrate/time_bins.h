@@ -19,8 +19,9 @@ class TimeBins {
 
   explicit TimeBins(uint64_t channels) : channels_(channels) {}
 
-  /// Add x[tokens][channels], all at `timestep` (finite).
-  void add(double timestep, const float* x, uint64_t tokens);
+  /// Add x[tokens][channels], all at `timestep` (finite), which count `weight` each in the Gram
+  /// matrix, or in the one of held-out tokens.
+  void add(double timestep, const float* x, uint64_t tokens, double weight, bool held_out);
 
   /// Add bins as `bins` returned them; their widths are powers of two.
   void add(const std::vector<TimeBin>& bins);

@@ -103,18 +103,35 @@ std::vector<float> CalibrationSource::importance(size_t input) const {
   return mean;
 }
 
+std::shared_ptr<const FeedbackFactor> CalibrationSource::factor_of(const GramMatrix& gram,
+                                                                   size_t input) {
+  return std::make_shared<const FeedbackFactor>(
+      make_feedback_factor(gram, facts(input).tokens, {}, pool_, poll_));
+}
+
+Centred CalibrationSource::centred(size_t input, const TimeMeans& means) {
+  Centred& kept = centred_[means.fitted_weights.size()];
+  if (kept.gram != nullptr) return kept;
+  auto gram = std::make_shared<GramMatrix>(matrices(input)->gram);
+  take_means_out(means, *gram);
+  kept.factor = factor_of(*gram, input);
+  kept.gram = std::move(gram);
+  return kept;
+}
+
 std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input) {
   if (matrices_ && loaded_ == input) return matrices_;
   matrices_.reset();
+  centred_.clear();
   auto loaded = std::make_shared<InputMatrices>();
   const bool held_out = reader_.has_held_out(input);
   const uint64_t bytes = reader_.gram_bytes(input);
   if (bytes <= max_bytes_) loaded->held_out = reader_.read_gram(input, held_out);
-  const uint64_t needed = 2 * bytes + 3 * FeedbackFactor::bytes(loaded->held_out);
+  // Both matrices, one less its means and one equalized; a factor of each, and one in the making.
+  const uint64_t needed = 4 * bytes + 4 * FeedbackFactor::bytes(loaded->held_out);
   if (bytes <= max_bytes_ && needed <= max_bytes_) {
     loaded->gram = held_out ? reader_.read_gram(input, false) : loaded->held_out;
-    loaded->factor = std::make_shared<const FeedbackFactor>(
-        make_feedback_factor(loaded->gram, facts(input).tokens, {}, pool_, poll_));
+    loaded->factor = factor_of(loaded->gram, input);
   }
   loaded_ = input;
   matrices_ = std::move(loaded);

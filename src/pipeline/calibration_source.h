@@ -17,6 +17,7 @@
 #include "arrow_quant/plan.h"
 #include "calibrate/statistics_file.h"
 #include "core/thread_pool.h"
+#include "pipeline/time_groups.h"
 #include "quantize/feedback_factor.h"
 
 namespace arrow_quant {
@@ -29,6 +30,12 @@ struct InputMatrices {
   std::shared_ptr<const FeedbackFactor> factor;
 
   const GramMatrix* judge() const noexcept { return held_out.channels() ? &held_out : nullptr; }
+};
+
+/// The Gram matrix and its factor when the means of groups of time are taken out of the inputs.
+struct Centred {
+  std::shared_ptr<const GramMatrix> gram;
+  std::shared_ptr<const FeedbackFactor> factor;
 };
 
 class CalibrationSource {
@@ -61,6 +68,13 @@ class CalibrationSource {
   /// Mean square of each channel of an input.
   std::vector<float> importance(size_t input) const;
 
+  /// Of the input last asked for: its Gram matrix with the means of groups taken out, and the
+  /// factor of that; kept by number of groups. Needs matrices(input)->gram.
+  Centred centred(size_t input, const TimeMeans& means);
+
+  /// The factor of a matrix made of that of the input.
+  std::shared_ptr<const FeedbackFactor> factor_of(const GramMatrix& gram, size_t input);
+
   /// The matrices of an input, read if they are not those of the last call.
   std::shared_ptr<const InputMatrices> matrices(size_t input);
 
@@ -72,6 +86,7 @@ class CalibrationSource {
   std::map<std::string, size_t> by_layer_;
   size_t loaded_ = 0;
   std::shared_ptr<const InputMatrices> matrices_;
+  std::map<size_t, Centred> centred_;  // of the loaded input
 };
 
 }  // namespace arrow_quant

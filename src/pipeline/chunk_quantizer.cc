@@ -8,6 +8,7 @@
 #include "arrow_quant/error.h"
 #include "arrow_quant/format.h"
 #include "kernels/convert.h"
+#include "pipeline/mean_errors.h"
 #include "quantize/error_feedback.h"
 #include "quantize/output_error.h"
 #include "validate/error_sums.h"
@@ -199,47 +200,63 @@ QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const R
   chunk.tensor_scale = settings.tensor_scale;
   chunk.offset_unit = settings.offset_unit;
   chunk.equalization.assign(input.equalization.begin(), input.equalization.end());
-  if (input.held_out != nullptr || !input.equalization.empty()) measure(job, chunk);
+  if (input.held_out != nullptr || input.time != nullptr || !input.equalization.empty()) {
+    measure(job, chunk);
+  }
   return chunk;
 }
 
-// The errors of a finished chunk, of weights as the source has them and of outputs.
+// The errors of a finished chunk, of weights as the source has them and of outputs, and what makes
+// up for the mean of the latter.
 void ChunkQuantizer::measure(const Job& job, QuantizedChunk& chunk) {
   const uint64_t slab = std::max<uint64_t>(1, kSlabElements / job.cols);
   std::vector<float> original;
   std::vector<float> restored;
   OutputSums outputs;
+  MeanErrors means(job.input.time, job.rows, job.cols);
   chunk.error = {};
   for (uint64_t first = 0; first < job.rows; first += slab) {
     const uint64_t count = std::min(slab, job.rows - first);
     original.resize(count * job.cols);
     restored.resize(count * job.cols);
-    const uint64_t step = rows_per_block(job.cols);
-    std::vector<ErrorSums> sums((count + step - 1) / step);
-    pool_.parallel_for(
-        sums.size(),
-        [&](size_t block, int worker) {
-          const uint64_t row = block * step;
-          const uint64_t rows = std::min(step, count - row);
-          const size_t at = row * job.cols, n = rows * job.cols;
-          const float* w =
-              load_source(job, first + row, rows, scratch_[static_cast<size_t>(worker)]);
-          std::copy_n(w, n, original.data() + at);
-          dequantize_rows(job.info.spec, packed_rows(job.info, chunk, first + row, rows),
-                          restored.data() + at);
-          sums[block] = error_sums({original.data() + at, n}, {restored.data() + at, n});
-        },
-        poll_);
-    for (const ErrorSums& block : sums) chunk.error.add(block);
-    if (job.input.held_out == nullptr) continue;
-    outputs.add(total(output_sums(*job.input.held_out, original, restored, pool_, poll_)));
+    chunk.error.add(restore(job, chunk, first, count, original, restored));
+    if (job.input.held_out != nullptr) {
+      outputs.add(total(output_sums(*job.input.held_out, original, restored, pool_, poll_)));
+    }
+    means.add(first, count, original, restored);
   }
+  if (job.input.time != nullptr) chunk.time_groups = job.input.time->groups;
+  means.correct(chunk.time_groups, outputs);
   if (job.input.held_out == nullptr) return;
   chunk.output_error = {.ww = outputs.yy,
                         .vv = outputs.zz(),
                         .wv = outputs.yz(),
                         .err = outputs.err,
                         .count = job.rows};
+}
+
+// Rows [first, first + count) of the source, and of what became of them.
+ErrorSums ChunkQuantizer::restore(const Job& job, const QuantizedChunk& chunk, uint64_t first,
+                                  uint64_t count, std::vector<float>& original,
+                                  std::vector<float>& restored) {
+  const uint64_t step = rows_per_block(job.cols);
+  std::vector<ErrorSums> sums((count + step - 1) / step);
+  pool_.parallel_for(
+      sums.size(),
+      [&](size_t block, int worker) {
+        const uint64_t row = block * step;
+        const uint64_t rows = std::min(step, count - row);
+        const size_t at = row * job.cols, n = rows * job.cols;
+        const float* w = load_source(job, first + row, rows, scratch_[static_cast<size_t>(worker)]);
+        std::copy_n(w, n, original.data() + at);
+        dequantize_rows(job.info.spec, packed_rows(job.info, chunk, first + row, rows),
+                        restored.data() + at);
+        sums[block] = error_sums({original.data() + at, n}, {restored.data() + at, n});
+      },
+      poll_);
+  ErrorSums all;
+  for (const ErrorSums& block : sums) all.add(block);
+  return all;
 }
 
 PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& chunk, uint64_t first,

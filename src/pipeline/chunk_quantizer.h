@@ -15,6 +15,7 @@
 #include "arrow_quant/gram.h"
 #include "arrow_quant/quantized_tensor.h"
 #include "core/thread_pool.h"
+#include "pipeline/time_groups.h"
 #include "quantize/affine.h"
 #include "quantize/feedback_factor.h"
 #include "run/dequantize_rows.h"
@@ -45,12 +46,20 @@ class MemoryRows final : public RowSource {
   uint64_t row_bytes_;
 };
 
+/// What a tensor gets by group of time: activation parameters, and a bias per row that makes up for
+/// its mean error over the tokens of the group.
+struct TimeCorrection {
+  std::vector<TimeGroup> groups;  ///< without scales and biases
+  TimeMeans means;                ///< of the groups; empty: no biases
+};
+
 /// What calibration knows about the input of a tensor; everything may be absent.
 struct ChunkInput {
   std::span<const float> importance = {};    ///< of each column, for the search
   const FeedbackFactor* factor = nullptr;    ///< for methods with error feedback, which need it
   std::span<const float> equalization = {};  ///< factor of each input channel
-  const GramMatrix* held_out = nullptr;      ///< of inputs to measure the error of outputs by
+  const TimeCorrection* time = nullptr;
+  const GramMatrix* held_out = nullptr;  ///< of inputs to measure the error of outputs by
 };
 
 class ChunkQuantizer {
@@ -81,6 +90,8 @@ class ChunkQuantizer {
   bool run_blocks(const Job& job, const ChunkSettings& settings, QuantizedChunk& chunk);
   float absmax(const Job& job);
   void measure(const Job& job, QuantizedChunk& chunk);
+  ErrorSums restore(const Job& job, const QuantizedChunk& chunk, uint64_t first, uint64_t count,
+                    std::vector<float>& original, std::vector<float>& restored);
 
   ThreadPool& pool_;
   std::function<void()> poll_;

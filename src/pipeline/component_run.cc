@@ -132,11 +132,27 @@ class ComponentRun {
         report.info.cols(), source.dtype, context_.pool.size());
     ChoiceOptions options = context_.choice;
     options.matrices = scratch <= context_.max_memory_bytes / 2;
+    options.correct_means = has_bias(source.name);
     LayerChoice choice = choose_layer(report.info, rows, path_of(source), *context_.calibration,
                                       *input, options, quantizer_);
     report.info = choice.info;
     report.calibrated = true;
+    for (const float factor : choice.equalization) {
+      report.equalization = std::max(report.equalization, factor);
+    }
+    if (choice.time != nullptr) {
+      report.time_groups = choice.time->groups;
+      report.time_bias = !choice.time->means.fitted.empty();
+    }
     return choice;
+  }
+
+  // Whoever computes with one bias at all times can take a correction up in it.
+  bool has_bias(const std::string& weight) const {
+    if (!weight.ends_with("weight")) return false;
+    const std::string bias = weight.substr(0, weight.size() - 6) + "bias";
+    return std::ranges::find(component_.tensors, bias, &TensorInfo::name) !=
+           component_.tensors.end();
   }
 
   const std::string& path_of(const TensorInfo& source) const {

@@ -1,45 +1,18 @@
 #include "pipeline/layer_choice.h"
 
-#include <algorithm>
 #include <cmath>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "core/text.h"
+#include "pipeline/layer_equalization.h"
+#include "pipeline/layer_time.h"
 
 namespace arrow_quant {
 namespace {
 
 using Json = nlohmann::json;
-
-constexpr uint64_t kSampleRows = 256;  // one block of error feedback
-
-/// Rows of a layer, evenly spread over it.
-class SampledRows final : public RowSource {
- public:
-  SampledRows(const RowSource& all, uint64_t rows)
-      : all_(all), rows_(rows), count_(std::min(rows, kSampleRows)) {}
-
-  uint64_t count() const noexcept { return count_; }
-
-  std::span<const std::byte> rows(uint64_t row, uint64_t count,
-                                  std::vector<std::byte>& scratch) const override {
-    if (count_ == rows_) return all_.rows(row, count, scratch);
-    std::vector<std::byte> one;
-    std::vector<std::byte> gathered;
-    for (uint64_t i = row; i < row + count; ++i) {
-      const std::span<const std::byte> bytes = all_.rows(i * rows_ / count_, 1, one);
-      gathered.insert(gathered.end(), bytes.begin(), bytes.end());
-    }
-    scratch = std::move(gathered);
-    return scratch;
-  }
-
- private:
-  const RowSource& all_;
-  uint64_t rows_;
-  uint64_t count_;
-};
 
 bool has_sub_groups(const AffineSpec& spec) noexcept { return spec.group_size % 32 == 0; }
 
@@ -83,50 +56,79 @@ std::vector<AffineSpec> candidates(const AffineSpec& planned, const ChoiceOption
   return specs;
 }
 
-}  // namespace
-
-ChunkInput LayerChoice::input() const {
-  const bool feedback = needs_statistics(info.spec.method);
-  return {.importance = importance,
-          .factor = feedback ? matrices->factor.get() : nullptr,
-          .held_out = matrices->judge()};
+void take(const AffineSpec& spec, LayerChoice& choice) {
+  choice.info.spec = spec;
+  choice.info.encoding = encoding_of(spec);
 }
 
-LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& rows,
-                         const std::string& path, CalibrationSource& source, size_t input,
-                         const ChoiceOptions& options, ChunkQuantizer& quantizer) {
-  LayerChoice best{.info = planned,
-                   .importance = source.importance(input),
-                   .matrices = options.matrices ? source.matrices(input)
-                                                : std::make_shared<const InputMatrices>()};
-  const bool has_factor = best.matrices->factor != nullptr && best.matrices->factor->usable;
-  if (has_factor) best.importance = best.matrices->factor->importance;
-  const std::vector<AffineSpec> specs = candidates(planned.spec, options, has_factor);
-  best.info.spec = specs[0];
-  best.info.encoding = encoding_of(specs[0]);
-  if (specs.size() == 1 || best.matrices->judge() == nullptr) return best;
-
-  const SampledRows sample(rows, planned.rows());
-  LayerChoice trial = best;
-  trial.info.shape[0] = sample.count();
+/// The best of `specs`; returns its error.
+double choose_spec(const std::vector<AffineSpec>& specs, LayerTrial& trial, LayerChoice& best,
+                   Json& tried) {
   double least = HUGE_VAL;
-  Json tried = Json::array();
+  LayerChoice choice = best;
   for (const AffineSpec& spec : specs) {
-    trial.info.spec = spec;
-    trial.info.encoding = encoding_of(spec);
-    const QuantizedChunk chunk =
-        quantizer.quantize(trial.info, sample, 0, sample.count(), trial.input(), path);
-    const double error = chunk.output_error.nmse();
+    take(spec, choice);
+    const double error = trial.output_nmse(choice);
     tried.push_back({{"method", to_string(spec.method)},
                      {"param_encoding", to_string(spec.param_encoding)},
                      {"output_nmse", rounded(error)}});
     if (error < least) {
       least = error;
-      best.info.spec = spec;
-      best.info.encoding = encoding_of(spec);
+      take(spec, best);
     }
   }
-  best.info.candidates = tried.dump();
+  return least;
+}
+
+/// Static activation parameters for the layer as it was decided.
+void add_activation_groups(const InputStatistics& facts, const ChoiceOptions& options,
+                           LayerChoice& choice) {
+  auto time = choice.time ? std::make_shared<TimeCorrection>(*choice.time)
+                          : std::make_shared<TimeCorrection>();
+  std::vector<TimeGroup> groups = activation_groups(facts, options.times, choice.equalization);
+  if (!time->groups.empty() && time->groups.size() != groups.size()) {
+    // Biases are stored for every group in any case: then each gets its own.
+    time->means = means_by_time(facts, options.times);
+  }
+  time->groups = std::move(groups);
+  choice.time = std::move(time);
+}
+
+}  // namespace
+
+LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& rows,
+                         const std::string& path, CalibrationSource& source, size_t input,
+                         const ChoiceOptions& options, ChunkQuantizer& quantizer) {
+  LayerChoice best{.info = planned, .importance = source.importance(input)};
+  best.matrices =
+      options.matrices ? source.matrices(input) : std::make_shared<const InputMatrices>();
+  best.factor = best.matrices->factor;
+  best.gram = std::shared_ptr<const GramMatrix>(best.matrices, &best.matrices->gram);
+  if (best.has_factor()) best.importance = best.factor->importance;
+  const std::vector<AffineSpec> specs = candidates(planned.spec, options, best.has_factor());
+  take(specs[0], best);
+
+  const InputStatistics& facts = source.facts(input);
+  if (best.matrices->judge() != nullptr) {
+    LayerTrial trial(planned, rows, path, quantizer);
+    if (options.static_activations && !options.times.empty() && !facts.bins.empty()) {
+      trial.round_activations(facts, options.times);
+    }
+    Json tried = Json::array();
+    double least = choose_spec(specs, trial, best, tried);
+    if (options.correct_means && !options.times.empty() && !facts.bins.empty()) {
+      const auto centre = [&](const TimeMeans& means) { return source.centred(input, means); };
+      correct_over_time(facts, options.times, centre, trial, best, least, tried);
+    }
+    if (options.equalize && planned.shape.size() >= 2) {
+      const auto factor = [&](const GramMatrix& gram) { return source.factor_of(gram, input); };
+      equalize_layer(facts, factor, trial, best, least, tried);
+    }
+    if (tried.size() > 1) best.info.candidates = tried.dump();
+  }
+  if (options.static_activations && !options.times.empty() && !facts.bins.empty()) {
+    add_activation_groups(facts, options, best);
+  }
   return best;
 }
 

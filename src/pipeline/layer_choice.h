@@ -1,36 +1,25 @@
 // How a layer with a known input is quantized: the candidate whose outputs move least on inputs
-// that were held out, tried on a sample of the layer's rows.
+// that were held out, tried on a sample of the layer's rows. Methods and encodings come first, then
+// what depends on time, then equalization; each is kept only where it pays.
 #pragma once
 
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "arrow_quant/quantized_tensor.h"
-#include "pipeline/calibration_source.h"
-#include "pipeline/chunk_quantizer.h"
+#include "pipeline/layer_trial.h"
+#include "pipeline/time_groups.h"
 
 namespace arrow_quant {
 
 struct ChoiceOptions {
   bool any_method = false;      ///< else the planned one
   bool any_encoding = false;    ///< of the parameters; else the planned one
-  bool matrices = true;         ///< there is memory for them; else the diagonal has to do
   bool residual_first = false;  ///< residual binary before GPTQ where both are as good
-};
-
-/// Whether a method runs only where the input of the layer is known.
-constexpr bool needs_statistics(Method method) noexcept {
-  return method == Method::kGptq || method == Method::kR2q;
-}
-
-struct LayerChoice {
-  QuantizedTensorInfo info;       ///< as planned, with what was decided
-  std::vector<float> importance;  ///< of columns
-  std::shared_ptr<const InputMatrices> matrices;
-
-  /// What the chunks of the layer are to be quantized with; valid as long as this object.
-  ChunkInput input() const;
+  bool equalize = false;
+  std::vector<TimeSpan> times = {};  ///< groups of time; empty: nothing depends on it
+  bool correct_means = false;        ///< there is a bias beside the weight
+  bool static_activations = false;   ///< 8 bits, by group of time
+  bool matrices = true;              ///< there is memory for them; else the diagonal has to do
 };
 
 /// Decide about the layer `planned`, which reads input number `input` of `source`. `path` is for

@@ -45,6 +45,16 @@ void check_options(const QuantizeOptions& options) {
                 "Invalid max_memory_mb: " + std::to_string(options.max_memory_mb) +
                     ". Must be at least " + std::to_string(kLeastMemoryMb) + ".");
   }
+  if (options.num_time_groups < 1 || options.num_time_groups > 1000) {
+    throw Error(ErrorCode::kConfiguration,
+                "Invalid num_time_groups: " + std::to_string(options.num_time_groups) +
+                    ". Must be from 1 to 1000.");
+  }
+  if (options.activation_bits != 0 && options.activation_bits != 8) {
+    throw Error(ErrorCode::kConfiguration,
+                "Invalid activation_bits: " + std::to_string(options.activation_bits) +
+                    ". Must be 0 (none) or 8.");
+  }
   if (options.part_size == 0) {
     throw Error(ErrorCode::kConfiguration, "Invalid part_size: 0. Must be positive.");
   }
@@ -114,6 +124,11 @@ class QuantizeJob {
                                                        [this] { progress_.poll(); });
     calibrated_component_ = calibration_->component_of(model_, plan);
     calibration_->check_model(model_.components[calibrated_component_]);
+    if (options_.enable_time_aware) {
+      times_ =
+          partition_times(calibration_->inputs(), static_cast<size_t>(options_.num_time_groups),
+                          options_.activation_bits);
+    }
     std::ranges::copy(calibration_->origin().notes, std::back_inserter(warnings_));
     if (!calibration_->holds_out()) {
       warnings_.push_back(
@@ -213,7 +228,10 @@ class QuantizeJob {
         .calibration = calibration,
         .choice = {.any_method = options_.plan.choose_method,
                    .any_encoding = options_.plan.param_encoding == ParamEncodingChoice::kAuto,
-                   .residual_first = text}};
+                   .residual_first = text,
+                   .equalize = options_.enable_spatial,
+                   .times = times_,
+                   .static_activations = options_.activation_bits == 8}};
     std::vector<TensorReport> tensors = run_component(
         component, component_plan, context,
         [&writer](const QuantizedTensorInfo& info, QuantizedChunk chunk) {
@@ -308,6 +326,7 @@ class QuantizeJob {
   ThreadPool pool_;
   std::unique_ptr<CalibrationSource> calibration_;
   size_t calibrated_component_ = 0;
+  std::vector<TimeSpan> times_;  // groups of time; empty: nothing depends on it
   uint64_t source_bytes_ = 0;
   uint64_t bytes_done_ = 0;
   double fraction_ = 0;

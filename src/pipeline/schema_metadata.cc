@@ -60,6 +60,58 @@ Json activation_json(const CalibrationSource* source) {
           {"min", std::move(low)},   {"max", std::move(high)}};
 }
 
+/// Null when no layer is equalized.
+Json spatial_json(const std::vector<TensorReport>& tensors) {
+  Json layers = Json::array(), scales = Json::array();
+  for (const TensorReport& tensor : tensors) {
+    if (tensor.equalization <= 0) continue;
+    layers.push_back(tensor.info.name);
+    scales.push_back(rounded(tensor.equalization));
+  }
+  if (layers.empty()) return nullptr;
+  return {{"enabled", true},
+          {"channel_equalization", true},
+          {"activation_smoothing", true},  // of ranges over time: `candidates` says by which form
+          {"equalized_layers", std::move(layers)},
+          {"equalization_scales", std::move(scales)}};
+}
+
+/// Null when nothing depends on time. One entry per group; scale and zero point are those of the
+/// layer with the widest range, since layers have their own in the column.
+Json time_json(const std::vector<TensorReport>& tensors) {
+  const std::vector<TimeGroup>* groups = nullptr;
+  uint64_t layers = 0, corrected = 0;
+  for (const TensorReport& tensor : tensors) {
+    if (tensor.time_groups.empty()) continue;
+    if (groups == nullptr || tensor.time_groups.size() > groups->size()) {
+      groups = &tensor.time_groups;
+    }
+    ++layers;
+    corrected += tensor.time_bias ? 1 : 0;
+  }
+  if (groups == nullptr) return nullptr;
+  Json params = Json::array();
+  for (const TimeGroup& group : *groups) {
+    TimeGroup widest = group;
+    for (const TensorReport& tensor : tensors) {
+      for (const TimeGroup& other : tensor.time_groups) {
+        if (other.begin == group.begin && other.activation_scale > widest.activation_scale) {
+          widest = other;
+        }
+      }
+    }
+    params.push_back({{"time_range", {group.begin, group.end}},
+                      {"scale", rounded(widest.activation_scale)},
+                      {"zero_point", rounded(widest.activation_zero)},
+                      {"group_size", layers}});
+  }
+  return {{"enabled", true},
+          {"num_time_groups", groups->size()},
+          {"layers", layers},
+          {"bias_corrected_layers", corrected},
+          {"time_group_params", std::move(params)}};
+}
+
 }  // namespace
 
 Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
@@ -77,10 +129,14 @@ Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
           {"source", source.dump()}};
 }
 
-Metadata result_metadata(const std::vector<TensorReport>& /*tensors*/,
+Metadata result_metadata(const std::vector<TensorReport>& tensors,
                          const CalibrationSource* calibration) {
   const std::string reason = calibration == nullptr ? kNotCalibrated : "no layer gained by it";
-  return {{"time_aware_quant", off(reason).dump()}, {"spatial_quant", off(reason).dump()}};
+  Json spatial = spatial_json(tensors);
+  Json time_aware = time_json(tensors);
+  if (spatial.is_null()) spatial = off(reason);
+  if (time_aware.is_null()) time_aware = off(reason);
+  return {{"time_aware_quant", time_aware.dump()}, {"spatial_quant", spatial.dump()}};
 }
 
 }  // namespace arrow_quant

@@ -65,7 +65,8 @@ def small_statistics(path: Path, *, without: str = "", held_out: bool = True) ->
 def quantize(
     model: Path, out: Path, statistics: Path | None, **settings: Any
 ) -> QuantizationResult:
-    config = DiffusionQuantConfig(**{"min_accuracy": 0.0, "group_size": 64, **settings})
+    plain = {"enable_spatial": False, "enable_time_aware": False, "min_accuracy": 0.0}
+    config = DiffusionQuantConfig(**{**plain, "group_size": 64, **settings})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ArrowQuantV2().quantize_diffusion_model(model, out, config, statistics=statistics)
@@ -263,7 +264,18 @@ def test_the_command_takes_statistics_and_inspect_shows_the_choice(
     small: tuple[Path, Path], tmp_path: Path
 ) -> None:
     done = arrow_quant(
-        "quantize", small[0], tmp_path / "out", "--stats", small[1], "--bit-width", "4", "--json"
+        "quantize",
+        small[0],
+        tmp_path / "out",
+        "--stats",
+        small[1],
+        "--bit-width",
+        "4",
+        "--json",
+        "--set",
+        "enable_spatial=false",
+        "--set",
+        "enable_time_aware=false",
     )
     assert done.code == 0, done.err
     assert done.json["calibration"] == "user"

@@ -44,8 +44,9 @@ def export_safetensors(
     """Write a dequantized copy of an artefact that diffusers and transformers load.
 
     Configurations, schedulers, tokenizers and kept components are copied; kept tensors keep their
-    bytes. Works tensor by tensor, in little memory. The destination appears complete or not at all.
-    Models in the old Parquet layouts are exported too; their integers become float32.
+    bytes, but for biases that take up the mean of their layer's corrections by time. Works tensor
+    by tensor, in little memory. The destination appears complete or not at all. Models in the old
+    Parquet layouts are exported too; their integers become float32.
 
     Parameters
     ----------
@@ -243,11 +244,28 @@ def _values(
         return
     for chunk in component.row_blocks(entry.name):
         if chunk.info.encoding == "copy":
-            yield chunk.chunks[0].codes
+            yield _kept(component, entry, chunk.chunks[0].codes)
             continue
         dtype = numpy_dtype(entry.dtype)
         assert dtype is not None  # every type that can be quantized has one
         yield from _dequantized(chunk, dtype, num_threads)
+
+
+def _kept(
+    component: QuantizedComponent, entry: Entry, codes: npt.NDArray[np.uint8]
+) -> npt.NDArray[Any]:
+    """A kept tensor; a bias with what makes up for the mean error of its weight beside it."""
+    weight = entry.name.removesuffix("bias") + "weight"
+    dtype = numpy_dtype(entry.dtype)
+    time_aware = component.metadata.get("time_aware_quant")
+    corrected = isinstance(time_aware, dict) and time_aware.get("bias_corrected_layers", 0) > 0
+    if not corrected or weight not in component or dtype is None or entry.name == weight:
+        return codes
+    correction = component[weight].mean_output_bias
+    bias = codes.reshape(-1).view(dtype)
+    if correction is None or correction.shape != bias.shape:
+        return codes
+    return (bias.astype(np.float32) + correction).astype(dtype)
 
 
 def _dequantized(

@@ -1,0 +1,45 @@
+// Time-aware quantization: groups of adjacent timesteps, one partition for a whole model, and what
+// a layer gets for each of them.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "arrow_quant/calibration.h"
+#include "arrow_quant/gram.h"
+#include "arrow_quant/quantized_tensor.h"
+
+namespace arrow_quant {
+
+/// Timesteps from begin up to, but not including, end.
+struct TimeSpan {
+  double begin = 0;
+  double end = 0;
+};
+
+/// The partition of all times into at most `most` groups that keeps the means of the inputs within
+/// a group alike: the sum over inputs and times of the squared distance of a channel's mean from
+/// that of its group, relative to the energy of the input. With `activation_bits`, also the error
+/// of activations rounded in the range that they have in the group. Exact, by dynamic programming.
+std::vector<TimeSpan> partition_times(const std::vector<InputStatistics>& inputs, size_t most,
+                                      int activation_bits);
+
+/// Means of a layer's input by groups of time: what its mean error is corrected by.
+struct TimeMeans {
+  std::vector<float> fitted;             ///< [groups][channels]
+  std::vector<float> held_out;           ///< the same, of the tokens that judge
+  std::vector<double> fitted_weights;    ///< of the tokens of each group
+  std::vector<double> held_out_weights;  ///< of those that judge
+};
+TimeMeans means_by_time(const InputStatistics& facts, std::span<const TimeSpan> spans);
+
+/// H - sum over groups of n m m^T: the Gram matrix of the tokens less the means of their groups.
+void take_means_out(const TimeMeans& means, GramMatrix& gram);
+
+/// Scale and zero of static 8-bit activations x / s for each group; symmetric where that costs less
+/// than a tenth of the resolution. `equalization` is s, per input channel, or empty.
+std::vector<TimeGroup> activation_groups(const InputStatistics& facts,
+                                         std::span<const TimeSpan> spans,
+                                         std::span<const float> equalization);
+
+}  // namespace arrow_quant
