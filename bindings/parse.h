@@ -20,8 +20,9 @@ inline Method method_from(std::string_view name) {
   for (const Method method : {Method::kRtn, Method::kSearch, Method::kGptq, Method::kR2q}) {
     if (name == to_string(method)) return method;
   }
-  throw Error(ErrorCode::kConfiguration,
-              "expected method 'rtn', 'search', 'gptq' or 'r2q', found '" + std::string(name) + "'");
+  throw Error(
+      ErrorCode::kConfiguration,
+      "expected method 'rtn', 'search', 'gptq' or 'r2q', found '" + std::string(name) + "'");
 }
 
 inline FallbackScope fallback_scope_from(std::string_view name) {

@@ -20,7 +20,7 @@ from arrow_quant_v2._native import core
 from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel
 from arrow_quant_v2.dtypes import numpy_dtype
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.tensors import QuantizedTensor
+from arrow_quant_v2.tensors import QuantizedTensor, TimeGroup
 
 __all__ = ["OldComponent", "OldModel", "OldTensor"]
 
@@ -83,6 +83,16 @@ class OldTensor(QuantizedTensor):
     def nmse(self) -> float:
         """NaN: the old layouts do not record it."""
         return float("nan")
+
+    @property
+    def equalization(self) -> None:
+        """None: what an old layout divides by is taken into account when it is dequantized."""
+        return None
+
+    @property
+    def time_groups(self) -> tuple[TimeGroup, ...]:
+        """Empty: what old layouts store by time are scales of weights, which need no time."""
+        return ()
 
     @property
     def nbytes(self) -> int:

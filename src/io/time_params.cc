@@ -120,7 +120,8 @@ uint64_t time_params_bytes(const std::vector<TimeGroup>& groups) noexcept {
   if (groups.empty()) return 0;
   uint64_t bytes = kHeaderBytes;
   for (const TimeGroup& group : groups) {
-    bytes += kGroupBytes + sizeof(uint16_t) * (group.output_scale.size() + group.output_bias.size());
+    bytes +=
+        kGroupBytes + sizeof(uint16_t) * (group.output_scale.size() + group.output_bias.size());
   }
   return bytes;
 }

@@ -81,12 +81,14 @@ Json spatial_json(const std::vector<TensorReport>& tensors) {
 Json time_json(const std::vector<TensorReport>& tensors) {
   const std::vector<TimeGroup>* groups = nullptr;
   uint64_t layers = 0, corrected = 0;
+  int group_size = 0;
   for (const TensorReport& tensor : tensors) {
     if (tensor.time_groups.empty()) continue;
     if (groups == nullptr || tensor.time_groups.size() > groups->size()) {
       groups = &tensor.time_groups;
     }
     ++layers;
+    group_size = tensor.info.spec.group_size;
     corrected += tensor.time_bias ? 1 : 0;
   }
   if (groups == nullptr) return nullptr;
@@ -103,7 +105,7 @@ Json time_json(const std::vector<TensorReport>& tensors) {
     params.push_back({{"time_range", {group.begin, group.end}},
                       {"scale", rounded(widest.activation_scale)},
                       {"zero_point", rounded(widest.activation_zero)},
-                      {"group_size", layers}});
+                      {"group_size", group_size}});
   }
   return {{"enabled", true},
           {"num_time_groups", groups->size()},
