@@ -17,7 +17,7 @@ endif
 
 SYSTEM_PACKAGES := g++ libgmock-dev libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
 
-.PHONY: demo test build cpp lint bench asan stubs clean system
+.PHONY: demo test build cpp lint bench asan stubs docs clean system
 
 demo: build ## Quantize the shipped model at 8, 4 and 2 bits; table and samples in demo-output/
 	$(PY) examples/demo.py
@@ -46,6 +46,9 @@ stubs: build ## Write the type stub of the extension anew
 	cd python/arrow_quant_v2 && $(PY) -c "import arrow_quant_v2, runpy, sys; \
 	  sys.argv = 'stubgen -q -m arrow_quant_v2._core -o _core.pyi'.split(); \
 	  runpy.run_module('nanobind.stubgen', run_name='__main__')"
+
+docs: build ## Write the pages that are made from the code
+	$(PY) docs/generate.py
 
 bench: build cpp ## Every benchmark; writes docs/benchmarks.md
 	$(PY) -m benchmarks.run --build $(CPP_BUILD)

@@ -132,7 +132,24 @@ std::string spell(const LayerRule& rule) {
   return rule.glob + "=" + (rule.bit_width == 0 ? "keep" : std::to_string(rule.bit_width));
 }
 
+[[noreturn]] void refuse_bits(const LayerRule& rule, const TensorInfo& tensor) {
+  const std::string found = tensor.elements() == 0
+                                ? "no elements"
+                                : "dtype " + std::string(dtype_info(tensor.dtype).name) + " and " +
+                                      std::to_string(tensor.shape.size()) + " dimensions";
+  throw Error(ErrorCode::kConfiguration,
+              "the layer rule '" + spell(rule) + "' asks for bits, but the tensor has " + found,
+              {.tensor = tensor.name,
+               .hint = "Floating-point tensors of 2 to 5 dimensions can be quantized; "
+                       "the rule matches none."});
+}
+
 }  // namespace
+
+bool can_quantize(const TensorInfo& tensor) noexcept {
+  const size_t rank = tensor.shape.size();
+  return dtype_info(tensor.dtype).quantizable && rank >= 2 && rank <= 5 && tensor.elements() > 0;
+}
 
 bool glob_match(std::string_view pattern, std::string_view text) noexcept {
   size_t p = 0;
@@ -201,9 +218,14 @@ LayerRules::LayerRules(std::vector<LayerRule> rules, const std::vector<const Ten
       throw Error(ErrorCode::kConfiguration,
                   "the layer rule '" + printable(rule.glob) + "' has two values");
     }
-    const bool used = std::ranges::any_of(
-        tensors, [&](const TensorInfo* tensor) { return rule_matches(rule, tensor->name); });
-    if (used) continue;
+    const auto matches = [&](const TensorInfo* t) { return rule_matches(rule, t->name); };
+    const auto first = std::ranges::find_if(tensors, matches);
+    if (first != tensors.end()) {
+      // A block's glob may match its biases and norms beside its weights, but not only such.
+      const auto can_apply = [&](const TensorInfo* t) { return matches(t) && can_quantize(*t); };
+      if (bits != 0 && std::ranges::none_of(tensors, can_apply)) refuse_bits(rule, **first);
+      continue;
+    }
     const std::string near = nearest(rule.glob, names);
     throw Error(ErrorCode::kConfiguration, "the layer rule '" + spell(rule) + "' matches no tensor",
                 {.hint = near.empty() ? "'arrow-quant plan MODEL' lists the names."

@@ -15,13 +15,17 @@ namespace arrow_quant {
 /// of `text`. Runs in time linear in the product of both lengths.
 bool glob_match(std::string_view pattern, std::string_view text) noexcept;
 
+/// Whether a rule can ask for bits: floating-point, 2 to 5 dimensions, not empty.
+bool can_quantize(const TensorInfo& tensor) noexcept;
+
 /// Why `tensor` is kept as it is by default, or nothing when it is quantized.
 std::optional<std::string> default_keep_reason(const TensorInfo& tensor);
 
 /// The user's rules, checked once against all tensors of the quantized components.
 class LayerRules {
  public:
-  /// Raises kConfiguration for an invalid width, a glob with two values, or a rule without a match.
+  /// Raises kConfiguration for an invalid width, a glob with two values, a rule without a match, or
+  /// one that asks for bits and matches only tensors that cannot have any.
   LayerRules(std::vector<LayerRule> rules, const std::vector<const TensorInfo*>& tensors);
 
   /// The last rule that matches `name`, or null.

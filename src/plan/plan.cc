@@ -76,22 +76,6 @@ ParamEncoding encoding_for(const PlanOptions& options, int bit_width, uint64_t c
   return fits ? ParamEncoding::kTwoLevel : ParamEncoding::kFp16;
 }
 
-void check_can_quantize(const TensorInfo& tensor, const LayerRule& rule) {
-  const DTypeInfo& dtype = dtype_info(tensor.dtype);
-  const bool rank_fits = tensor.shape.size() >= 2 && tensor.shape.size() <= 5;
-  if (dtype.quantizable && rank_fits && tensor.elements() > 0) return;
-  const std::string found = dtype.quantizable && rank_fits
-                                ? "no elements"
-                                : "dtype " + std::string(dtype.name) + " and " +
-                                      std::to_string(tensor.shape.size()) + " dimensions";
-  throw Error(ErrorCode::kConfiguration,
-              "the layer rule '" + rule.glob + "=" + std::to_string(rule.bit_width) +
-                  "' asks for bits, but the tensor has " + found,
-              {.tensor = tensor.name,
-               .hint = "Floating-point tensors of 2 to 5 dimensions can be quantized; "
-                       "narrow the glob or set 'keep'."});
-}
-
 TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOptions& options,
                        const LayerRules& rules) {
   TensorPlan plan{.tensor = number};
@@ -101,7 +85,10 @@ TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOpti
     plan.reason = "rule '" + rule->glob + "'";
     plan.by_rule = true;
     if (rule->bit_width == 0) return plan;
-    check_can_quantize(tensor, *rule);
+    if (!can_quantize(tensor)) {
+      plan.reason = "kept: " + keep.value_or("no elements") + "; " + plan.reason + " cannot apply";
+      return plan;
+    }
   } else if (keep) {
     plan.reason = "kept: " + *keep;
     return plan;

@@ -17,6 +17,14 @@ from arrow_quant_v2.cli.info import info
 from arrow_quant_v2.cli.inspect import inspect, validate
 from arrow_quant_v2.cli.migrate import migrate
 from arrow_quant_v2.cli.quantize import plan, quantize
+from arrow_quant_v2.errors import ConfigurationError
+
+#: Options spelt with the names of V1 -> what to write instead.
+_V1_OPTIONS = {
+    "--bits": "--bit-width",
+    "--min-acc": "--min-accuracy",
+    "--strategy": "--method",
+}
 
 app = typer.Typer(
     name="arrow-quant",
@@ -67,4 +75,9 @@ def main() -> None:
     if "--debug" in options:
         arguments.remove("--debug")
         arguments.insert(0, "--debug")
+    for option in options:
+        new = _V1_OPTIONS.get(option.partition("=")[0])
+        if new is not None:
+            sys.stderr.write(f"error: {option} is a V1 name\nhint: Use {new}.\n")
+            sys.exit(ConfigurationError.exit_code)
     app(args=arguments, prog_name="arrow-quant")

@@ -160,6 +160,16 @@ TEST(Plan, ARuleQuantizesWhatIsKeptByDefault) {
   EXPECT_EQ(plan.components[0].tensors[1].spec.bit_width, 2);
 }
 
+TEST(Plan, ARuleForAWholeBlockPassesOverItsBiasesAndSaysSo) {
+  const ModelDirectory model = component_of(
+      {tensor_of("mid.to_q.weight", {64, 64}), tensor_of("mid.to_q.bias", {64})}, kConfig);
+  const Plan plan = make_plan(model, {.layer_rules = {{"mid.*", 8}}});
+  const auto& tensors = plan.components[0].tensors;
+  EXPECT_EQ(tensors[0].spec.bit_width, 8);
+  EXPECT_EQ(tensors[1].encoding, Encoding::kCopy);
+  EXPECT_EQ(tensors[1].reason, "kept: bias, norm or scalar; rule 'mid.*' cannot apply");
+}
+
 TEST(Plan, C57BitsForABiasOrAScalarAreRefused) {
   const ModelDirectory model =
       component_of({tensor_of("a.weight", {64, 64}), tensor_of("a.bias", {64}),
