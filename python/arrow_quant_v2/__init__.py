@@ -21,7 +21,7 @@ from arrow_quant_v2.errors import (
     ShapeMismatchError,
     ValidationError,
 )
-from arrow_quant_v2.export import export_safetensors
+from arrow_quant_v2.export import export_int8, export_packed, export_safetensors
 from arrow_quant_v2.plan import ModelPlan, PlannedTensor
 from arrow_quant_v2.result import QuantizationResult, TensorResult, ValidationResult
 from arrow_quant_v2.tensors import QuantizedTensor, TimeGroup
@@ -54,6 +54,8 @@ __all__ = [
     "ValidationError",
     "ValidationResult",
     "__version__",
+    "export_int8",
+    "export_packed",
     "export_safetensors",
     "load_quantized",
     "open_quantized",

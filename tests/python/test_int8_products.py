@@ -76,7 +76,7 @@ def group(begin: float, end: float, scale: float, gain: Any = None, zero: float 
 
 def static_linear(groups: list[TimeGroup]) -> tuple[Any, Any]:
     packed, twin = pair(nn.Linear(64, 8, bias=False), execution=Execution("static", True))
-    packed.time_parameters = TimeParameters(groups, Clock())
+    packed.time_parameters = TimeParameters.from_groups(groups, Clock())
     return packed, twin.double()
 
 

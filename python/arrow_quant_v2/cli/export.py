@@ -12,13 +12,17 @@ import typer
 from arrow_quant_v2.cli import _options as options
 from arrow_quant_v2.cli._console import print_facts, print_json, progress_bar, size_text
 from arrow_quant_v2.cli._run import command
-from arrow_quant_v2.export import export_safetensors
+from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.export import export_int8, export_packed, export_safetensors
 
 
 class Format(str, Enum):
     """Forms that an artefact can be exported to."""
 
     safetensors = "safetensors"
+    packed = "packed"
+    int8 = "int8"
+    comfyui = "comfyui"
 
 
 @command
@@ -26,14 +30,20 @@ def export(
     out: options.Artefact,
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="Directory to create.")],
     format: Annotated[
-        Format, typer.Option("--format", help="safetensors: dequantized, as the model came.")
+        Format,
+        typer.Option(
+            "--format",
+            help="safetensors: dequantized, as the model came; packed: for from_pretrained after "
+            "`import arrow_quant_v2.integrations.diffusers`; int8: int8 weights and row scales; "
+            "comfyui: the same for linear layers, as ComfyUI's int8_tensorwise.",
+        ),
     ],
     dtype: Annotated[
         str | None,
         typer.Option(
             "--dtype",
             metavar="float32|float16|bfloat16",
-            help="Type of dequantized tensors; default: what each was.",
+            help="Type of dequantized tensors (safetensors only); default: what each was.",
         ),
     ] = None,
     int2_order: Annotated[
@@ -47,16 +57,32 @@ def export(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Write a directory that diffusers and transformers load."""
+    """Write a directory that other programs load."""
+    if dtype is not None and format is not Format.safetensors:
+        raise ConfigurationError(f"--dtype is for --format safetensors, not {format.value}")
+    num_threads = threads or 0
     with progress_bar(quiet=json) as show:
-        written = export_safetensors(
-            out,
-            destination,
-            dtype=dtype,
-            int2_order=int2_order,
-            num_threads=threads or 0,
-            progress_callback=show,
-        )
+        if format is Format.safetensors:
+            written = export_safetensors(
+                out,
+                destination,
+                dtype=dtype,
+                int2_order=int2_order,
+                num_threads=num_threads,
+                progress_callback=show,
+            )
+        elif format is Format.packed:
+            written = export_packed(
+                out, destination, num_threads=num_threads, progress_callback=show
+            )
+        else:
+            written = export_int8(
+                out,
+                destination,
+                comfyui=format is Format.comfyui,
+                num_threads=num_threads,
+                progress_callback=show,
+            )
     files = [path for path in written.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     if json:

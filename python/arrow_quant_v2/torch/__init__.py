@@ -3,6 +3,7 @@
 Importing it imports torch.
 """
 
+from arrow_quant_v2.packed import WeightFormat
 from arrow_quant_v2.torch.calibrate import CalibrationRun, calibrate
 from arrow_quant_v2.torch.capture import capture
 from arrow_quant_v2.torch.errors import CannotRunError
@@ -20,7 +21,7 @@ from arrow_quant_v2.torch.layers import (
 from arrow_quant_v2.torch.loading import load_quantized
 from arrow_quant_v2.torch.tape import Batch
 from arrow_quant_v2.torch.timestep import timestep
-from arrow_quant_v2.torch.weight import PackedWeight, WeightFormat
+from arrow_quant_v2.torch.weight import PackedWeight
 
 __all__ = [
     "Batch",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from arrow_quant_v2.packed import time_arrays
 from arrow_quant_v2.tensors import TimeGroup
 from arrow_quant_v2.torch.timestep import Clock
 
@@ -19,9 +18,7 @@ __all__ = ["TimeParameters"]
 class TimeParameters(nn.Module):
     """Time groups of one layer. Which group applies is looked up by the clock of the model.
 
-    Buffers hold float32 bits as int32, so that no change of dtype touches them: ``edges`` between
-    groups, ``scales`` and ``zeros`` (absent where all are 0) of static int8 inputs, and
-    ``output_scale`` and ``output_bias``, which are ``[groups, rows]`` or absent.
+    Its buffers are those of :func:`arrow_quant_v2.packed.time_arrays`; what is absent is None.
     """
 
     edges: Tensor
@@ -30,19 +27,30 @@ class TimeParameters(nn.Module):
     output_scale: Tensor | None
     output_bias: Tensor | None
 
-    def __init__(self, groups: Sequence[TimeGroup], clock: Clock) -> None:
+    def __init__(self, buffers: Mapping[str, Tensor], clock: Clock) -> None:
         super().__init__()
         self.clock = clock
-        # A time between two groups belongs to the nearer one.
-        self.register_buffer("edges", _bits([(a.end + b.begin) / 2 for a, b in pairwise(groups)]))
-        scales = [group.activation_scale for group in groups]
-        zeros = [group.activation_zero for group in groups]
-        self.register_buffer("scales", _bits(scales) if all(scales) else None)
-        self.register_buffer("zeros", _bits(zeros) if any(zeros) else None)
-        for name in ("output_scale", "output_bias"):
-            rows = [getattr(group, name) for group in groups]
-            missing = any(row is None for row in rows)
-            self.register_buffer(name, None if missing else _bits(np.stack(rows)))
+        for name in ("edges", "scales", "zeros", "output_scale", "output_bias"):
+            self.register_buffer(name, buffers.get(name))
+
+    @classmethod
+    def from_groups(cls, groups: Sequence[TimeGroup], clock: Clock) -> TimeParameters:
+        """Take the groups of a tensor of an artefact."""
+        arrays = time_arrays(groups)
+        return cls({name: torch.from_numpy(array) for name, array in arrays.items()}, clock)
+
+    @classmethod
+    def empty(
+        cls, shapes: Mapping[str, Sequence[int]], clock: Clock, device: Any = "meta"
+    ) -> TimeParameters:
+        """Make groups without numbers, for a loader to fill."""
+        return cls(
+            {
+                name: torch.empty(tuple(shape), dtype=torch.int32, device=device)
+                for name, shape in shapes.items()
+            },
+            clock,
+        )
 
     @property
     def has_scales(self) -> bool:
@@ -109,10 +117,6 @@ def _repeated(values: Tensor, x: Tensor) -> Tensor:
             f"{values.shape[0]} timesteps for a batch of {x.shape[0]}: expected one a sample"
         )
     return values.repeat_interleave(x.shape[0] // values.shape[0], dim=0)
-
-
-def _bits(values: Any) -> Tensor:
-    return torch.from_numpy(np.asarray(values, np.float32).view(np.int32).copy())
 
 
 def _floats(bits: Tensor) -> Tensor:

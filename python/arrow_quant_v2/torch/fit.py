@@ -88,7 +88,7 @@ def _replace(
         return False
     groups = tensor.time_groups
     if groups and clock is not None and hasattr(new, "time_parameters"):
-        new.time_parameters = TimeParameters(groups, clock)
+        new.time_parameters = TimeParameters.from_groups(groups, clock)
     new.train(old.training)
     replace_module(model, path, new)
     return True
