@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import bounded_memory, quantizers
+from benchmarks.runtime_page import runtime_section
 from benchmarks.synthetic import write_llm
 
 ROOT = quantizers.ROOT
@@ -56,6 +58,15 @@ def measure(build: Path, work: Path) -> dict[str, Any]:
     results["error_feedback"] = error_feedback(build)
     results["read_back"] = read_back(build, work)
     results["bounded_memory"] = bounded_memory.measure(work, 4, "rtn", 300)
+    results["runtime"] = runtime_results(work)
+    return results
+
+
+def runtime_results(work: Path) -> dict[str, Any]:
+    """In a process of its own: torch sets threads up for as long as it lives."""
+    file = work / "runtime.json"
+    subprocess.run([sys.executable, "-m", "benchmarks.runtime", "--json", file], check=True)
+    results: dict[str, Any] = json.loads(file.read_text())
     return results
 
 
@@ -200,6 +211,7 @@ SECTIONS = {
     "error_feedback": feedback_section,
     "read_back": read_back_section,
     "bounded_memory": memory_section,
+    "runtime": lambda results: runtime_section(results, table),
 }
 
 

@@ -6,6 +6,8 @@
 
 NB_MODULE(_core, m) {
   m.doc() = "The compiled engine. Use the functions of arrow_quant_v2 instead.";
+  // Models that live until the interpreter ends hold views of tensors: no leak.
+  nanobind::set_leak_warnings(false);
   m.attr("VERSION") = ARROW_QUANT_VERSION;
   arrow_quant::python::bind_errors(m);
   arrow_quant::python::bind_tensor(m);

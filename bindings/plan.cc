@@ -77,12 +77,7 @@ uint64_t planned_bytes(const TensorInfo& source, const TensorPlan& plan) {
          (packed_row_bytes(cols, plan.spec.bit_width) + param_row_bytes(cols, plan.spec) + scale);
 }
 
-ModelPlan plan(const nb::bytes& model_path, const PlanOptions& options) {
-  const std::string path = path_of(model_path);
-  const PlanOptions own = options;
-  const nb::gil_scoped_release unlocked;
-  ModelDirectory model = open_model(path);
-  Plan made = make_plan(model, own);
+ModelPlan joined(ModelDirectory model, Plan made) {
   ModelPlan result{.modality = std::move(made.modality),
                    .modality_reason = std::move(made.modality_reason),
                    .warnings = std::move(model.warnings)};
@@ -98,6 +93,32 @@ ModelPlan plan(const nb::bytes& model_path, const PlanOptions& options) {
     }
   }
   return result;
+}
+
+ModelPlan plan(const nb::bytes& model_path, const PlanOptions& options) {
+  const std::string path = path_of(model_path);
+  const PlanOptions own = options;
+  const nb::gil_scoped_release unlocked;
+  ModelDirectory model = open_model(path);
+  Plan made = make_plan(model, own);
+  return joined(std::move(model), std::move(made));
+}
+
+// The plan of a model in memory: a component with float32 tensors of these shapes.
+ModelPlan plan_tensors(const std::string& config_json,
+                       const std::vector<std::pair<std::string, std::vector<uint64_t>>>& tensors,
+                       const PlanOptions& options) {
+  ModelDirectory model;
+  ModelIndex& component = model.components.emplace_back();
+  component.config_json = config_json;
+  for (const auto& [name, shape] : tensors) {
+    TensorInfo& info = component.tensors.emplace_back();
+    info.name = name;
+    info.shape = shape;
+    info.nbytes = info.elements() * sizeof(float);
+  }
+  Plan made = make_plan(model, options);
+  return joined(std::move(model), std::move(made));
 }
 
 // What the plan stage gives a lone matrix of this shape: the same rules as for a model's weight.
@@ -151,6 +172,8 @@ void bind_plan(nb::module_& m) {
       .def_ro("planned_bytes", &ModelPlan::planned_bytes)
       .def_ro("tensors", &ModelPlan::tensors);
   m.def("plan_model", &plan, nb::arg("model_path"), nb::arg("options"));
+  m.def("plan_tensors", &plan_tensors, nb::arg("config_json"), nb::arg("tensors"),
+        nb::arg("options"));
   m.def("plan_array", &plan_array, nb::arg("rows"), nb::arg("cols"), nb::arg("options"));
 }
 

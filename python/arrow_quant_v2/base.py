@@ -113,6 +113,24 @@ def _quantize(
     return _in_memory(tensor, array.shape, config.num_threads)
 
 
+def quantize_planned(
+    name: str, weights: Any, spec: core.AffineSpec, num_threads: int = 0
+) -> QuantizedTensor:
+    """Quantize one array as a plan says."""
+    array = plain_array(weights, name)
+    tensor = core.quantize_array(
+        name=name,
+        shape=list(_matrix_shape(array.shape)),
+        dtype=array.dtype,
+        data=array.data,
+        spec=spec,
+        importance=None,
+        num_threads=num_threads,
+        callback=None,
+    )
+    return _in_memory(tensor, array.shape, num_threads)
+
+
 def _in_memory(tensor: core.Tensor, shape: tuple[int, ...], num_threads: int) -> QuantizedTensor:
     """Wrap a tensor whose data is there already."""
     return QuantizedTensor(tensor.info, lambda: tensor, shape=shape, num_threads=num_threads)

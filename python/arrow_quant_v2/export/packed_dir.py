@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from arrow_quant_v2._engine import ProgressCallback, StrPath
 from arrow_quant_v2.artefact import QuantizedComponent
@@ -17,6 +20,7 @@ from arrow_quant_v2.export._directory import (
     kept_piece,
     piece_of,
 )
+from arrow_quant_v2.export._safetensors_writer import Entry
 from arrow_quant_v2.export.safetensors_dir import float_piece
 from arrow_quant_v2.packed import format_of, time_arrays, weight_arrays
 
@@ -95,7 +99,7 @@ def _content(component: QuantizedComponent, num_threads: int) -> Content:
             pieces += found
     if not layers:
         raise ConfigurationError(f"component '{component.name}': has no packed layer to export")
-    pieces.append(_guard(next(iter(layers))))
+    pieces.append(_guard(min(layers)))
     config = {"quant_method": QUANT_METHOD, "format_version": FORMAT_VERSION, "layers": layers}
     return Content(pieces, {"quantization_config": config})
 
@@ -107,9 +111,9 @@ def _packed_pieces(component: QuantizedComponent, layer: str) -> tuple[list[Piec
     fmt = format_of(tensor)
     pieces = []
     for buffer, (kind, shape) in fmt.buffers.items():
-        array = np.empty(shape, kind)  # never touched: for its size
-        entry = piece_of(f"{name}.{buffer}", array, _SAFETENSORS_NAMES[kind]).entry
-        pieces.append(Piece(entry, lambda b=buffer: iter([weight_arrays(component[name])[b]])))
+        nbytes = math.prod(shape) * np.dtype(kind).itemsize
+        entry = Entry(f"{name}.{buffer}", _SAFETENSORS_NAMES[kind], shape, nbytes)
+        pieces.append(Piece(entry, _reader(component, name, buffer)))
     description = fmt.to_dict()
     if tensor.time_groups:
         arrays = time_arrays(tensor.time_groups)
@@ -118,6 +122,12 @@ def _packed_pieces(component: QuantizedComponent, layer: str) -> tuple[list[Piec
             piece_of(f"{layer}.time_parameters.{key}", a, "I32") for key, a in arrays.items()
         ]
     return pieces, description
+
+
+def _reader(
+    component: QuantizedComponent, name: str, buffer: str
+) -> Callable[[], Iterator[npt.NDArray[Any]]]:
+    return lambda: iter([weight_arrays(component[name])[buffer]])
 
 
 def _guard(layer: str) -> Piece:

@@ -6,8 +6,8 @@ A ``two_level``, ``row`` or ``residual_binary`` weight is an int8 matrix with on
 is an exact int32; both scales are applied to it in float32. NaN and infinity in a token or sample
 come out as NaN or infinity of that token or sample.
 
-On the CPU the products are those of oneDNN. Weights can be kept in its layout, for speed, beside
-the packed ones; what is kept goes when its weight goes.
+Linear layers on the CPU are the engine's (``engine.py``); convolutions are oneDNN's. Weights can be
+kept in its layout, for speed, beside the packed ones; what is kept goes when its weight goes.
 """
 
 from __future__ import annotations
@@ -72,46 +72,26 @@ def quantize_activations(
 
 
 def linear(
-    x: Tensor,
-    weight: Packed,
-    bias: Tensor | None,
-    x_scale: Tensor | None,
-    keep: bool,
-    expand: Expand,
+    x: Tensor, weight: Packed, bias: Tensor | None, x_scale: Tensor | None, expand: Expand
 ) -> Tensor:
-    """``x @ weight.T + bias`` in int8; `x` is ``[..., cols]``."""
+    """``x @ weight.T + bias`` in int8 where the engine does not do it; `x` is ``[..., cols]``."""
     tokens = x.reshape(-1, weight.cols)
     if x_scale is not None and x_scale.dim() > 0:
         x_scale = x_scale.expand(*x.shape[:-1], 1).reshape(-1, 1)
     values, scale = quantize_activations(tokens, x_scale, (1,))
-    rows = weight.codes.shape[0]
-    if x.device.type == "cpu" and tokens.numel() and rows:
-        out = _linear_onednn(values, weight, x.dtype, keep, expand)
-    else:
-        product = _exact_product(values, expand(weight))
-        out = product.to(torch.float32).mul_(row_scales_of(weight).t()).to(x.dtype)
-    out = out.mul_(scale)
+    product = _exact_product(values, expand(weight))
+    out = product.to(torch.float32).mul_(row_scales_of(weight).t()).mul_(scale).to(x.dtype)
     if bias is not None:
         out.add_(bias)
-    return out.view(*x.shape[:-1], rows)
-
-
-def _linear_onednn(
-    values: Tensor, weight: Packed, dtype: torch.dtype, keep: bool, expand: Expand
-) -> Tensor:
-    if not keep:
-        product = torch._int_mm(values, expand(weight).t())
-        return product.to(torch.float32).mul_(row_scales_of(weight).t()).to(dtype)
-    kept = _kept_weight(weight, lambda: torch.ops.onednn.qlinear_prepack(expand(weight), None))
-    wanted = dtype if dtype in (torch.float32, torch.bfloat16) else torch.float32
-    return torch.ops.onednn.qlinear_pointwise(
-        values, 1.0, 0, kept.values, kept.scales, kept.zeros, None, 1.0, 0, wanted, "none", [], ""
-    ).to(dtype)
+    return out.view(*x.shape[:-1], weight.codes.shape[0])
 
 
 def _exact_product(values: Tensor, weight: Tensor) -> Tensor:
-    """Int8 by int8 on devices without oneDNN."""
-    if values.device.type == "cuda" and values.shape[0] > 16 and _multiples_of_8(weight):
+    """Int8 by int8, as exactly as the device can."""
+    device = values.device.type
+    if device == "cpu" and values.numel() and weight.numel():
+        return torch._int_mm(values, weight.t())
+    if device == "cuda" and values.shape[0] > 16 and _multiples_of_8(weight):
         return torch._int_mm(values, weight.t())
     return values.to(torch.float32) @ weight.to(torch.float32).t()
 

@@ -16,7 +16,7 @@ from arrow_quant_v2.torch.layers import Execution
 from arrow_quant_v2.torch.skeleton import empty_model, is_pipeline
 from arrow_quant_v2.torch.timestep import Clock
 
-__all__ = ["load_quantized"]
+__all__ = ["clock_of", "execution_of", "load_quantized"]
 
 ACTIVATIONS = ("none", "dynamic", "static")
 COMPUTES = ("auto", "packed", "int8", "float")
@@ -78,7 +78,7 @@ def load_quantized(
     >>> pipeline = load_quantized("my-model-int4/")  # doctest: +SKIP
     >>> images = pipeline(batch_size=4).images  # doctest: +SKIP
     """
-    execution = _execution(torch.device(device), activation, compute)
+    execution = execution_of(torch.device(device), activation, compute)
     artefact = open_quantized(path)
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
     if module is not None:
@@ -89,7 +89,14 @@ def load_quantized(
     return _fitted(empty_model(folder), artefact, "", settings).to(device)
 
 
-def _execution(device: torch.device, activation: str | None, compute: str) -> Execution:
+def execution_of(device: torch.device, activation: str | None, compute: str) -> Execution:
+    """What the arguments of :func:`load_quantized` mean for layers on `device`.
+
+    Raises
+    ------
+    ConfigurationError
+        They are invalid or contradict each other.
+    """
     if compute not in COMPUTES:
         raise ConfigurationError(f"Invalid compute: {compute!r}. Must be one of {COMPUTES}.")
     if activation is None:
@@ -142,7 +149,7 @@ def _fitted(
             path=str(artefact.path),
             hint="Open the folder of one component.",
         )
-    clock = Clock(_mask_token(model))
+    clock = clock_of(model, artefact.path)
     tensors = artefact.components[component]
     fit(model, tensors, clock=clock, **settings)
     if hasattr(model, "tie_weights"):
@@ -153,10 +160,16 @@ def _fitted(
     return model.requires_grad_(False)
 
 
-def _mask_token(model: nn.Module) -> int | None:
-    config = getattr(model, "config", None)
-    found = getattr(config, "mask_token_id", None)
-    return found if isinstance(found, int) else None
+def clock_of(model: nn.Module, folder: Path) -> Clock:
+    """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
+    if not (folder / "tokenizer_config.json").is_file():
+        found = getattr(getattr(model, "config", None), "mask_token_id", None)
+        return Clock(found if isinstance(found, int) else None)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    mask = tokenizer.mask_token_id
+    return Clock(mask, [token for token in tokenizer.all_special_ids if token != mask])
 
 
 def _check_complete(model: nn.Module) -> None:

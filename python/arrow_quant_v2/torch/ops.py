@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from arrow_quant_v2._native import core
-from arrow_quant_v2.torch import int8
+from arrow_quant_v2.torch import engine, int8
 from arrow_quant_v2.torch.decode import Packed, decode, int8_values, row_numbers
 
 __all__ = [
@@ -94,13 +94,21 @@ def _expand_int8(*weight: Any) -> Tensor:
 
 
 def _linear_weight_only(x: Tensor, *weight_and_bias: Any) -> Tensor:
-    *weight, bias = weight_and_bias
-    return functional.linear(x, _floats(Packed(*weight), x.dtype), bias)
+    *parts, bias = weight_and_bias
+    weight = Packed(*parts)
+    if engine.takes(x, weight):
+        return engine.linear(x, weight, bias, engine.PLANES[x.dtype], 0.0, keep=False)
+    return functional.linear(x, _floats(weight, x.dtype), bias)
 
 
 def _linear_int8(x: Tensor, *rest: Any) -> Tensor:
-    *weight, bias, x_scale, keep = rest
-    return int8.linear(x, Packed(*weight), bias, x_scale, keep, _int8)
+    *parts, bias, x_scale, keep = rest
+    weight = Packed(*parts)
+    one_scale = x_scale is None or x_scale.numel() == 1
+    if one_scale and engine.takes(x, weight):
+        scale = 0.0 if x_scale is None else float(x_scale)
+        return engine.linear(x, weight, bias, 1, scale, keep)
+    return int8.linear(x, weight, bias, x_scale, _int8)
 
 
 def _conv_int8(x: Tensor, *rest: Any) -> Tensor:

@@ -7,7 +7,7 @@ from its arguments; ``with timestep(t):`` sets it for modules whose arguments no
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,13 +54,15 @@ class Clock:
     ----------
     value
         float32 ``[]`` or ``[batch]``, or None before the first call.
-    mask_token_id
-        Token that stands for a hidden one, for models that are driven by token ids.
+    mask_token_id, special_ids
+        For models that are driven by token ids, whose time is the share of masked tokens: the token
+        that stands for a hidden one, and those that never are hidden.
     """
 
-    def __init__(self, mask_token_id: int | None = None) -> None:
+    def __init__(self, mask_token_id: int | None = None, special_ids: Sequence[int] = ()) -> None:
         self.value: Tensor | None = None
         self.mask_token_id = mask_token_id
+        self.special_ids = tuple(special_ids)
 
     def now(self) -> Tensor:
         """Give the time of this call.
@@ -91,7 +93,17 @@ class Clock:
                 return
         ids = arguments.get("input_ids")
         if self.mask_token_id is not None and isinstance(ids, Tensor):
-            self.value = (ids == self.mask_token_id).to(torch.float32).mean(dim=-1)
+            self.value = self._mask_ratio(ids, arguments.get("attention_mask"))
+
+    def _mask_ratio(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Masked tokens over those that could be, ``[batch]``; the time that calibration uses."""
+        maskable = torch.ones_like(ids, dtype=torch.bool)
+        if attention_mask is not None and attention_mask.shape == ids.shape:
+            maskable = attention_mask.bool()
+        for special in self.special_ids:
+            maskable = maskable & (ids != special)
+        masked = (ids == self.mask_token_id).sum(dim=-1)
+        return masked.to(torch.float32) / maskable.sum(dim=-1).clamp(min=1)
 
 
 def _bound(

@@ -1,0 +1,1 @@
+"""Plug-ins for other libraries; importing one of them registers it there."""
