@@ -32,13 +32,6 @@ inline FallbackScope fallback_scope_from(std::string_view name) {
               "expected fallback_scope 'model' or 'layer', found '" + std::string(name) + "'");
 }
 
-inline Encoding encoding_from(std::string_view name) {
-  for (const Encoding encoding : {Encoding::kCopy, Encoding::kAffine, Encoding::kResidualBinary}) {
-    if (name == to_string(encoding)) return encoding;
-  }
-  throw Error(ErrorCode::kConfiguration, "unknown encoding '" + std::string(name) + "'");
-}
-
 inline ParamEncoding param_encoding_from(std::string_view name) {
   for (const ParamEncoding encoding : {ParamEncoding::kTwoLevel, ParamEncoding::kFp16,
                                        ParamEncoding::kRow, ParamEncoding::kResidualBinary}) {

@@ -9,30 +9,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "arrow_quant/api.h"
 #include "arrow_quant/quantized_tensor.h"
 
 namespace arrow_quant {
 
-/// The packed weight of one chunk, [outputs][inputs], as it is stored.
-struct PackedWeight {
-  Encoding encoding = Encoding::kAffine;
-  AffineSpec spec;
-  const uint8_t* codes = nullptr;     ///< rows of packed_row_bytes
-  const uint8_t* params = nullptr;    ///< rows of param_row_bytes; null for `row`
-  const float* row_scales = nullptr;  ///< tensor_scale * row scale, per output; null for `fp16`
-  float tensor_scale = 1.0F;          ///< of `fp16` parameters
-  int offset_unit = 0;                ///< of `two_level`
-  size_t outputs = 0;
-  size_t inputs = 0;
-};
-
 /// A weight expanded to int8 in the layout of the kernels: twice to four times the packed size, and
 /// nothing left to do per call. Made by make_panels.
 struct PanelWeight {
   const uint8_t* panels = nullptr;    ///< panels_bytes
-  const float* row_scales = nullptr;  ///< per output
+  const float* row_scales = nullptr;  ///< per output; with the power of two of the tensor
   size_t outputs = 0;
   size_t inputs = 0;
 };
@@ -50,13 +38,14 @@ struct LinearCall {
   int threads = 1;
 };
 
-ARROW_QUANT_API void linear(const PackedWeight& weight, const LinearCall& call);
+ARROW_QUANT_API void linear(const PackedWeightView& weight, const LinearCall& call);
 ARROW_QUANT_API void linear(const PanelWeight& weight, const LinearCall& call);
 
 /// Bytes of the panels of a weight.
 ARROW_QUANT_API size_t panels_bytes(size_t outputs, size_t inputs) noexcept;
 
 /// Expand a weight whose parameters are not `fp16` into `panels`.
-ARROW_QUANT_API void make_panels(const PackedWeight& weight, int threads, uint8_t* panels);
+ARROW_QUANT_API void make_panels(const PackedWeightView& weight, int threads,
+                                 std::span<uint8_t> panels);
 
 }  // namespace arrow_quant

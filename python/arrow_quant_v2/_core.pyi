@@ -680,27 +680,24 @@ class OldModel:
 
     def read_parameters(self, tensor: OldTensor, scales: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], zero_points: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')]) -> None: ...
 
+def linear_packed(x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], y: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, input_factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, planes: int, activation_scale: float, num_threads: int) -> None:
+    """
+    y = x W^T + bias on a packed weight; activations as `planes` bytes each, scaled per token or by `activation_scale` unless that is 0.
+    """
+
+def linear_panels(x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], y: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], panels: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, input_factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, planes: int, activation_scale: float, num_threads: int) -> None:
+    """The same on a weight that make_panels expanded to int8."""
+
+def panels_bytes(outputs: int, inputs: int) -> int: ...
+
+def make_panels(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, panels: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None:
+    """
+    Expand a weight whose parameters are not fp16 into panels_bytes(outputs, inputs) bytes.
+    """
+
 def dequantize_packed(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, out: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None:
     """
     Reconstruct a weight from its buffers. A row of `chunks` is the first row, the binary exponent of the tensor scale, and the offset unit.
     """
 
 def expand_packed(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, out: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None: ...
-
-class PackedWeight:
-    """Where the parts of a packed weight are in memory."""
-
-    def __init__(self, spec: AffineSpec, encoding: str, outputs: int, inputs: int, codes: int, params: int, row_scales: int, tensor_scale: float, offset_unit: int) -> None: ...
-
-def linear(weight: PackedWeight, x: int, y: int, tokens: int, y_stride: int, bias: int, input_factors: int, planes: int, activation_scale: float, threads: int) -> None:
-    """y = x W^T + b, f32, on a packed weight."""
-
-def linear_panels(panels: int, row_scales: int, outputs: int, inputs: int, x: int, y: int, tokens: int, y_stride: int, bias: int, input_factors: int, planes: int, activation_scale: float, threads: int) -> None:
-    """y = x W^T + b, f32, on a weight that make_panels expanded to int8."""
-
-def panels_bytes(outputs: int, inputs: int) -> int: ...
-
-def make_panels(weight: PackedWeight, threads: int, panels: int) -> None:
-    """
-    Expand a weight of two_level or row parameters to panels_bytes(outputs, inputs) bytes.
-    """

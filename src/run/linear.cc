@@ -12,6 +12,8 @@
 #include "kernels/epilogue.h"
 #include "kernels/gemm_int8.h"
 #include "kernels/isa.h"
+#include "run/integer_tokens.h"
+#include "run/packed_view.h"
 #include "run/panel_source.h"
 
 namespace arrow_quant {
@@ -20,7 +22,10 @@ namespace {
 // Tokens that share a panel once it is expanded: enough to make the expansion cheap, few enough
 // that their sums stay in the second-level cache.
 constexpr size_t kTokensPerTask = 512;
-constexpr size_t kTokensPerBlock = 16;  // when activations are quantized
+
+// Up to so many tokens, codes are multiplied as they come from memory, without expanding them.
+constexpr size_t kFewTokens = 4;
+constexpr size_t kRowsPerTask = 64;
 
 void check(size_t inputs, const LinearCall& call) {
   if (call.planes < 1 || call.planes > kMaxPlanes) {
@@ -34,48 +39,6 @@ void check(size_t inputs, const LinearCall& call) {
                 {.hint = "Run this layer on its dequantized weight."});
   }
 }
-
-/// The activations of a call as integers.
-class IntegerTokens {
- public:
-  IntegerTokens(const LinearCall& call, size_t inputs)
-      : planes_(call.planes),
-        stride_((inputs + 3) / 4 * 4),
-        bytes_(call.tokens * static_cast<size_t>(call.planes) * stride_),
-        tokens_(call.tokens),
-        rows_(call.tokens * static_cast<size_t>(call.planes)) {
-    for (size_t r = 0; r < rows_.size(); ++r) rows_[r] = bytes_.data() + r * stride_;
-    const size_t blocks = (call.tokens + kTokensPerBlock - 1) / kTokensPerBlock;
-    parallel_blocks(call.threads, blocks, [&](size_t block) {
-      const size_t end = std::min(call.tokens, (block + 1) * kTokensPerBlock);
-      for (size_t t = block * kTokensPerBlock; t < end; ++t) quantize(call, inputs, t);
-    });
-  }
-
-  int planes() const noexcept { return planes_; }
-  /// Rows of planes of tokens from `token` on.
-  const int8_t* const* rows(size_t token) const noexcept {
-    return rows_.data() + token * static_cast<size_t>(planes_);
-  }
-  const TokenSums* tokens() const noexcept { return tokens_.data(); }
-
- private:
-  void quantize(const LinearCall& call, size_t inputs, size_t t) noexcept {
-    const float* x = call.x + t * inputs;
-    const float most = token_absmax(x, call.input_factors, inputs);
-    float scale = most / static_cast<float>(largest_integer(planes_));
-    if (call.activation_scale > 0 && std::isfinite(most)) scale = call.activation_scale;
-    if (!std::isfinite(most)) scale = std::numeric_limits<float>::quiet_NaN();
-    tokens_[t] = quantize_token(x, call.input_factors, inputs, scale, planes_, stride_,
-                                bytes_.data() + t * static_cast<size_t>(planes_) * stride_);
-  }
-
-  int planes_;
-  size_t stride_;
-  std::vector<int8_t> bytes_;
-  std::vector<TokenSums> tokens_;
-  std::vector<const int8_t*> rows_;
-};
 
 /// Tokens [first, first + count) by one panel of outputs.
 struct Task {
@@ -114,19 +77,19 @@ void finish(const LinearCall& call, const IntegerTokens& x, const Task& task,
               call.y + task.first * call.y_stride + task.first_output, call.y_stride);
 }
 
-void run_integer(const PackedWeight& weight, const LinearCall& call, const IntegerTokens& x,
-                 const Task& task) {
+void run_integer(const PackedWeightView& weight, const float* row_scales, const LinearCall& call,
+                 const IntegerTokens& x, const Task& task) {
   thread_local PanelScratch scratch;
   std::vector<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
   const size_t length = stretch_length(weight);
-  for (size_t begin = 0; begin < weight.inputs; begin += length) {
-    const size_t count = std::min(length, weight.inputs - begin);
+  for (size_t begin = 0; begin < weight.cols; begin += length) {
+    const size_t count = std::min(length, weight.cols - begin);
     expand_stretch(weight, {task.first_output, begin, count}, scratch);
     const auto rows = rows_from(x, task, begin);
     multiply_panel({rows.data(), rows.size(), 1, (count + 3) / 4}, scratch.panel.data(), begin > 0,
                    sums.data());
   }
-  finish(call, x, task, sums, weight.row_scales);
+  finish(call, x, task, sums, row_scales);
 }
 
 /// Sums of the activations of one group, in place of those of all inputs.
@@ -145,14 +108,14 @@ std::vector<TokenSums> group_tokens(const IntegerTokens& x, const Task& task, si
   return tokens;
 }
 
-void run_groups(const PackedWeight& weight, const LinearCall& call, const IntegerTokens& x,
+void run_groups(const PackedWeightView& weight, const LinearCall& call, const IntegerTokens& x,
                 const Task& task) {
   thread_local PanelScratch scratch;
   std::vector<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
   std::vector<float> out(task.count * kPanelColumns, 0.0F);
   const size_t length = stretch_length(weight);
-  for (size_t begin = 0; begin < weight.inputs; begin += length) {
-    const size_t count = std::min(length, weight.inputs - begin);
+  for (size_t begin = 0; begin < weight.cols; begin += length) {
+    const size_t count = std::min(length, weight.cols - begin);
     unpack_group(weight, {task.first_output, begin, count}, scratch);
     const auto rows = rows_from(x, task, begin);
     multiply_panel({rows.data(), rows.size(), 1, (count + 3) / 4}, scratch.panel.data(), false,
@@ -170,15 +133,59 @@ void run_groups(const PackedWeight& weight, const LinearCall& call, const Intege
   }
 }
 
+bool takes_few_tokens(const PackedWeightView& weight) noexcept {
+  const AffineSpec& spec = weight.spec;
+  if (spec.param_encoding == ParamEncoding::kRow) return true;
+  return spec.param_encoding == ParamEncoding::kTwoLevel &&
+         gemv_takes_group(spec.bit_width, static_cast<size_t>(spec.group_size) / 4);
+}
+
+void run_few_tokens(const PackedWeightView& weight, const float* row_scales, const LinearCall& call,
+                    const IntegerTokens& x) {
+  const bool row = weight.spec.param_encoding == ParamEncoding::kRow;
+  const size_t group = row ? 0 : static_cast<size_t>(weight.spec.group_size) / 4;
+  std::vector<ArrangedToken> tokens;
+  for (size_t t = 0; t < call.tokens; ++t) {
+    tokens.emplace_back(x, t, weight.spec.bit_width, group);
+  }
+  const size_t tasks = (weight.rows + kRowsPerTask - 1) / kRowsPerTask;
+  parallel_blocks(call.threads, tasks, [&](size_t task) {
+    const size_t end = std::min<size_t>(weight.rows, (task + 1) * kRowsPerTask);
+    for (size_t first = task * kRowsPerTask, next; first < end; first = next) {
+      next = std::min<size_t>(end, end_of_chunk(weight, first));
+      const PackedRows rows = rows_of(weight, first, next - first);
+      const GemvRows gemv{rows.codes,      row ? nullptr : rows.params, rows.rows,
+                          rows.cols,       weight.spec.bit_width,       group,
+                          rows.offset_unit};
+      float sums[kRowsPerTask];
+      for (size_t t = 0; t < call.tokens; ++t) {
+        gemv_packed(gemv, tokens[t].view(), x.planes(), sums);
+        float* y = call.y + t * call.y_stride;
+        for (size_t r = first; r < next; ++r) {
+          const float bias = call.bias == nullptr ? 0.0F : call.bias[r];
+          y[r] = sums[r - first] * (x.tokens()[t].scale * row_scales[r]) + bias;
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
 
-void linear(const PackedWeight& weight, const LinearCall& call) {
+void linear(const PackedWeightView& weight, const LinearCall& call) {
   apply_isa_override();
-  check(weight.inputs, call);
-  const IntegerTokens x(call, weight.inputs);
+  check(weight.cols, call);
+  check_view(weight);
+  const IntegerTokens x(call, weight.cols);
   const bool groups = weight.spec.param_encoding == ParamEncoding::kFp16;
-  run_tasks(call, weight.outputs, [&](const Task& task) {
-    groups ? run_groups(weight, call, x, task) : run_integer(weight, call, x, task);
+  const std::vector<float> row_scales = row_scales_of(weight);
+  if (call.tokens <= kFewTokens && takes_few_tokens(weight)) {
+    run_few_tokens(weight, row_scales.data(), call, x);
+    return;
+  }
+  run_tasks(call, weight.rows, [&](const Task& task) {
+    groups ? run_groups(weight, call, x, task)
+           : run_integer(weight, row_scales.data(), call, x, task);
   });
 }
 
@@ -204,17 +211,20 @@ size_t panels_bytes(size_t outputs, size_t inputs) noexcept {
   return (outputs + kPanelColumns - 1) / kPanelColumns * panel_bytes(inputs);
 }
 
-void make_panels(const PackedWeight& weight, int threads, uint8_t* panels) {
+void make_panels(const PackedWeightView& weight, int threads, std::span<uint8_t> panels) {
   apply_isa_override();
   if (weight.spec.param_encoding == ParamEncoding::kFp16) {
     throw Error(ErrorCode::kConfiguration, "fp16 parameters do not expand to int8",
                 {.hint = "Use two_level, residual_binary or row parameters."});
   }
-  const size_t count = (weight.outputs + kPanelColumns - 1) / kPanelColumns;
+  check_view(weight);
+  check_size(panels.size(), panels_bytes(weight.rows, weight.cols), "panels");
+  const size_t count = (weight.rows + kPanelColumns - 1) / kPanelColumns;
   parallel_blocks(threads, count, [&](size_t i) {
     PanelScratch scratch;
-    expand_stretch(weight, {i * kPanelColumns, 0, weight.inputs}, scratch);
-    std::ranges::copy(scratch.panel, panels + i * panel_bytes(weight.inputs));
+    expand_stretch(weight, {i * kPanelColumns, 0, weight.cols}, scratch);
+    std::ranges::copy(scratch.panel,
+                      panels.begin() + static_cast<ptrdiff_t>(i * panel_bytes(weight.cols)));
   });
 }
 

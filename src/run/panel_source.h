@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "arrow_quant/linear.h"
+#include "arrow_quant/quantized_tensor.h"
 
 namespace arrow_quant {
 
@@ -20,7 +20,7 @@ struct PanelStretch {
 };
 
 /// About kStretch inputs, in whole groups of parameters; one group of `fp16` parameters.
-size_t stretch_length(const PackedWeight& weight) noexcept;
+size_t stretch_length(const PackedWeightView& weight) noexcept;
 
 /// Memory of one thread that makes panels.
 struct PanelScratch {
@@ -30,10 +30,12 @@ struct PanelScratch {
 };
 
 /// Expand a stretch to int8 and put it into scratch.panel. Not for `fp16` parameters.
-void expand_stretch(const PackedWeight& weight, const PanelStretch& stretch, PanelScratch& scratch);
+void expand_stretch(const PackedWeightView& weight, const PanelStretch& stretch,
+                    PanelScratch& scratch);
 
 /// Put the codes of one group of `fp16` parameters into scratch.panel, its scales and offsets
 /// (times tensor_scale) beside it.
-void unpack_group(const PackedWeight& weight, const PanelStretch& stretch, PanelScratch& scratch);
+void unpack_group(const PackedWeightView& weight, const PanelStretch& stretch,
+                  PanelScratch& scratch);
 
 }  // namespace arrow_quant

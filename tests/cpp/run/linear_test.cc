@@ -41,24 +41,28 @@ struct Layer {
     }
     restored.resize(outputs * inputs);
     dequantize(tensor, restored, 1);
+    // In two chunks, as large tensors are stored.
+    chunks = {{0, chunk.tensor_scale, chunk.offset_unit}};
+    if (outputs > 1) chunks.push_back({outputs / 2, chunk.tensor_scale, chunk.offset_unit});
     weight = {.spec = tensor.info.spec,
-              .codes = chunk.codes.data(),
-              .params = chunk.params.data(),
-              .row_scales = row_scales.data(),
-              .tensor_scale = chunk.tensor_scale,
-              .offset_unit = chunk.offset_unit,
-              .outputs = outputs,
-              .inputs = inputs};
+              .rows = outputs,
+              .cols = inputs,
+              .codes = chunk.codes,
+              .params = chunk.params,
+              .row_scales = chunk.row_scales,
+              .chunks = chunks};
   }
+  Layer(const Layer&) = delete;
+  Layer& operator=(const Layer&) = delete;
 
   /// x W^T + bias and, for its rounding errors, the sum of the magnitudes of all products.
   void expected(const LinearCall& call, size_t t, size_t o, double& value, double& size) const {
     value = call.bias == nullptr ? 0.0 : call.bias[o];
     size = std::abs(value);
-    for (size_t i = 0; i < weight.inputs; ++i) {
-      double x = call.x[t * weight.inputs + i];
+    for (size_t i = 0; i < weight.cols; ++i) {
+      double x = call.x[t * weight.cols + i];
       if (call.input_factors != nullptr) x *= call.input_factors[i];
-      const double product = x * restored[o * weight.inputs + i];
+      const double product = x * restored[o * weight.cols + i];
       value += product;
       size += std::abs(product);
     }
@@ -66,7 +70,8 @@ struct Layer {
 
   QuantizedTensor tensor;
   std::vector<float> row_scales, restored;
-  PackedWeight weight;
+  std::vector<PackedWeightView::Chunk> chunks;
+  PackedWeightView weight;
 };
 
 struct Shape {
@@ -143,7 +148,7 @@ TEST_P(Linear, PanelsGiveTheSameBytesAsPackedCodes) {
     if (spec.param_encoding == ParamEncoding::kFp16) continue;
     const Layer layer(spec, 70, 2100);
     std::vector<uint8_t> panels(panels_bytes(70, 2100));
-    make_panels(layer.weight, 2, panels.data());
+    make_panels(layer.weight, 2, panels);
     const auto x = gaussian(9 * 2100, 4);
     for (int planes : {1, 2, 3}) {
       std::vector<float> packed(9 * 70), expanded(9 * 70);
@@ -218,8 +223,8 @@ TEST(LinearCalls, ThreadsDoNotChangeABit) {
 }
 
 TEST(LinearCalls, RefusesWhatWouldOverflow) {
-  const PackedWeight wide{
-      .spec = {8, 64, ParamEncoding::kRow, Method::kRtn}, .outputs = 1, .inputs = 65537};
+  const PackedWeightView wide{
+      .spec = {8, 64, ParamEncoding::kRow, Method::kRtn}, .rows = 1, .cols = 65537};
   EXPECT_THROW(linear(wide, {.tokens = 1, .y_stride = 1}), Error);
   EXPECT_THROW(linear(wide, {.planes = 4}), Error);
 }

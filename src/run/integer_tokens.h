@@ -1,0 +1,52 @@
+// The activations of a call as integers: for matrix products, and arranged for few tokens.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "arrow_quant/linear.h"
+#include "kernels/activations.h"
+#include "kernels/gemv_packed.h"
+
+namespace arrow_quant {
+
+/// Integers of all tokens of a call, one row per plane, each padded to whole quads.
+class IntegerTokens {
+ public:
+  IntegerTokens(const LinearCall& call, size_t inputs);
+
+  size_t inputs() const noexcept { return inputs_; }
+  int planes() const noexcept { return planes_; }
+  /// Rows of planes of tokens from `token` on.
+  const int8_t* const* rows(size_t token) const noexcept {
+    return rows_.data() + token * static_cast<size_t>(planes_);
+  }
+  const TokenSums* tokens() const noexcept { return tokens_.data(); }
+
+ private:
+  void quantize(const LinearCall& call, size_t t) noexcept;
+
+  size_t inputs_;
+  int planes_;
+  size_t stride_;
+  std::vector<int8_t> bytes_;
+  std::vector<TokenSums> tokens_;
+  std::vector<const int8_t*> rows_;
+};
+
+/// One token as gemv_packed wants it.
+class ArrangedToken {
+ public:
+  /// `group`: codes per parameter of `two_level`, or 0.
+  ArrangedToken(const IntegerTokens& tokens, size_t token, int bits, size_t group);
+
+  GemvToken view() const noexcept;
+
+ private:
+  std::vector<int8_t> planes_;
+  std::vector<float> values_, group_sums_;
+  double sum_ = 0;
+};
+
+}  // namespace arrow_quant
