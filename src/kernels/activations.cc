@@ -88,10 +88,7 @@ HWY_INLINE void quantize_planes(const float* x, const float* factors, size_t cou
       }
     }
   });
-  for (int p = 0; p < kPlanes; ++p) {
-    sums[p] = hn::GetLane(hn::SumOfLanes(di, totals[p]));
-    std::memset(out + static_cast<size_t>(p) * stride + count, 0, stride - count);
-  }
+  for (int p = 0; p < kPlanes; ++p) sums[p] = hn::GetLane(hn::SumOfLanes(di, totals[p]));
 }
 
 void QuantizePlanes(const float* x, const float* factors, size_t count, float scale, int planes,
@@ -99,6 +96,21 @@ void QuantizePlanes(const float* x, const float* factors, size_t count, float sc
   if (planes == 1) quantize_planes<1>(x, factors, count, scale, stride, out, sums);
   if (planes == 2) quantize_planes<2>(x, factors, count, scale, stride, out, sums);
   if (planes == 3) quantize_planes<3>(x, factors, count, scale, stride, out, sums);
+}
+
+int32_t SumBytes(const int8_t* bytes, size_t count) {
+  const DF d;
+  const hn::RebindToSigned<DF> di;
+  const hn::Rebind<int8_t, DF> d8;
+  auto total = hn::Zero(di);
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    total = hn::Add(total, hn::PromoteTo(di, hn::LoadU(d8, bytes + i)));
+  }
+  int32_t sum = hn::GetLane(hn::SumOfLanes(di, total));
+  for (; i < count; ++i) sum += bytes[i];
+  return sum;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -109,6 +121,7 @@ HWY_AFTER_NAMESPACE();
 namespace arrow_quant {
 HWY_EXPORT(TokenAbsmax);
 HWY_EXPORT(QuantizePlanes);
+HWY_EXPORT(SumBytes);
 
 float token_absmax(const float* x, const float* factors, size_t count) noexcept {
   return HWY_DYNAMIC_DISPATCH(TokenAbsmax)(x, factors, count);
@@ -119,11 +132,17 @@ TokenSums quantize_token(const float* x, const float* factors, size_t count, flo
   TokenSums token{.scale = scale};
   // Below the smallest normal number the inverse of a scale is infinite.
   if (!(scale >= std::numeric_limits<float>::min())) {
-    std::memset(out, 0, static_cast<size_t>(planes) * stride);
+    for (int p = 0; p < planes; ++p) {
+      std::memset(out + static_cast<size_t>(p) * stride, 0, count);
+    }
     return token;
   }
   HWY_DYNAMIC_DISPATCH(QuantizePlanes)(x, factors, count, scale, planes, stride, out, token.sums);
   return token;
+}
+
+int32_t sum_bytes(const int8_t* bytes, size_t count) noexcept {
+  return HWY_DYNAMIC_DISPATCH(SumBytes)(bytes, count);
 }
 
 }  // namespace arrow_quant

@@ -26,10 +26,13 @@ struct TokenSums {
 /// Largest magnitude of x[i] * factors[i]; NaN when one is NaN or infinite. `factors` may be null.
 float token_absmax(const float* x, const float* factors, size_t count) noexcept;
 
-/// Quantize x[i] * factors[i] in steps of `scale` into out[planes][stride]; what lies beyond
-/// `count` up to `stride` becomes 0. Values beyond the largest integer are clamped to it; a scale
-/// that is 0 or not a number gives zeros.
+/// Quantize x[i] * factors[i] in steps of `scale` into `count` bytes of each of the planes, which
+/// lie `stride` apart. Values beyond the largest integer are clamped to it; a scale that is 0 or
+/// not a number gives zeros.
 TokenSums quantize_token(const float* x, const float* factors, size_t count, float scale,
                          int planes, size_t stride, int8_t* out) noexcept;
+
+/// Sum of signed bytes.
+int32_t sum_bytes(const int8_t* bytes, size_t count) noexcept;
 
 }  // namespace arrow_quant

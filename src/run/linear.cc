@@ -99,10 +99,7 @@ std::vector<TokenSums> group_tokens(const IntegerTokens& x, const Task& task, si
   const auto planes = static_cast<size_t>(x.planes());
   for (size_t t = 0; t < task.count; ++t) {
     for (size_t p = 0; p < planes; ++p) {
-      const int8_t* row = x.rows(task.first + t)[p] + begin;
-      int32_t sum = 0;
-      for (size_t i = 0; i < count; ++i) sum += row[i];
-      tokens[t].sums[p] = sum;
+      tokens[t].sums[p] = sum_bytes(x.rows(task.first + t)[p] + begin, count);
     }
   }
   return tokens;

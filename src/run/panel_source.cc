@@ -62,16 +62,21 @@ size_t stretch_length(const PackedWeightView& weight) noexcept {
   return std::max<size_t>(1, kStretch / group) * group;
 }
 
-void expand_stretch(const PackedWeightView& weight, const PanelStretch& stretch,
-                    PanelScratch& scratch) {
-  const size_t outputs = outputs_of(weight, stretch);
+const int8_t* expand_rows(const PackedWeightView& weight, const PanelStretch& stretch,
+                          PanelScratch& scratch) {
   scratch.rows.resize(kPanelColumns * stretch.count);
-  scratch.panel.resize(panel_bytes(stretch.count));
   auto* rows = reinterpret_cast<int8_t*>(scratch.rows.data());
-  for (size_t o = 0; o < outputs; ++o) {
+  for (size_t o = 0; o < outputs_of(weight, stretch); ++o) {
     expand_row(weight, stretch.first_output + o, stretch, rows + o * stretch.count);
   }
-  fill_panel(rows, stretch.count, outputs, stretch.count, scratch.panel.data());
+  return rows;
+}
+
+void expand_stretch(const PackedWeightView& weight, const PanelStretch& stretch,
+                    PanelScratch& scratch) {
+  const int8_t* rows = expand_rows(weight, stretch, scratch);
+  scratch.panel.resize(panel_bytes(stretch.count));
+  fill_panel(rows, stretch.count, outputs_of(weight, stretch), stretch.count, scratch.panel.data());
 }
 
 void unpack_group(const PackedWeightView& weight, const PanelStretch& stretch,

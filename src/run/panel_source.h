@@ -29,6 +29,10 @@ struct PanelScratch {
   std::vector<float> scales, offsets;  ///< of one group, kPanelColumns each
 };
 
+/// Expand a stretch to int8: rows of `count` values, one after the other, in scratch.rows.
+const int8_t* expand_rows(const PackedWeightView& weight, const PanelStretch& stretch,
+                          PanelScratch& scratch);
+
 /// Expand a stretch to int8 and put it into scratch.panel. Not for `fp16` parameters.
 void expand_stretch(const PackedWeightView& weight, const PanelStretch& stretch,
                     PanelScratch& scratch);

@@ -9,70 +9,34 @@
 #include <vector>
 
 #include "arrow_quant/error.h"
-#include "arrow_quant/pipeline.h"
-#include "core/half.h"
 #include "kernels/isa_fixture.h"
-#include "support/tiny_model.h"
+#include "run/packed_layer.h"
 
 namespace arrow_quant {
 namespace {
 
+using testing::gaussian;
+using testing::PackedLayer;
+
 ARROW_QUANT_TEST_EVERY_ISA(Linear);
 
-std::vector<float> gaussian(size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& v : values) v = normal(random);
-  return values;
-}
-
-/// A quantized weight of one chunk and everything to call it with.
-struct Layer {
-  Layer(const AffineSpec& spec, size_t outputs, size_t inputs) {
-    testing::QuietProgress progress;
-    QuantizedTensorInfo info{.name = "w", .shape = {outputs, inputs}, .spec = spec};
-    const auto weights = gaussian(outputs * inputs, 7);
-    tensor = quantize_array(info, std::as_bytes(std::span(weights)), {}, 1, progress);
-    info.encoding = tensor.info.encoding;
-    const QuantizedChunk& chunk = tensor.chunks.at(0);
-    for (uint16_t bits : chunk.row_scales) {
-      row_scales.push_back(chunk.tensor_scale * f16_to_f32(bits));
-    }
-    restored.resize(outputs * inputs);
-    dequantize(tensor, restored, 1);
-    // In two chunks, as large tensors are stored.
-    chunks = {{0, chunk.tensor_scale, chunk.offset_unit}};
-    if (outputs > 1) chunks.push_back({outputs / 2, chunk.tensor_scale, chunk.offset_unit});
-    weight = {.spec = tensor.info.spec,
-              .rows = outputs,
-              .cols = inputs,
-              .codes = chunk.codes,
-              .params = chunk.params,
-              .row_scales = chunk.row_scales,
-              .chunks = chunks};
-  }
-  Layer(const Layer&) = delete;
-  Layer& operator=(const Layer&) = delete;
-
-  /// x W^T + bias and, for its rounding errors, the sum of the magnitudes of all products.
-  void expected(const LinearCall& call, size_t t, size_t o, double& value, double& size) const {
-    value = call.bias == nullptr ? 0.0 : call.bias[o];
-    size = std::abs(value);
-    for (size_t i = 0; i < weight.cols; ++i) {
-      double x = call.x[t * weight.cols + i];
-      if (call.input_factors != nullptr) x *= call.input_factors[i];
-      const double product = x * restored[o * weight.cols + i];
-      value += product;
-      size += std::abs(product);
-    }
-  }
-
-  QuantizedTensor tensor;
-  std::vector<float> row_scales, restored;
-  std::vector<PackedWeightView::Chunk> chunks;
-  PackedWeightView weight;
+/// x W^T + bias and, for its rounding errors, the sum of the magnitudes of all products.
+struct Expected {
+  double value = 0, size = 0;
 };
+
+Expected expected(const PackedLayer& layer, const LinearCall& call, size_t t, size_t o) {
+  Expected e{call.bias == nullptr ? 0.0 : call.bias[o]};
+  e.size = std::abs(e.value);
+  for (size_t i = 0; i < layer.weight.cols; ++i) {
+    double x = call.x[t * layer.weight.cols + i];
+    if (call.input_factors != nullptr) x *= call.input_factors[i];
+    const double product = x * layer.restored[o * layer.weight.cols + i];
+    e.value += product;
+    e.size += std::abs(product);
+  }
+  return e;
+}
 
 struct Shape {
   size_t tokens, outputs, inputs;
@@ -102,7 +66,7 @@ const AffineSpec kSpecs[] = {
 TEST_P(Linear, WithThreePlanesIsAsGoodAsSinglePrecision) {
   for (const AffineSpec& spec : kSpecs) {
     for (const Shape& shape : kShapes) {
-      const Layer layer(spec, shape.outputs, shape.inputs);
+      const PackedLayer layer(spec, shape.outputs, shape.inputs);
       const auto x = gaussian(shape.tokens * shape.inputs, 1);
       const auto bias = gaussian(shape.outputs, 2);
       const auto factors = gaussian(shape.inputs, 3);
@@ -113,8 +77,7 @@ TEST_P(Linear, WithThreePlanesIsAsGoodAsSinglePrecision) {
       linear(layer.weight, call);
       for (size_t t = 0; t < shape.tokens; ++t) {
         for (size_t o = 0; o < shape.outputs; ++o) {
-          double value, size;
-          layer.expected(call, t, o, value, size);
+          const auto [value, size] = expected(layer, call, t, o);
           ASSERT_NEAR(y[t * stride + o], value, 1e-6 * size + 1e-12)
               << shape.tokens << "x" << shape.outputs << "x" << shape.inputs << " INT"
               << spec.bit_width << " " << to_string(spec.param_encoding);
@@ -126,7 +89,7 @@ TEST_P(Linear, WithThreePlanesIsAsGoodAsSinglePrecision) {
 }
 
 TEST_P(Linear, OnePlaneIsExactForActivationsThatAreIntegers) {
-  const Layer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 40, 200);
+  const PackedLayer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 40, 200);
   std::vector<float> x(3 * 200);
   std::mt19937 random(5);
   for (float& v : x) v = static_cast<float>(static_cast<int>(random() % 255) - 127);
@@ -136,8 +99,7 @@ TEST_P(Linear, OnePlaneIsExactForActivationsThatAreIntegers) {
   linear(layer.weight, call);
   for (size_t t = 0; t < 3; ++t) {
     for (size_t o = 0; o < 40; ++o) {
-      double value, size;
-      layer.expected(call, t, o, value, size);
+      const auto [value, size] = expected(layer, call, t, o);
       ASSERT_NEAR(y[t * 40 + o], value, 1e-6 * size);
     }
   }
@@ -146,7 +108,7 @@ TEST_P(Linear, OnePlaneIsExactForActivationsThatAreIntegers) {
 TEST_P(Linear, PanelsGiveTheSameBytesAsPackedCodes) {
   for (const AffineSpec& spec : kSpecs) {
     if (spec.param_encoding == ParamEncoding::kFp16) continue;
-    const Layer layer(spec, 70, 2100);
+    const PackedLayer layer(spec, 70, 2100);
     std::vector<uint8_t> panels(panels_bytes(70, 2100));
     make_panels(layer.weight, 2, panels);
     const auto x = gaussian(9 * 2100, 4);
@@ -163,7 +125,7 @@ TEST_P(Linear, PanelsGiveTheSameBytesAsPackedCodes) {
 }
 
 TEST_P(Linear, ATokenWithANanGivesNanAndLeavesTheOthersAlone) {
-  const Layer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 20, 100);
+  const PackedLayer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 20, 100);
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
         -std::numeric_limits<float>::infinity()}) {
@@ -182,7 +144,7 @@ TEST_P(Linear, ATokenWithANanGivesNanAndLeavesTheOthersAlone) {
 }
 
 TEST_P(Linear, ZerosAndTinyActivationsGiveTheBias) {
-  const Layer layer({2, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 20, 100);
+  const PackedLayer layer({2, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 20, 100);
   std::vector<float> x(2 * 100, 0.0F);
   x[100] = 1e-42F;
   const auto bias = gaussian(20, 8);
@@ -196,7 +158,7 @@ TEST_P(Linear, ZerosAndTinyActivationsGiveTheBias) {
 }
 
 TEST_P(Linear, AStaticScaleClampsWhatLiesBeyondIt) {
-  const Layer layer({8, 64, ParamEncoding::kRow, Method::kRtn}, 8, 64);
+  const PackedLayer layer({8, 64, ParamEncoding::kRow, Method::kRtn}, 8, 64);
   std::vector<float> inside(64, 0.5F), beyond(64, 500.0F), limit(64, 1.27F);
   std::vector<float> a(8), b(8);
   LinearCall call{.tokens = 1, .y_stride = 8, .planes = 1, .activation_scale = 0.01F};
@@ -208,12 +170,12 @@ TEST_P(Linear, AStaticScaleClampsWhatLiesBeyondIt) {
 }
 
 TEST(LinearCalls, NoTokensIsNoWork) {
-  const Layer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 4, 8);
+  const PackedLayer layer({4, 64, ParamEncoding::kTwoLevel, Method::kSearch}, 4, 8);
   EXPECT_NO_THROW(linear(layer.weight, {.y_stride = 4}));
 }
 
 TEST(LinearCalls, ThreadsDoNotChangeABit) {
-  const Layer layer({4, 32, ParamEncoding::kFp16, Method::kSearch}, 200, 300);
+  const PackedLayer layer({4, 32, ParamEncoding::kFp16, Method::kSearch}, 200, 300);
   const auto x = gaussian(600 * 300, 9);
   std::vector<float> one(600 * 200), many(600 * 200);
   linear(layer.weight, {.x = x.data(), .y = one.data(), .tokens = 600, .y_stride = 200});

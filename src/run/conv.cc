@@ -1,0 +1,141 @@
+#include "arrow_quant/conv.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "arrow_quant/error.h"
+#include "core/parallel.h"
+#include "kernels/epilogue.h"
+#include "kernels/gemm_int8.h"
+#include "kernels/isa.h"
+#include "run/integer_image.h"
+#include "run/packed_view.h"
+#include "run/panel_source.h"
+
+namespace arrow_quant {
+namespace {
+
+constexpr size_t kPixelsPerTask = 384;
+
+size_t quads_of(const ConvShape& shape) noexcept { return (shape.channels + 3) / 4; }
+
+size_t panel_size(const ConvShape& shape) noexcept {
+  return panel_bytes(4 * quads_of(shape) * shape.taps());
+}
+
+void check(const ConvShape& shape) {
+  if (shape.channels * shape.taps() > kLongestSum) {
+    throw Error(ErrorCode::kConfiguration,
+                "a convolution of " + std::to_string(shape.channels * shape.taps()) +
+                    " inputs: expected at most " + std::to_string(kLongestSum),
+                {.hint = "Run this layer on its dequantized weight."});
+  }
+}
+
+void check(const PackedWeightView& weight, const ConvShape& shape) {
+  check(shape);
+  check_view(weight);
+  check_size(weight.rows, shape.outputs, "rows of the weight");
+  check_size(weight.cols, shape.channels * shape.taps(), "columns of the weight");
+  if (weight.spec.param_encoding == ParamEncoding::kFp16) {
+    throw Error(ErrorCode::kConfiguration, "fp16 parameters do not expand to int8",
+                {.hint = "Use two_level, residual_binary or row parameters."});
+  }
+}
+
+/// Expand outputs from `first` on, taps outermost, into a panel.
+void make_panel(const PackedWeightView& weight, const ConvShape& shape, size_t first,
+                PanelScratch& scratch, uint8_t* panel) {
+  const size_t outputs = std::min(kPanelColumns, weight.rows - first);
+  const size_t taps = shape.taps(), channels = 4 * quads_of(shape);
+  const int8_t* rows = expand_rows(weight, {first, 0, weight.cols}, scratch);
+  std::vector<int8_t> by_tap(outputs * taps * channels);
+  for (size_t o = 0; o < outputs; ++o) {
+    const int8_t* from = rows + o * weight.cols;
+    int8_t* to = by_tap.data() + o * taps * channels;
+    for (size_t c = 0; c < shape.channels; ++c) {
+      for (size_t t = 0; t < taps; ++t) to[t * channels + c] = from[c * taps + t];
+    }
+  }
+  fill_panel(by_tap.data(), taps * channels, outputs, taps * channels, panel);
+}
+
+/// Output pixels [first, first + count) by one panel.
+void run_task(const ConvCall& call, const IntegerImage& image, const uint8_t* panel,
+              size_t first_output, size_t first, size_t count, const float* row_scales) {
+  const ConvShape& shape = call.shape;
+  const auto planes = static_cast<size_t>(image.planes());
+  std::vector<const int8_t*> rows(shape.taps() * count * planes);
+  std::vector<TokenSums> tokens(count);
+  auto row = rows.begin();
+  for (size_t i = 0; i < shape.kernel[0]; ++i) {
+    for (size_t j = 0; j < shape.kernel[1]; ++j) {
+      for (size_t n = 0; n < count; ++n) {
+        for (int p = 0; p < image.planes(); ++p) *row++ = image.pixel(first + n, p, i, j);
+      }
+    }
+  }
+  for (size_t n = 0; n < count; ++n) tokens[n] = image.sums(first + n);
+  std::vector<int32_t> sums(count * planes * kPanelColumns);
+  multiply_panel({rows.data(), count * planes, shape.taps(), image.quads()}, panel, false,
+                 sums.data());
+  finish_sums({sums.data(), tokens.data(), count, image.planes()}, row_scales + first_output,
+              call.bias == nullptr ? nullptr : call.bias + first_output,
+              std::min(kPanelColumns, shape.outputs - first_output),
+              call.y + first * shape.outputs + first_output, shape.outputs);
+}
+
+}  // namespace
+
+std::array<size_t, 2> ConvShape::output_size() const noexcept {
+  std::array<size_t, 2> out{};
+  for (size_t d = 0; d < 2; ++d) {
+    const size_t reach = dilation[d] * (kernel[d] - 1) + 1, room = size[d] + 2 * padding[d];
+    out[d] = room < reach ? 0 : (room - reach) / stride[d] + 1;
+  }
+  return out;
+}
+
+size_t conv_panels_bytes(const ConvShape& shape) noexcept {
+  return (shape.outputs + kPanelColumns - 1) / kPanelColumns * panel_size(shape);
+}
+
+void make_conv_panels(const PackedWeightView& weight, const ConvShape& shape, int threads,
+                      std::span<uint8_t> panels) {
+  apply_isa_override();
+  check(weight, shape);
+  check_size(panels.size(), conv_panels_bytes(shape), "panels");
+  const size_t count = (shape.outputs + kPanelColumns - 1) / kPanelColumns;
+  parallel_blocks(threads, count, [&](size_t i) {
+    thread_local PanelScratch scratch;
+    make_panel(weight, shape, i * kPanelColumns, scratch, panels.data() + i * panel_size(shape));
+  });
+}
+
+void conv2d(const PackedWeightView& weight, const ConvCall& call) {
+  std::vector<uint8_t> panels(conv_panels_bytes(call.shape));
+  make_conv_panels(weight, call.shape, call.threads, panels);
+  conv2d({panels, row_scales_of(weight)}, call);
+}
+
+void conv2d(const ConvPanels& weight, const ConvCall& call) {
+  apply_isa_override();
+  const ConvShape& shape = call.shape;
+  check(shape);
+  check_size(weight.panels.size(), conv_panels_bytes(shape), "panels");
+  check_size(weight.row_scales.size(), shape.outputs, "row scales");
+  const auto out = shape.output_size();
+  const size_t pixels = shape.batch * out[0] * out[1];
+  if (pixels == 0 || shape.outputs == 0) return;
+  const IntegerImage image(call);
+  const size_t blocks = (pixels + kPixelsPerTask - 1) / kPixelsPerTask;
+  const size_t panels = (shape.outputs + kPanelColumns - 1) / kPanelColumns;
+  parallel_blocks(call.threads, panels * blocks, [&](size_t i) {
+    const size_t panel = i / blocks, first = i % blocks * kPixelsPerTask;
+    run_task(call, image, weight.panels.data() + panel * panel_size(shape), panel * kPanelColumns,
+             first, std::min(kPixelsPerTask, pixels - first), weight.row_scales.data());
+  });
+}
+
+}  // namespace arrow_quant
