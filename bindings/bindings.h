@@ -29,6 +29,7 @@ void bind_artefact(nb::module_& m);
 void bind_calibrate(nb::module_& m);
 void bind_legacy(nb::module_& m);
 void bind_packed(nb::module_& m);
+void bind_layers(nb::module_& m);
 
 /// Bytes of a C-contiguous array, whatever its element type was.
 using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;

@@ -18,4 +18,5 @@ NB_MODULE(_core, m) {
   arrow_quant::python::bind_calibrate(m);
   arrow_quant::python::bind_legacy(m);
   arrow_quant::python::bind_packed(m);
+  arrow_quant::python::bind_layers(m);
 }

@@ -1,0 +1,214 @@
+// Layers on packed weights, on arrays that Python owns.
+#include <nanobind/stl/pair.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "arrow_quant/conv.h"
+#include "arrow_quant/error.h"
+#include "arrow_quant/linear.h"
+#include "bindings.h"
+#include "packed_weight.h"
+
+namespace arrow_quant::python {
+namespace {
+
+using PanelBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using PanelsOut = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using MatrixOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void check_size(size_t found, size_t expected, const char* what) {
+  if (found == expected) return;
+  throw Error(ErrorCode::kShapeMismatch, std::string(what) + ": expected " +
+                                             std::to_string(expected) + ", found " +
+                                             std::to_string(found));
+}
+
+LinearCall linear_call(const Matrix& x, const MatrixOut& y, const std::optional<Floats>& bias,
+                       const std::optional<Floats>& input_factors, size_t outputs, size_t inputs) {
+  check_size(x.shape(1), inputs, "columns of the input");
+  check_size(y.shape(1), outputs, "columns of the output");
+  check_size(y.shape(0), x.shape(0), "rows of the output");
+  if (bias) check_size(bias->size(), outputs, "bias");
+  if (input_factors) check_size(input_factors->size(), inputs, "input factors");
+  return {.x = x.data(),
+          .y = y.data(),
+          .tokens = x.shape(0),
+          .y_stride = outputs,
+          .bias = bias ? bias->data() : nullptr,
+          .input_factors = input_factors ? input_factors->data() : nullptr};
+}
+
+void bind_linear(nb::module_& m) {
+  m.def(
+      "linear_packed",
+      [](const Matrix& x, const MatrixOut& y, const Bytes& codes, const Bytes& params,
+         const HalfBits& row_scales, const ChunkTable& chunks, uint64_t cols,
+         const AffineSpec& spec, const std::optional<Floats>& bias,
+         const std::optional<Floats>& input_factors, int planes, float activation_scale,
+         int num_threads) {
+        const PackedWeight weight(codes, params, row_scales, chunks, cols, spec);
+        LinearCall call = linear_call(x, y, bias, input_factors, codes.shape(0), cols);
+        call.planes = planes;
+        call.activation_scale = activation_scale;
+        call.threads = num_threads;
+        const nb::gil_scoped_release unlocked;
+        linear(weight.view, call);
+      },
+      nb::arg("x"), nb::arg("y"), nb::arg("codes"), nb::arg("params"), nb::arg("row_scales"),
+      nb::arg("chunks"), nb::arg("cols"), nb::arg("spec"), nb::arg("bias").none(),
+      nb::arg("input_factors").none(), nb::arg("planes"), nb::arg("activation_scale"),
+      nb::arg("num_threads"),
+      "y = x W^T + bias on a packed weight; activations as `planes` bytes each, scaled per token "
+      "or by `activation_scale` unless that is 0.");
+  m.def(
+      "linear_panels",
+      [](const Matrix& x, const MatrixOut& y, const PanelBytes& panels, const Floats& row_scales,
+         const std::optional<Floats>& bias, const std::optional<Floats>& input_factors, int planes,
+         float activation_scale, int num_threads) {
+        const size_t outputs = row_scales.size(), inputs = x.shape(1);
+        check_size(panels.size(), panels_bytes(outputs, inputs), "bytes of the panels");
+        LinearCall call = linear_call(x, y, bias, input_factors, outputs, inputs);
+        call.planes = planes;
+        call.activation_scale = activation_scale;
+        call.threads = num_threads;
+        const nb::gil_scoped_release unlocked;
+        linear(PanelWeight{panels.data(), row_scales.data(), outputs, inputs}, call);
+      },
+      nb::arg("x"), nb::arg("y"), nb::arg("panels"), nb::arg("row_scales"), nb::arg("bias").none(),
+      nb::arg("input_factors").none(), nb::arg("planes"), nb::arg("activation_scale"),
+      nb::arg("num_threads"), "The same on a weight that make_panels expanded to int8.");
+  m.def("panels_bytes", &panels_bytes, nb::arg("outputs"), nb::arg("inputs"));
+  m.def(
+      "make_panels",
+      [](const Bytes& codes, const Bytes& params, const HalfBits& row_scales,
+         const ChunkTable& chunks, uint64_t cols, const AffineSpec& spec, const PanelsOut& panels,
+         int num_threads) {
+        const PackedWeight weight(codes, params, row_scales, chunks, cols, spec);
+        const nb::gil_scoped_release unlocked;
+        make_panels(weight.view, num_threads, {panels.data(), panels.size()});
+      },
+      nb::arg("codes"), nb::arg("params"), nb::arg("row_scales"), nb::arg("chunks"),
+      nb::arg("cols"), nb::arg("spec"), nb::arg("panels"), nb::arg("num_threads"),
+      "Expand a weight whose parameters are not fp16 into panels_bytes(outputs, inputs) bytes.");
+}
+
+// ------------------------------ Convolutions
+
+using Images = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using ImagesOut = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Pair = std::pair<size_t, size_t>;
+
+/// How a kernel moves over an image; (height, width) each.
+struct Moves {
+  Pair kernel, stride, padding, dilation;
+};
+
+ConvShape conv_shape(const Moves& moves, size_t channels, size_t outputs) {
+  const auto both = [](const Pair& pair) { return std::array{pair.first, pair.second}; };
+  return {.channels = channels,
+          .outputs = outputs,
+          .kernel = both(moves.kernel),
+          .stride = both(moves.stride),
+          .padding = both(moves.padding),
+          .dilation = both(moves.dilation)};
+}
+
+ConvCall conv_call(const Images& x, const ImagesOut& y, const Moves& moves,
+                   const std::optional<Floats>& bias, const std::optional<Floats>& input_factors,
+                   size_t outputs) {
+  ConvCall call{.shape = conv_shape(moves, x.shape(3), outputs), .x = x.data(), .y = y.data()};
+  call.shape.batch = x.shape(0);
+  call.shape.size = {x.shape(1), x.shape(2)};
+  const auto out = call.shape.output_size();
+  check_size(y.shape(0), x.shape(0), "samples of the output");
+  check_size(y.shape(1), out[0], "height of the output");
+  check_size(y.shape(2), out[1], "width of the output");
+  check_size(y.shape(3), outputs, "channels of the output");
+  if (bias) check_size(bias->size(), outputs, "bias");
+  if (input_factors) check_size(input_factors->size(), x.shape(3), "input factors");
+  call.bias = bias ? bias->data() : nullptr;
+  call.input_factors = input_factors ? input_factors->data() : nullptr;
+  return call;
+}
+
+void bind_conv(nb::module_& m) {
+  nb::class_<Moves>(m, "Moves", "How a kernel moves over an image; (height, width) each.")
+      .def(
+          "__init__",
+          [](Moves* self, const Pair& kernel, const Pair& stride, const Pair& padding,
+             const Pair& dilation) { new (self) Moves{kernel, stride, padding, dilation}; },
+          nb::arg("kernel"), nb::arg("stride"), nb::arg("padding"), nb::arg("dilation"));
+  m.def(
+      "conv2d_packed",
+      [](const Images& x, const ImagesOut& y, const Bytes& codes, const Bytes& params,
+         const HalfBits& row_scales, const ChunkTable& chunks, uint64_t cols,
+         const AffineSpec& spec, const Moves& moves, const std::optional<Floats>& bias,
+         const std::optional<Floats>& input_factors, int planes, float activation_scale,
+         int num_threads) {
+        const PackedWeight weight(codes, params, row_scales, chunks, cols, spec);
+        ConvCall call = conv_call(x, y, moves, bias, input_factors, codes.shape(0));
+        call.planes = planes;
+        call.activation_scale = activation_scale;
+        call.threads = num_threads;
+        const nb::gil_scoped_release unlocked;
+        conv2d(weight.view, call);
+      },
+      nb::arg("x"), nb::arg("y"), nb::arg("codes"), nb::arg("params"), nb::arg("row_scales"),
+      nb::arg("chunks"), nb::arg("cols"), nb::arg("spec"), nb::arg("moves"), nb::arg("bias").none(),
+      nb::arg("input_factors").none(), nb::arg("planes"), nb::arg("activation_scale"),
+      nb::arg("num_threads"),
+      "Convolve channels-last images with a packed weight; activations as linear_packed takes "
+      "them, "
+      "one scale per sample.");
+  m.def(
+      "conv2d_panels",
+      [](const Images& x, const ImagesOut& y, const PanelBytes& panels, const Floats& row_scales,
+         const Moves& moves, const std::optional<Floats>& bias,
+         const std::optional<Floats>& input_factors, int planes, float activation_scale,
+         int num_threads) {
+        ConvCall call = conv_call(x, y, moves, bias, input_factors, row_scales.size());
+        call.planes = planes;
+        call.activation_scale = activation_scale;
+        call.threads = num_threads;
+        const nb::gil_scoped_release unlocked;
+        conv2d({{panels.data(), panels.size()}, {row_scales.data(), row_scales.size()}}, call);
+      },
+      nb::arg("x"), nb::arg("y"), nb::arg("panels"), nb::arg("row_scales"), nb::arg("moves"),
+      nb::arg("bias").none(), nb::arg("input_factors").none(), nb::arg("planes"),
+      nb::arg("activation_scale"), nb::arg("num_threads"),
+      "The same on a weight that make_conv_panels expanded to int8.");
+  m.def(
+      "conv_panels_bytes",
+      [](size_t outputs, size_t channels, const Moves& moves) {
+        return conv_panels_bytes(conv_shape(moves, channels, outputs));
+      },
+      nb::arg("outputs"), nb::arg("channels"), nb::arg("moves"));
+  m.def(
+      "make_conv_panels",
+      [](const Bytes& codes, const Bytes& params, const HalfBits& row_scales,
+         const ChunkTable& chunks, uint64_t cols, const AffineSpec& spec, size_t channels,
+         const Moves& moves, const PanelsOut& panels, int num_threads) {
+        const PackedWeight weight(codes, params, row_scales, chunks, cols, spec);
+        const nb::gil_scoped_release unlocked;
+        make_conv_panels(weight.view, conv_shape(moves, channels, codes.shape(0)), num_threads,
+                         {panels.data(), panels.size()});
+      },
+      nb::arg("codes"), nb::arg("params"), nb::arg("row_scales"), nb::arg("chunks"),
+      nb::arg("cols"), nb::arg("spec"), nb::arg("channels"), nb::arg("moves"), nb::arg("panels"),
+      nb::arg("num_threads"), "Expand a weight whose parameters are not fp16 for conv2d_panels.");
+}
+
+}  // namespace
+
+void bind_layers(nb::module_& m) {
+  bind_linear(m);
+  bind_conv(m);
+}
+
+}  // namespace arrow_quant::python
