@@ -88,9 +88,11 @@ def test_diffusers_quantizes_while_it_loads(unet: Path, tmp_path: Path, dtype: A
     artefact = open_quantized(tmp_path / "q")
     quantized = {name for name, tensor in artefact.items() if tensor.is_quantized}
     assert set(packed_weights(model)) == quantized
+    # The library turns weights into the wanted type before it hands them over.
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
     for name, weight in packed_weights(model).items():
         expected = torch.from_numpy(artefact[name].dequantize())
-        assert relative_error(weight.dequantize(torch.float32), expected) < 1e-6
+        assert relative_error(weight.dequantize(torch.float32), expected) < tolerance
     assert model.conv_in.weight.dtype == dtype
     model.save_pretrained(tmp_path / "saved")
     again = diffusers.UNet2DModel.from_pretrained(

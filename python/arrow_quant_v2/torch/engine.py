@@ -1,12 +1,15 @@
-"""Linear layers by the engine, on tensors in main memory: ``y = x W^T + b`` on packed weights.
+"""Layers by the engine, on tensors in main memory: products of integers with packed weights.
 
-Inputs become integers of one to three signed bytes, one scale per token, and are multiplied
-exactly; three bytes give the result of float32 arithmetic, one is W8A8, W4A8 or W2A8.
+Inputs become integers of one to three signed bytes, one scale per token (linear maps) or sample
+(convolutions), and are multiplied exactly; three bytes give the result of float32 arithmetic, one
+is W8A8, W4A8 or W2A8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,43 +18,74 @@ from torch.utils.weak import WeakIdKeyDictionary
 from arrow_quant_v2._native import core
 from arrow_quant_v2.torch.decode import Packed, row_scales_of
 
-__all__ = ["PLANES", "linear", "takes"]
+__all__ = ["PLANES", "Geometry", "arrays", "conv", "linear", "spec", "takes", "takes_conv"]
 
 #: Bytes of an input element that its type needs.
 PLANES = {torch.float32: 3, torch.bfloat16: 2, torch.float16: 2}
 
-_ENCODINGS = ("two_level", "row", "fp16")
 #: Longer rows could exceed the 32 bits of a sum.
 _LONGEST_ROW = 1 << 16
 
 
-@dataclass
-class _Chunk:
-    """Rows [first, first + rows) of a weight."""
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution moves over its input; one entry a spatial dimension."""
 
-    first: int
-    rows: int
-    packed: core.PackedWeight
-    panels: Tensor | None = None
+    kernel: list[int]
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
+
+    def moves(self) -> core.Moves:
+        """As the engine wants it: one dimension is an image of height 1."""
+
+        def pair(values: list[int], alone: int) -> tuple[int, int]:
+            height, width = values if len(values) == 2 else (alone, *values)
+            return height, width
+
+        return core.Moves(
+            pair(self.kernel, 1),
+            pair(self.stride, 1),
+            pair(self.padding, 0),
+            pair(self.dilation, 1),
+        )
 
 
-@dataclass
-class _Derived:
-    """What follows from the buffers of a weight, kept as long as they are."""
+@dataclass(frozen=True)
+class _Kept:
+    """A weight expanded to int8 in the engine's layout, and its row scales."""
 
-    version: int
+    panels: Tensor
     scales: Tensor
-    chunks: list[_Chunk]
+    version: int
 
 
-_derived: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def arrays(weight: Packed) -> tuple[Any, Any, Any, Any]:
+    """The buffers of a weight as the engine takes them."""
+    codes, params, scales, chunks = weight.codes, weight.params, weight.row_scales, weight.chunks
+    return codes.numpy(), params.numpy(), scales.numpy(), chunks.numpy()
+
+
+def spec(weight: Packed) -> core.AffineSpec:
+    """The format of a weight as the engine takes it."""
+    return core.AffineSpec(weight.bit_width, weight.group_size, weight.param_encoding, "search")
 
 
 def takes(x: Tensor, weight: Packed) -> bool:
     """Whether :func:`linear` can do this."""
     if x.device.type != "cpu" or x.dtype not in PLANES or weight.codes.numel() == 0:
         return False
-    return weight.param_encoding in _ENCODINGS and weight.cols <= _LONGEST_ROW
+    return weight.cols <= _LONGEST_ROW
+
+
+def takes_conv(x: Tensor, weight: Packed, geometry: Geometry) -> bool:
+    """Whether :func:`conv` can do this."""
+    known = geometry.groups == 1 and len(geometry.kernel) <= 2 and weight.param_encoding != "fp16"
+    return known and takes(x, weight)
 
 
 def linear(
@@ -70,66 +104,95 @@ def linear(
     keep
         Keep the weight expanded to int8 for the next call, if it has an int8 form.
     """
-    tokens = x.reshape(-1, weight.cols).to(torch.float32).contiguous()
-    count, rows = tokens.shape[0], weight.codes.shape[0]
-    out = torch.empty(count, rows, dtype=torch.float32)
-    floats = None if bias is None else bias.to(torch.float32).contiguous()
-    known = _of(weight)
-    for chunk in known.chunks:
-        below = 4 * chunk.first
-        address = 0 if floats is None else floats.data_ptr() + below
-        call = (tokens.data_ptr(), out.data_ptr() + below, count, rows, address, 0, planes, scale)
-        threads = torch.get_num_threads()
-        if keep and known.scales.numel():
-            scales = known.scales.data_ptr() + below
-            panels = _panels(chunk, weight.cols).data_ptr()
-            core.linear_panels(panels, scales, chunk.rows, weight.cols, *call, threads)
-        else:
-            core.linear(chunk.packed, *call, threads)
+    tokens = _floats(x.detach().reshape(-1, weight.cols))
+    rows, threads = weight.codes.shape[0], torch.get_num_threads()
+    out = torch.empty(tokens.shape[0], rows, dtype=torch.float32)
+    rest = (_bias(bias), None, planes, scale, threads)
+    if keep and weight.param_encoding != "fp16":
+
+        def expand() -> Tensor:
+            panels = torch.empty(core.panels_bytes(rows, weight.cols), dtype=torch.uint8)
+            core.make_panels(*_described(weight), panels.numpy(), threads)
+            return panels
+
+        kept = _kept_weight(weight, expand)
+        core.linear_panels(
+            tokens.numpy(), out.numpy(), kept.panels.numpy(), kept.scales.numpy(), *rest
+        )
+    else:
+        core.linear_packed(tokens.numpy(), out.numpy(), *_described(weight), *rest)
     return out.view(*x.shape[:-1], rows).to(x.dtype)
 
 
-def _of(weight: Packed) -> _Derived:
+def conv(
+    x: Tensor,
+    weight: Packed,
+    geometry: Geometry,
+    bias: Tensor | None,
+    planes: int,
+    scale: float,
+    keep: bool,
+) -> Tensor:
+    """Convolve ``[batch, channels, *sizes]`` with one or two sizes; images come out channels-last.
+
+    `planes`, `scale` and `keep` as for :func:`linear`; scales are of samples.
+    """
+    one = x.dim() == 3
+    images = x.detach().unsqueeze(2) if one else x.detach()
+    images = _floats(images.permute(0, 2, 3, 1))
+    moves, threads = geometry.moves(), torch.get_num_threads()
+    rows = weight.codes.shape[0]
+    sizes = _output_sizes(x, geometry)
+    out = torch.empty(x.shape[0], *([1, *sizes] if one else sizes), rows, dtype=torch.float32)
+    rest = (moves, _bias(bias), None, planes, scale, threads)
+    if keep:
+
+        def expand() -> Tensor:
+            size = core.conv_panels_bytes(rows, x.shape[1], moves)
+            panels = torch.empty(size, dtype=torch.uint8)
+            core.make_conv_panels(*_described(weight), x.shape[1], moves, panels.numpy(), threads)
+            return panels
+
+        kept = _kept_weight(weight, expand)
+        core.conv2d_panels(
+            images.numpy(), out.numpy(), kept.panels.numpy(), kept.scales.numpy(), *rest
+        )
+    else:
+        core.conv2d_packed(images.numpy(), out.numpy(), *_described(weight), *rest)
+    result = out.permute(0, 3, 1, 2).to(x.dtype)
+    if one:
+        return result.squeeze(2).contiguous()
+    return result.contiguous(memory_format=torch.channels_last)
+
+
+def _described(weight: Packed) -> tuple[Any, ...]:
+    return (*arrays(weight), weight.cols, spec(weight))
+
+
+def _floats(x: Tensor) -> Tensor:
+    return x.to(torch.float32).contiguous()
+
+
+def _bias(bias: Tensor | None) -> Any:
+    return None if bias is None else _floats(bias.detach()).numpy()
+
+
+def _output_sizes(x: Tensor, g: Geometry) -> list[int]:
+    moves = zip(x.shape[2:], g.kernel, g.stride, g.padding, g.dilation, strict=True)
+    sizes = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in moves]
+    if min(sizes) < 1:
+        raise RuntimeError(
+            f"a kernel of {tuple(g.kernel)} does not fit an input of {tuple(x.shape[2:])}"
+        )
+    return sizes
+
+
+def _kept_weight(weight: Packed, expand: Callable[[], Tensor]) -> _Kept:
     # Tensors made under inference_mode have no count of changes, and never change.
     version = 0 if weight.codes.is_inference() else weight.codes._version
-    found: _Derived | None = _derived.get(weight.codes)
+    found: _Kept | None = _kept.get(weight.codes)
     if found is None or found.version != version:
-        found = _new(weight, version)
-        _derived[weight.codes] = found
-    return found
-
-
-def _new(weight: Packed, version: int) -> _Derived:
-    scales = torch.empty(0)
-    if weight.param_encoding != "fp16":
         scales = row_scales_of(weight).view(-1).contiguous()
-    table = weight.chunks.tolist()
-    ends = [*(entry[0] for entry in table[1:]), weight.codes.shape[0]]
-    chunks = []
-    for (first, exponent, unit), end in zip(table, ends, strict=True):
-        packed = core.PackedWeight(
-            core.AffineSpec(weight.bit_width, weight.group_size, weight.param_encoding, "search"),
-            "affine",
-            end - first,
-            weight.cols,
-            _address(weight.codes, first),
-            _address(weight.params, first),
-            _address(scales, first),
-            2.0**exponent,
-            unit,
-        )
-        chunks.append(_Chunk(first, end - first, packed))
-    return _Derived(version, scales, chunks)
-
-
-def _address(rows: Tensor, first: int) -> int:
-    """Where row `first` begins; 0 for a tensor without elements."""
-    return rows.data_ptr() + first * rows.stride(0) * rows.element_size() if rows.numel() else 0
-
-
-def _panels(chunk: _Chunk, cols: int) -> Tensor:
-    if chunk.panels is None:
-        panels = torch.empty(core.panels_bytes(chunk.rows, cols), dtype=torch.uint8)
-        core.make_panels(chunk.packed, torch.get_num_threads(), panels.data_ptr())
-        chunk.panels = panels
-    return chunk.panels
+        found = _Kept(expand(), scales, version)
+        _kept[weight.codes] = found
+    return found

@@ -52,22 +52,13 @@ conv_int8 = torch.ops.arrow_quant.conv_int8
 embedding = torch.ops.arrow_quant.embedding
 
 
-def _spec(w: Packed) -> core.AffineSpec:
-    return core.AffineSpec(w.bit_width, w.group_size, w.param_encoding, "search")
-
-
-def _arrays(w: Packed) -> tuple[Any, Any, Any, Any]:
-    codes, params, scales, chunks = w.codes, w.params, w.row_scales, w.chunks
-    return codes.numpy(), params.numpy(), scales.numpy(), chunks.numpy()
-
-
 def _floats(w: Packed, dtype: torch.dtype) -> Tensor:
     """The weight in `dtype`, by whatever is fastest on its device."""
     if w.codes.device.type != "cpu":
         return decode(w, dtype)
     out = torch.empty(w.codes.shape[0], w.cols, dtype=torch.float32)
     threads = torch.get_num_threads()
-    core.dequantize_packed(*_arrays(w), w.cols, _spec(w), out.view(-1).numpy(), threads)
+    core.dequantize_packed(*engine.arrays(w), w.cols, engine.spec(w), out.view(-1).numpy(), threads)
     return out.to(dtype)
 
 
@@ -77,7 +68,7 @@ def _int8(w: Packed) -> Tensor:
         return int8_values(w)
     out = torch.empty(w.codes.shape[0], w.cols, dtype=torch.int8)
     threads = torch.get_num_threads()
-    core.expand_packed(*_arrays(w), w.cols, _spec(w), out.view(-1).numpy(), threads)
+    core.expand_packed(*engine.arrays(w), w.cols, engine.spec(w), out.view(-1).numpy(), threads)
     return out
 
 
@@ -112,9 +103,14 @@ def _linear_int8(x: Tensor, *rest: Any) -> Tensor:
 
 
 def _conv_int8(x: Tensor, *rest: Any) -> Tensor:
-    *weight, kernel, bias, x_scale, stride, padding, dilation, groups, keep = rest
-    geometry = int8.Geometry(kernel, stride, padding, dilation, groups)
-    return int8.conv(x, Packed(*weight), geometry, bias, x_scale, keep, _int8)
+    *parts, kernel, bias, x_scale, stride, padding, dilation, groups, keep = rest
+    weight = Packed(*parts)
+    geometry = engine.Geometry(kernel, stride, padding, dilation, groups)
+    one_scale = x_scale is None or x_scale.numel() == 1
+    if one_scale and x.numel() and engine.takes_conv(x, weight, geometry):
+        scale = 0.0 if x_scale is None else float(x_scale)
+        return engine.conv(x, weight, geometry, bias, 1, scale, keep)
+    return int8.conv(x, weight, geometry, bias, x_scale, _int8)
 
 
 def _embedding(ids: Tensor, *rest: Any) -> Tensor:
