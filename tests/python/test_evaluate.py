@@ -82,7 +82,7 @@ def test_a_model_is_no_different_from_itself(reference: Measurement) -> None:
     found = report(reference, reference, silent)
     assert found.verdict == "equal"
     assert found.distances == {"drift": 0}
-    assert found.sample_distances == {"relative error": 0, "PSNR (dB)": 100}
+    assert found.sample_distances == {"relative error": 0, "PSNR (dB)": 100, "same digit": 1}
 
 
 def test_the_json_has_finite_numbers_and_the_same_keys(int2: Report) -> None:

@@ -6,8 +6,10 @@ Item i of n uses timestep floor(i T / n), so the items run through all timesteps
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.evaluate.subject import HeldOutLoss
+from zoo.evaluate.subject import HeldOutLoss, Setting
 
 BINS = 10
 BATCH = 50
 #: What identical samples get: a PSNR has to be finite to be a number in JSON.
 HIGHEST_PSNR = 100.0
 
-Predict = Callable[[Tensor, Tensor], Tensor]
+#: From noisy items, their timesteps, and where they stand among all items.
+Predict = Callable[[Tensor, Tensor, slice], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,10 @@ class DenoisingTask:
 
     def predictions(self, predict: Predict) -> Tensor:
         """Outputs of a network for all items, batch by batch."""
+        count = len(self.noisy)
+        parts = [slice(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
         with torch.inference_mode():
-            parts = zip(self.noisy.split(BATCH), self.timesteps.split(BATCH), strict=True)
-            return torch.cat([predict(noisy, t) for noisy, t in parts])
+            return torch.cat([predict(self.noisy[p], self.timesteps[p], p) for p in parts])
 
     def loss(self, predictions: Tensor) -> HeldOutLoss:
         """Mean square error of each item."""
@@ -57,6 +61,41 @@ class DenoisingTask:
             "", "", _square_distance(predictions, reference), self.bins, self.bin_labels
         )
         return moved.mean / self.loss(reference).mean
+
+
+class DenoisingSubject(ABC):
+    """What subjects that denoise have in common; predictions of one setting are kept.
+
+    Parameters
+    ----------
+    network
+        Predicts the noise.
+    """
+
+    modality: str
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self._kept = lru_cache(maxsize=1)(self._predictions)
+
+    @abstractmethod
+    def task(self, setting: Setting) -> DenoisingTask:
+        """Held-out items with fixed noise."""
+
+    @abstractmethod
+    def predictor(self, setting: Setting) -> Predict:
+        """What gives the network's predictions for the items of :meth:`task`."""
+
+    def loss(self, setting: Setting) -> HeldOutLoss:
+        """Teacher-forced loss of each held-out item."""
+        return self.task(setting).loss(self._kept(setting))
+
+    def compare(self, reference: DenoisingSubject, setting: Setting) -> dict[str, float]:
+        """Drift of the predictions from those of ``reference``."""
+        return {"drift": self.task(setting).drift(self._kept(setting), reference._kept(setting))}
+
+    def _predictions(self, setting: Setting) -> Tensor:
+        return self.task(setting).predictions(self.predictor(setting))
 
 
 def denoising_task(clean: Tensor, scheduler: Any, seed: int) -> DenoisingTask:

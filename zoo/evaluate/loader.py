@@ -15,6 +15,7 @@ from typing import Any
 
 from zoo.evaluate.measure import Candidate
 from zoo.evaluate.subject import Subject
+from zoo.evaluate.tensors import is_autoencoder, single_file, tensor_names
 
 MANIFEST = "manifest.json"
 WEIGHT_FILES = ("*.safetensors", "*.parquet", "*.bin")
@@ -22,12 +23,20 @@ WEIGHT_FILES = ("*.safetensors", "*.parquet", "*.bin")
 #: Subjects by `_class_name` of model_index.json. Imported when used: each needs its own libraries.
 BY_PIPELINE = {
     "DDPMPipeline": "zoo.evaluate.images:UNetSubject",
+    "DanceDiffusionPipeline": "zoo.evaluate.audio:AudioSubject",
+    "DiTPipeline": "zoo.evaluate.images:DiTSubject",
 }
 #: Subjects by an entry of `architectures` in config.json.
 BY_ARCHITECTURE = {
     "BertForMaskedLM": "zoo.evaluate.language:LanguageSubject",
     "ModernBertForMaskedLM": "zoo.evaluate.language:LanguageSubject",
 }
+#: Subjects of a folder with one .safetensors file, by the name of a tensor.
+BY_TENSOR = {
+    "network.time_embed.weight": "zoo.evaluate.pixel_ddpm:PixelDdpmSubject",
+    "diffmodel.input_projection.weight": "zoo.evaluate.series:SeriesSubject",
+}
+AUTOENCODER = "zoo.evaluate.autoencoder:AutoencoderSubject"
 
 
 class UnknownModelError(ValueError):
@@ -93,6 +102,17 @@ def subject_of(directory: Path) -> str:
             f"{config}: architectures are {architectures}; evaluation knows "
             f"{sorted(BY_ARCHITECTURE)}"
         )
+    path = single_file(directory)
+    if path is not None:
+        names = tensor_names(path)
+        for name, subject in BY_TENSOR.items():
+            if name in names:
+                return subject
+        raise UnknownModelError(
+            f"{path}: evaluation knows networks with a tensor {' or '.join(BY_TENSOR)}"
+        )
+    if is_autoencoder(directory):
+        return AUTOENCODER
     raise UnknownModelError(
         f"{directory}: found neither model_index.json nor config.json nor {MANIFEST}. Pass the "
         "folder of a whole pipeline, not of one component."
