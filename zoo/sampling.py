@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Grid = npt.NDArray[np.float32]
 
 #: Of classifier-free guidance (Ho and Salimans 2022); 1 is none.
-GUIDANCE = 1.5
+GUIDANCE = 2.5
 
 
 def sample_images(

@@ -36,6 +36,7 @@ def make_transformer() -> DiTTransformer2DModel:
         num_attention_heads=6,
         attention_head_dim=48,
         in_channels=8,
+        out_channels=8,
         num_layers=2,
         sample_size=8,
         patch_size=2,
@@ -63,8 +64,9 @@ def save(transformer: nn.Module, vae: nn.Module, folder: Path) -> None:
         transformer=copy.deepcopy(transformer).half(),
         vae=vae,
         scheduler=make_scheduler(),
-        id2label={i: str(i) for i in range(DIGITS)},
     )
+    # The pipeline takes the names of classes from its index, but does not write them there.
+    pipeline.register_to_config(id2label={str(i): str(i) for i in range(DIGITS)})
     pipeline.save_pretrained(folder)
 
 

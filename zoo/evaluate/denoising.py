@@ -27,6 +27,9 @@ HIGHEST_PSNR = 100.0
 #: From noisy items, their timesteps, and where they stand among all items.
 Predict = Callable[[Tensor, Tensor, slice], Tensor]
 
+#: Names of the loss by the prediction type of diffusers schedulers.
+LOSS_NAMES = {"epsilon": "eps-MSE", "v_prediction": "v-MSE", "sample": "x0-MSE"}
+
 
 @dataclass(frozen=True)
 class DenoisingTask:
@@ -37,6 +40,7 @@ class DenoisingTask:
     target: Tensor
     bins: npt.NDArray[np.int64]
     bin_labels: tuple[str, ...]
+    loss_name: str
 
     def predictions(self, predict: Predict) -> Tensor:
         """Outputs of a network for all items, batch by batch."""
@@ -48,7 +52,7 @@ class DenoisingTask:
     def loss(self, predictions: Tensor) -> HeldOutLoss:
         """Mean square error of each item."""
         errors = (predictions - self.target).double().square().flatten(1).mean(dim=1)
-        return HeldOutLoss("eps-MSE", "", errors.numpy(), self.bins, self.bin_labels)
+        return HeldOutLoss(self.loss_name, "", errors.numpy(), self.bins, self.bin_labels)
 
     def drift(self, predictions: Tensor, reference: Tensor) -> float:
         """Square distance of predictions from the reference's, over the reference's loss.
@@ -125,6 +129,7 @@ def denoising_task(clean: Tensor, scheduler: Any, seed: int) -> DenoisingTask:
         target=targets[kind](),
         bins=np.arange(count) * BINS // count,
         bin_labels=tuple(f"t {low} - {high - 1}" for low, high in itertools.pairwise(edges)),
+        loss_name=LOSS_NAMES[kind],
     )
 
 

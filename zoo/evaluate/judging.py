@@ -59,7 +59,8 @@ def agreement(judge: Judge, samples: Tensor, reference: Tensor) -> float:
 
 def frechet_distance(a: Floats, b: Floats) -> float:
     """Between normal distributions fitted to features [n, k] and [m, k]."""
-    covariances = [np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b)]
+    # One item alone has no spread.
+    covariances = [np.atleast_2d(np.cov(x, rowvar=False, bias=len(x) < 2)) for x in (a, b)]
     values, vectors = np.linalg.eigh(covariances[0])
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
     # C C' and C^1/2 C' C^1/2 have the same eigenvalues; the second is symmetric.

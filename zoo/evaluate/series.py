@@ -8,6 +8,7 @@ the same shape and scale, half of the values hidden, so its loss says how well i
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class SeriesSubject(DenoisingSubject):
         series, mask = made_up_series(setting.effort.items, setting.seed)
         task = denoising_task(series, self.scheduler, setting.seed)
         target = task.target * _weight(mask)
-        return DenoisingTask(task.noisy, task.timesteps, target, task.bins, task.bin_labels)
+        return replace(task, target=target)
 
     def predictor(self, setting: Setting) -> Predict:
         series, mask = made_up_series(setting.effort.items, setting.seed)
