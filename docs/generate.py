@@ -127,7 +127,7 @@ def _requirement(name: str) -> str:
     field = DiffusionQuantConfig.model_fields[name]
     text = next(item.text for item in field.metadata if isinstance(item, Must))
     optional = type(None) in typing.get_args(field.annotation)
-    return f"{text}, or None" if optional else text
+    return f"{text}, or None" if optional and "None" not in text else text
 
 
 def _profile_value(profile: str, setting: str) -> Any:
