@@ -2,7 +2,7 @@
 
 ``python -m zoo.train_text --corpus english|python [--minutes 55] [--init DIR] ...``
 
-An hour on one core with bf16; the learning rate follows the time that is left, so that a slower
+One thread, bf16; the learning rate follows the time that is left, so that a slower
 machine ends as well as it can. ``--init`` goes on from trained weights. The objective is that of
 LLaDA (Nie et al. 2025, equation 3) in the form of its equation 6: the number of masked tokens is
 uniform, and the cross-entropy over masked tokens is divided by the masked part. Saves the
@@ -167,12 +167,16 @@ class Trainer:
     """The loop with what it carries along."""
 
     def __init__(
-        self, model: ModernBertForMaskedLM, tokenizer: PreTrainedTokenizerFast, minutes: float
+        self,
+        model: ModernBertForMaskedLM,
+        tokenizer: PreTrainedTokenizerFast,
+        minutes: float,
+        seed: int,
     ) -> None:
         self.model = model.train()
         self.ema = copy.deepcopy(model).eval()
         self.tokenizer = tokenizer
-        self.rng = np.random.default_rng(0)
+        self.rng = np.random.default_rng(seed)
         matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
         taken = set(map(id, matrices))
         others = [p for p in model.parameters() if id(p) not in taken]
@@ -291,7 +295,7 @@ def main() -> None:
     untrained = held_out_loss(model, held_out[:LOGGED_ITEMS], tokenizer)
     if args.init:
         model.load_state_dict(ModernBertForMaskedLM.from_pretrained(args.init).state_dict())
-    trainer = Trainer(model, tokenizer, args.minutes)
+    trainer = Trainer(model, tokenizer, args.minutes, args.seed)
     print(
         f"{sum(p.numel() for p in model.parameters())} parameters, {len(items)} items", flush=True
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 BATCH = 50
 #: Of the distribution that tokens are drawn from; below 1 the likely becomes likelier.
-TEMPERATURE = 0.7
+TEMPERATURE = 0.6
 
 
 def unmask(
@@ -26,14 +26,14 @@ def unmask(
 ) -> list[list[int]]:
     """Generate items of ``lengths`` tokens, boundaries not counted; each is like training's items.
 
-    At each step every masked token is drawn, and those are kept that the model is surest of, as
-    many as leave the rest evenly to the other steps (the low-confidence remasking of LLaDA, Nie et
-    al. 2025, section 2.4). The same seed gives the same random numbers to every model.
+    Tokens are unmasked in random order, at each step as many as leave the rest evenly to the other
+    steps: the reverse process of masked diffusion (LLaDA, Nie et al. 2025, section 2.4, random
+    remasking). The same seed gives the same order and random numbers to every model.
     """
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
     samples: list[list[int]] = [[] for _ in lengths]
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
+    for start in range(0, len(by_length), BATCH):
+        rows = by_length[start : start + BATCH]
         generator = torch.Generator().manual_seed(seed * len(lengths) + start)
         counts = torch.tensor([lengths[i] for i in rows])
         found = _unmask_batch(model, tokenizer, counts, steps, generator, temperature)
@@ -58,29 +58,25 @@ def _unmask_batch(
     tokens[position > end] = tokenizer.pad_token_id
     present = (position <= end).long()
     forbidden = torch.tensor(tokenizer.all_special_ids)
+    priority = torch.rand(tokens.shape, generator=generator)
     with torch.inference_mode():
         for step in range(steps):
             masked = tokens == tokenizer.mask_token_id
             logits = model(input_ids=tokens, attention_mask=present).logits.float()
             logits[..., forbidden] = -torch.inf
-            drawn, confidence = _draw(logits / temperature, generator)
-            confidence[~masked] = -1
-            left = masked.sum(dim=1)
-            keep = torch.ceil(left / (steps - step)).long()
-            rank = confidence.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-            chosen = masked & (rank < keep[:, None])
-            tokens = torch.where(chosen, drawn, tokens)
+            drawn = _draw(logits / temperature, generator)
+            now = torch.ceil(masked.sum(dim=1) / (steps - step)).long()
+            rank = (priority + ~masked).argsort(dim=1).argsort(dim=1)  # masked ones first
+            tokens = torch.where(masked & (rank < now[:, None]), drawn, tokens)
     return tokens
 
 
-def _draw(logits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Tokens by inversion of the cumulative distribution, and their probabilities."""
-    probabilities = logits.softmax(dim=-1)
+def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Tokens by inversion of the cumulative distribution: one random number a token."""
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
     uniform = torch.rand((*logits.shape[:-1], 1), generator=generator)
-    cumulative = probabilities.cumsum(dim=-1)
     drawn = torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True)
-    drawn = drawn.clamp(max=logits.shape[-1] - 1)
-    return drawn[..., 0], probabilities.gather(-1, drawn)[..., 0]
+    return drawn[..., 0].clamp(max=logits.shape[-1] - 1)
 
 
 def save_panel(samples: Sequence[str], path: str | Path, *, columns: int = 2) -> None:

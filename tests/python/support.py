@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO_UNET = ROOT / "zoo" / "models" / "image-unet"
+ZOO_TEXT = ROOT / "zoo" / "models" / "text"
+ZOO_CODE = ROOT / "zoo" / "models" / "code"
 REAL_MODELS = Path(
     os.environ.get("ARROW_QUANT_REAL_MODELS", ROOT.parent / "shared" / "real-models")
 )

@@ -91,8 +91,8 @@ def test_the_judge_tells_real_text_from_shuffled_words(corpus: str) -> None:
     assert found[1] * 1.5 < found[2]
 
 
-class KnowsOrder:
-    """Stands for a network whose answer is known: token 4 + position, ever surer to the right."""
+class KnowsTheAnswer:
+    """Stands for a network whose answer is known: token 4 + position."""
 
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
@@ -103,21 +103,36 @@ class KnowsOrder:
         rows, width = input_ids.shape
         logits = torch.zeros(rows, width, self.vocabulary)
         position = torch.arange(width)
-        logits[:, position, 4 + position] = 8.0 + position / 2
+        logits[:, position, 4 + position] = 30.0
         return SimpleNamespace(logits=logits)
 
 
-def test_unmasking_keeps_the_surest_first_and_ends_with_no_mask() -> None:
-    model = KnowsOrder(40)
+def test_unmasking_reveals_evenly_between_the_boundaries_and_ends_with_no_mask() -> None:
+    model = KnowsTheAnswer(40)
     found = unmask(model, TOKENIZER, [6, 3], steps=3, seed=0)
     assert found == [[5, 6, 7, 8, 9, 10], [5, 6, 7]]
     left = [(tokens == 1).sum(dim=1).tolist() for tokens in model.seen]
     assert left == [[3, 6], [2, 4], [1, 2]]  # the shorter one first
-    assert model.seen[1][1].tolist() == [2, 1, 1, 1, 1, 9, 10, 3]
+    assert model.seen[0].tolist() == [[2, 1, 1, 1, 3, 0, 0, 0], [2, 1, 1, 1, 1, 1, 1, 3]]
 
 
 def test_more_steps_than_tokens_are_no_harm() -> None:
-    assert unmask(KnowsOrder(40), TOKENIZER, [2], steps=9, seed=0) == [[5, 6]]
+    assert unmask(KnowsTheAnswer(40), TOKENIZER, [2], steps=9, seed=0) == [[5, 6]]
+
+
+def test_tokens_are_drawn_by_their_probabilities_and_never_are_special_ones() -> None:
+    class KnowsOdds:
+        def __call__(
+            self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+        ) -> SimpleNamespace:
+            odds = torch.tensor([1e9, 1e9, 1e9, 1e9, 1.0, 3.0])
+            return SimpleNamespace(logits=odds.log().repeat(*input_ids.shape, 1))
+
+    found = np.array(unmask(KnowsOdds(), TOKENIZER, [100] * 40, steps=1, seed=0, temperature=1))
+    assert set(found.flat) == {4, 5}
+    assert (found == 5).mean() == pytest.approx(0.75, abs=0.02)
+    again = np.array(unmask(KnowsOdds(), TOKENIZER, [100] * 40, steps=1, seed=1, temperature=1))
+    assert (found != again).any()
 
 
 def test_a_panel_shows_every_sample(tmp_path: Path) -> None:
