@@ -60,6 +60,9 @@ using Callback = std::optional<nb::typed<nb::callable, nb::object(nb::str, doubl
 class PythonProgress final : public Progress {
  public:
   explicit PythonProgress(Callback callback);
+  ~PythonProgress() override;
+  PythonProgress(const PythonProgress&) = delete;
+  PythonProgress& operator=(const PythonProgress&) = delete;
 
   void report(std::string_view message, double fraction) override;
   void poll() override;

@@ -1,7 +1,10 @@
 // From arrow_quant::Error to the exception classes of arrow_quant_v2.errors.
+#include <atomic>
+#include <chrono>
 #include <exception>
 #include <filesystem>
 #include <new>
+#include <thread>
 
 #include "arrow_quant/error.h"
 #include "bindings.h"
@@ -73,15 +76,40 @@ void translate(const std::exception_ptr& pointer, void* /*payload*/) {
   }
 }
 
+// Calls of daemon threads when the interpreter ends: a thread that asks for the lock of the
+// interpreter after that is killed by it, in the middle of C++.
+std::atomic<bool> exiting{false};
+std::atomic<int> running{0};
+
+void stop_when_exiting() {
+  if (exiting) throw Error(ErrorCode::kCancelled, "the interpreter is shutting down");
+}
+
+void stop_running_calls() {
+  exiting = true;
+  const nb::gil_scoped_release unlocked;  // the calls need the lock to end
+  for (int i = 0; i < 500 && running > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
 }  // namespace
 
-void bind_errors(nb::module_& /*m*/) { nb::register_exception_translator(translate); }
+void bind_errors(nb::module_& m) {
+  nb::register_exception_translator(translate);
+  m.def("stop_running_calls", &stop_running_calls,
+        "Make calls that other threads run come to their end; for the end of the interpreter.");
+}
 
 PythonProgress::PythonProgress(Callback callback) : callback_(std::move(callback)) {
+  ++running;
   if (callback_ && nb::hasattr(*callback_, "poll")) poll_ = callback_->attr("poll");
 }
 
+PythonProgress::~PythonProgress() { --running; }
+
 void PythonProgress::report(std::string_view message, double fraction) {
+  stop_when_exiting();
   const nb::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
   if (!callback_) return;
@@ -91,6 +119,7 @@ void PythonProgress::report(std::string_view message, double fraction) {
 }
 
 void PythonProgress::poll() {
+  stop_when_exiting();
   const nb::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
   if (poll_.is_valid()) poll_();

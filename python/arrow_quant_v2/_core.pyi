@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 VERSION: str = '2.0.0'
 
+def stop_running_calls() -> None:
+    """
+    Make calls that other threads run come to their end; for the end of the interpreter.
+    """
+
 class AffineSpec:
     """What one weight is quantized to."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 from pathlib import Path
 
@@ -45,5 +46,8 @@ _load_openblas()
 from arrow_quant_v2 import _core as core  # noqa: E402
 
 __version__ = core.VERSION
+
+# Before the interpreter ends, so that no thread of it is in the engine when it does.
+atexit.register(core.stop_running_calls)
 
 __all__ = ["PYARROW_SERIES", "__version__", "core"]

@@ -1,4 +1,4 @@
-"""The engine after a fork, in a spawned process, and twice on one output."""
+"""The engine after a fork, in a spawned process, at exit, and twice on one output."""
 
 from __future__ import annotations
 
@@ -33,9 +33,16 @@ if __name__ == "__main__":
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(codes) == codes()
 """
+DAEMON = """
+import threading
+large = np.random.default_rng(0).standard_normal((8192, 4096), dtype=np.float32)
+work = lambda: ArrowQuantV2(mode="base").quantize(large, bit_width=2, num_threads=2)
+threading.Thread(target=work, daemon=True).start()
+codes()  # the other thread is at work by now
+"""
 
 
-@pytest.mark.parametrize("program", [FORK, SPAWN], ids=["fork", "spawn"])
+@pytest.mark.parametrize("program", [FORK, SPAWN, DAEMON], ids=["fork", "spawn", "daemon thread"])
 def test_a_process_ends_well(program: str, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(QUANTIZE + program)
