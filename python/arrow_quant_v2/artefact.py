@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class QuantizedComponent(Mapping[str, QuantizedTensor]):
         pairs = self._artefact.metadata(self._number)
         return {key: _decoded(value) for key, value in pairs.items()}
 
-    @property
+    @cached_property
     def stored_bytes(self) -> dict[str, int]:
         """Bytes of codes, parameters and scales of each tensor, from the footer alone."""
         sizes = self._artefact.stored_bytes(self._number)

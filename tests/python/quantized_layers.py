@@ -16,7 +16,15 @@ from arrow_quant_v2.torch.layers import quantized_layer
 #: Float activations.
 FLOATS = Execution()
 #: (bits, param_encoding) of every way to store a weight.
-FORMATS = [(2, "two_level"), (4, "two_level"), (2, "fp16"), (4, "fp16"), (8, "fp16"), (8, "row")]
+FORMATS = [
+    (2, "two_level"),
+    (2, "residual_binary"),
+    (4, "two_level"),
+    (2, "fp16"),
+    (4, "fp16"),
+    (8, "fp16"),
+    (8, "row"),
+]
 
 LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "linear": lambda: (nn.Linear(75, 40), torch.randn(3, 5, 75)),

@@ -55,6 +55,13 @@ class ArrowQuantizer(DiffusersQuantizer):
             self._plan = plan(model, config.quantizer_config())
         model.config.quantization_config = config
 
+    def maybe_update_loaded_keys(self, loaded_keys: list[str], files: Any) -> list[str]:
+        """Leave out the tensor that stops loaders without this plug-in."""
+        if not self.pre_quantized:
+            return loaded_keys
+        guard = min(self.quantization_config.layers or [""]) + ".weight"
+        return [key for key in loaded_keys if key != guard]
+
     def check_if_quantized_param(
         self, model: Any, param_value: Any, param_name: str, state_dict: Any, **settings: Any
     ) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +52,7 @@ def fit(
         Names or shapes of the model and the tensors differ.
     """
     _check_names(model, tensors)
+    corrections: dict[str, npt.NDArray[np.float32]] = {}
     for name in tensors:
         tensor = tensors[name]  # read here, released when its layer has taken it over
         _check_shape(model, name, tensor)
@@ -59,6 +61,9 @@ def fit(
         elif as_floats or not _replace(model, name, tensor, dtype, execution, clock):
             floats = torch.from_numpy(tensor.dequantize())
             _set(model, name, floats.to(dtype or _source_dtype(tensor)))
+            if tensor.mean_output_bias is not None:
+                corrections[name.removesuffix("weight") + "bias"] = tensor.mean_output_bias
+    _correct(model, corrections)
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -92,6 +97,15 @@ def _replace(
     new.train(old.training)
     replace_module(model, path, new)
     return True
+
+
+def _correct(model: nn.Module, corrections: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Add to biases what makes up for the mean error of weights that know no time."""
+    for name, correction in corrections.items():
+        path, _, leaf = name.rpartition(".")
+        bias = model.get_submodule(path)._parameters.get(leaf)
+        if bias is not None and bias.shape == correction.shape:
+            _set(model, name, (bias.float() + torch.from_numpy(correction)).to(bias.dtype))
 
 
 def _kept(tensor: QuantizedTensor, dtype: torch.dtype | None) -> Tensor:
