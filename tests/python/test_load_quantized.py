@@ -82,6 +82,20 @@ def test_the_pipeline_samples(unet: Path, unet_artefacts: dict[int, Path]) -> No
         assert np.abs(images - original).mean() < 0.03
 
 
+def test_the_evaluation_sees_the_loss_of_the_restored_weights(
+    unet_artefacts: dict[int, Path],
+) -> None:
+    from zoo.evaluate.images import UNetSubject
+    from zoo.evaluate.subject import Effort, Setting
+
+    setting = Setting(Effort.smoke())
+    packed, floats = (
+        UNetSubject(load_quantized(unet_artefacts[4], compute=compute)).loss(setting)
+        for compute in ("auto", "float")
+    )
+    np.testing.assert_allclose(packed.values, floats.values, rtol=1e-4)
+
+
 @pytest.mark.parametrize("compute", ["packed", "int8"])
 def test_int8_activations_stay_close(unet_artefacts: dict[int, Path], compute: str) -> None:
     floats = load_quantized(unet_artefacts[8], compute="float").unet
