@@ -165,7 +165,7 @@ def conv(
     return result.contiguous(memory_format=torch.channels_last)
 
 
-def _described(weight: Packed) -> tuple[Any, ...]:
+def _described(weight: Packed) -> tuple[Any, Any, Any, Any, int, core.AffineSpec]:
     return (*arrays(weight), weight.cols, spec(weight))
 
 
