@@ -138,13 +138,22 @@ def feedback_section(run: dict[str, Any]) -> str:
         "## Error feedback\n\n"
         f"`bench_gptq`: GPTQ of a {run['rows']} x {run['channels']} layer from its Gram matrix,\n"
         f"{run['threads']} threads. In the same run OpenBLAS's sgemm gives\n"
-        f"{run['sgemm_gflops']:.0f} GFLOP/s; the last column is the rate over GPTQ's nominal\n"
+        f"{run['sgemm_gflops']:.0f} GFLOP/s; `of sgemm` is the rate over GPTQ's nominal\n"
         "multiply-adds (channels^3 / 3 each for the factorisation and the inverse, rows *\n"
         "channels^2 for the updates) against that. Error feedback in our form needs no inverse\n"
-        "and half of the updates, so it can exceed 1.\n"
+        "and half of the updates, so it can exceed 1. By default four more scales of each row\n"
+        "are tried and the best is kept: the last column.\n"
         f"The Gram matrix accumulates at {run['gram_of_ssyrk']:.2f} of ssyrk's rate.\n\n"
         + table(
-            ("layer", "factor, s", "search, s", "feedback, s", "whole, s", "of sgemm"),
+            (
+                "layer",
+                "factor, s",
+                "search, s",
+                "feedback, s",
+                "whole, s",
+                "of sgemm",
+                "5 scales, s",
+            ),
             (
                 (
                     f"INT{row['bit_width']} {row['params']} g{row['group_size']}",
@@ -153,6 +162,7 @@ def feedback_section(run: dict[str, Any]) -> str:
                     f"{row['feedback_seconds']:.2f}",
                     f"{row['whole_seconds']:.2f}",
                     f"{row['of_sgemm']:.2f}",
+                    f"{row['scales_seconds']:.2f}",
                 )
                 for row in run["layers"]
             ),

@@ -3,7 +3,8 @@
 //   bench_gptq [--threads N] [--channels C] [--rows R] [--tokens T] [--repeats K]
 //
 // In one process, each the best of K runs: OpenBLAS's sgemm and ssyrk as the yardsticks, Gram
-// accumulation, then for one layer the factor, the parameter search, the feedback and the whole.
+// accumulation, then for one layer the factor, the parameter search, the feedback, the whole, and
+// the whole when more scales of each row are tried (`scales_seconds`).
 // `nominal` counts what GPTQ is usually said to cost, channels^3 / 3 each for the factorisation and
 // the inverse and rows * channels^2 for the updates, two operations each.
 #include <algorithm>
@@ -28,6 +29,7 @@ namespace {
 
 using arrow_quant::AffineSpec;
 using arrow_quant::ErrorSums;
+using arrow_quant::FeedbackEffort;
 using arrow_quant::FeedbackFactor;
 using arrow_quant::GramMatrix;
 using arrow_quant::Method;
@@ -145,20 +147,24 @@ class Bench {
 
   void report_layer(const AffineSpec& spec, double factor_seconds) {
     QuantizedChunk chunk;
-    const double whole = best_time(o_.repeats, [&] {
-      const FeedbackFactor factor = make_feedback_factor(gram_, 4 * o_.channels, {}, pool_);
-      chunk = quantize_chunk_with_feedback(spec, weights_, o_.rows, factor, pool_);
-    });
+    const auto run = [&](FeedbackEffort effort) {
+      return best_time(o_.repeats, [&] {
+        const FeedbackFactor factor = make_feedback_factor(gram_, 4 * o_.channels, {}, pool_);
+        chunk = quantize_chunk_with_feedback(spec, weights_, o_.rows, factor, pool_, {}, effort);
+      });
+    };
+    const double scales = run(FeedbackEffort::kScales), whole = run(FeedbackEffort::kOnce);
     const double feedback = best_time(o_.repeats, [&] { encode_again(spec, chunk); });
     const double nominal =
         2 * (2 * n_ * n_ * n_ / 3 + static_cast<double>(o_.rows) * n_ * n_) / whole * 1e-9;
     std::printf(
         "\n    {\"bit_width\": %d, \"group_size\": %d, \"params\": \"%s\", \"whole_seconds\": "
         "%.3f, "
-        "\"feedback_seconds\": %.3f, \"search_seconds\": %.3f, \"nominal_gflops\": %.1f, "
-        "\"of_sgemm\": %.3f}",
+        "\"feedback_seconds\": %.3f, \"search_seconds\": %.3f, \"scales_seconds\": %.3f, "
+        "\"nominal_gflops\": %.1f, \"of_sgemm\": %.3f}",
         spec.bit_width, spec.group_size, std::string(to_string(spec.param_encoding)).c_str(), whole,
-        feedback, std::max(0.0, whole - feedback - factor_seconds), nominal, nominal / gemm_);
+        feedback, std::max(0.0, whole - feedback - factor_seconds), scales, nominal,
+        nominal / gemm_);
     std::fflush(stdout);
   }
 

@@ -21,12 +21,18 @@ namespace arrow_quant {
 
 inline constexpr size_t kFeedbackRows = 256;
 
+enum class FeedbackEffort : uint8_t {
+  kOnce,    ///< GPTQ as it is
+  kScales,  ///< the same for a few more scales of each row, keeping the least error: 2 and 4 bits
+};
+
 /// Find parameters for `block`, whose `importance` is not read, quantize and pack it. Add the error
 /// of these rows to `sums`. Returns false when a parameter left the fp16 range under
 /// settings.tensor_scale, as quantize_rows does. `factor.usable` is required.
 bool quantize_rows_with_feedback(const AffineSpec& spec, const ChunkSettings& settings,
                                  const RowBlock& block, const FeedbackFactor& factor,
-                                 const PackedRowsOut& out, ErrorSums& sums);
+                                 const PackedRowsOut& out, ErrorSums& sums,
+                                 FeedbackEffort effort = FeedbackEffort::kScales);
 
 /// The same for parameters that are already in `out`: only the codes are found anew.
 void encode_rows_with_feedback(const AffineSpec& spec, const ChunkSettings& settings,
@@ -38,6 +44,7 @@ void encode_rows_with_feedback(const AffineSpec& spec, const ChunkSettings& sett
 QuantizedChunk quantize_chunk_with_feedback(const AffineSpec& spec, std::span<const float> weights,
                                             uint64_t rows, const FeedbackFactor& factor,
                                             ThreadPool& pool,
-                                            const std::function<void()>& poll = {});
+                                            const std::function<void()>& poll = {},
+                                            FeedbackEffort effort = FeedbackEffort::kScales);
 
 }  // namespace arrow_quant

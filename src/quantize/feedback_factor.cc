@@ -166,6 +166,18 @@ void require_finite(const GramMatrix& gram) {
   }
 }
 
+std::vector<float> feedback_importance(const std::vector<float>& diagonal,
+                                       const std::vector<FeedbackBlock>& blocks) {
+  std::vector<float> importance(diagonal.size());
+  for (const FeedbackBlock& block : blocks) {
+    for (uint64_t k = 0; k < block.size; ++k) {
+      const uint64_t channel = block.begin + block.order[k];
+      importance[channel] = std::sqrt(std::max(0.0F, diagonal[channel]) * block.cost[k]);
+    }
+  }
+  return importance;
+}
+
 }  // namespace
 
 uint64_t FeedbackFactor::bytes(const GramMatrix& gram) noexcept {
@@ -216,6 +228,7 @@ FeedbackFactor make_feedback_factor(const GramMatrix& gram, uint64_t tokens,
     }
     result.blocks.push_back(block.finish(pool, poll));
   }
+  result.feedback_importance = feedback_importance(diagonal, result.blocks);
   return result;
 }
 

@@ -20,6 +20,13 @@ enum class RowGain : uint8_t {
 /// where there is nothing to go by.
 std::vector<float> row_gains(RowGain gain, std::span<const OutputSums> rows);
 
+/// Multiply an fp16 number by `gain`. A positive scale stays above 0. Returns false, with the
+/// number unchanged, when the product is not finite.
+bool multiply_half(uint16_t& bits, float gain) noexcept;
+
+/// The same for fp16 numbers in a row, all or none.
+bool multiply_halves(std::span<uint8_t> halves, float gain) noexcept;
+
 /// Multiply the rows of `chunk` by `gains`, as far as fp16 can tell. `chunk.error` stays that of
 /// before: sum it again. Returns false, with the chunk unchanged, when a parameter leaves the fp16
 /// range.

@@ -37,9 +37,9 @@ struct Layer {
 };
 
 QuantizedChunk quantize(const AffineSpec& spec, const Matrix& matrix, const FeedbackFactor& factor,
-                        int threads = 2) {
+                        int threads = 2, FeedbackEffort effort = FeedbackEffort::kScales) {
   ThreadPool pool(threads);
-  return quantize_chunk_with_feedback(spec, matrix.values, matrix.rows, factor, pool);
+  return quantize_chunk_with_feedback(spec, matrix.values, matrix.rows, factor, pool, {}, effort);
 }
 
 /// The levels of column `col` of row `row`, from the packed parameters and every possible code.
@@ -105,6 +105,24 @@ TEST(ErrorFeedback, LowersTheOutputErrorBelowEveryOtherMethod) {
     } else {
       EXPECT_LT(feedback, 0.8 * std::min({nearest, searched, weighted}));
     }
+  }
+}
+
+TEST(ErrorFeedback, TriesScalesThatLowerTheErrorOfRows) {
+  const Layer layer(64, 256, 2048);
+  for (const AffineSpec& spec : feedback_specs(64)) {
+    SCOPED_TRACE(describe(spec));
+    const QuantizedChunk once =
+        quantize(spec, layer.matrix, layer.factor, 2, FeedbackEffort::kOnce);
+    const QuantizedChunk scales = quantize(spec, layer.matrix, layer.factor);
+    if (spec.bit_width == 8) {
+      EXPECT_EQ(scales.codes, once.codes);
+      continue;
+    }
+    const auto error = [&](const QuantizedChunk& chunk) {
+      return output_nmse(layer.gram, layer.matrix, restore(spec, chunk, 256));
+    };
+    EXPECT_LT(error(scales), error(once));
   }
 }
 
@@ -188,8 +206,9 @@ TEST(ErrorFeedback, IsPlainRoundingWithoutCorrelations) {
   const FeedbackFactor factor = make_feedback_factor(gram_of(tokens, 100), 100, {}, pool);
   const Matrix matrix = random_matrix(7, 100);
   for (const AffineSpec& spec : feedback_specs(64)) {
-    const QuantizedChunk chunk = quantize(spec, matrix, factor);
-    const QuantizedRows plain = quantize_matrix(spec, matrix, SIZE_MAX, factor.importance.data());
+    const QuantizedChunk chunk = quantize(spec, matrix, factor, 1, FeedbackEffort::kOnce);
+    const QuantizedRows plain =
+        quantize_matrix(spec, matrix, SIZE_MAX, factor.feedback_importance.data());
     EXPECT_EQ(chunk.params, plain.params) << describe(spec);
     EXPECT_EQ(chunk.codes, plain.codes) << describe(spec);
   }
