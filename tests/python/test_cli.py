@@ -59,7 +59,7 @@ def test_tables_are_for_people(unet: Path, unet_artefacts: dict[int, Path]) -> N
     assert "conv_in.bias" not in plan.out
     assert "conv_in.bias" in arrow_quant("plan", unet, "--all").out
     shown = arrow_quant("inspect", unet_artefacts[2])
-    assert re.search(r"96x96 +2 +fp16 +\S+ kB +0\.9\d+ +\d\.\d+e-02", shown.out)
+    assert re.search(r"96x96 +2 +fp16 +search +\S+ kB +0\.9\d+ +\d\.\d+e-02", shown.out)
     assert "worst layer" in shown.out
     checked = arrow_quant("validate", unet, unet_artefacts[2])
     assert "passed" in checked.out
