@@ -9,6 +9,9 @@ target_include_directories(
 target_compile_features(arrow_quant PUBLIC cxx_std_20)
 target_link_libraries(arrow_quant PRIVATE ArrowQuant::arrow ArrowQuant::parquet
                                           ArrowQuant::openblas hwy::hwy Threads::Threads)
+if(OpenMP_CXX_FOUND)
+  target_link_libraries(arrow_quant PRIVATE OpenMP::OpenMP_CXX)
+endif()
 set_target_properties(
   arrow_quant PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
                          INSTALL_RPATH "${ARROW_QUANT_ARROW_LIBDIR};${ARROW_QUANT_OPENBLAS_LIBDIR}")
