@@ -38,6 +38,7 @@ void bind_options(nb::module_& m) {
       .def_rw("enable_spatial", &QuantizeOptions::enable_spatial)
       .def_rw("enable_time_aware", &QuantizeOptions::enable_time_aware)
       .def_rw("num_time_groups", &QuantizeOptions::num_time_groups)
+      .def_rw("data_free_reason", &QuantizeOptions::data_free_reason)
       .def_rw("activation_bits", &QuantizeOptions::activation_bits)
       .def_rw("config_json", &QuantizeOptions::config_json);
 }

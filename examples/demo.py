@@ -22,17 +22,30 @@ from arrow_quant_v2 import (
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "zoo" / "models" / "image-unet"
 WIDTHS: tuple[Literal[8], Literal[4], Literal[2]] = (8, 4, 2)
+CALIBRATION_SAMPLES = 64
 SAMPLES = 10
 STEPS = 50
 SEED = 0
 
 
 def quantize(output: Path) -> dict[int, QuantizationResult]:
-    """Quantize the model once per width."""
+    """Run the model once to see what enters its layers, then quantize it once per width."""
+    from arrow_quant_v2.torch import capture
+
+    statistics = output / "calibration.stats"
+    capture(
+        MODEL,
+        statistics,
+        DiffusionQuantConfig(calibration_samples=CALIBRATION_SAMPLES),
+        overwrite=True,
+    )
     quantizer = ArrowQuantV2(mode="diffusion")
     return {
         bits: quantizer.quantize_diffusion_model(
-            MODEL, output / f"int{bits}", DiffusionQuantConfig(bit_width=bits, min_accuracy=0.0)
+            MODEL,
+            output / f"int{bits}",
+            DiffusionQuantConfig(bit_width=bits, min_accuracy=0.0),
+            statistics=statistics,
         )
         for bits in WIDTHS
     }

@@ -35,6 +35,7 @@ struct QuantizeOptions {
   FallbackScope fallback_scope = FallbackScope::kModel;
   bool fail_fast = false;          ///< raise instead of trying more bits
   std::string statistics_path;     ///< of CalibrationStatistics::save; empty: data-free
+  std::string data_free_reason;    ///< why there are none, for the artefact; free of paths
   bool enable_spatial = true;      ///< equalize input channels where it pays; needs statistics
   bool enable_time_aware = true;   ///< parameters by time where they pay; needs statistics
   int num_time_groups = 10;        ///< at most, 1 to 1000

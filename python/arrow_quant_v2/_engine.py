@@ -78,11 +78,16 @@ def plan_options(config: DiffusionQuantConfig, *, calibrated: bool = False) -> c
 
 
 def quantize_options(
-    config: DiffusionQuantConfig, *, overwrite: bool, statistics: StrPath | None = None
+    config: DiffusionQuantConfig,
+    *,
+    overwrite: bool,
+    statistics: StrPath | None = None,
+    data_free_reason: str = "",
 ) -> core.QuantizeOptions:
     """What decides a run over a model."""
     options = core.QuantizeOptions()
     options.plan = plan_options(config, calibrated=statistics is not None)
+    options.data_free_reason = data_free_reason
     if statistics is not None:
         options.statistics_path = path_bytes(statistics, "statistics")
     options.enable_spatial = config.enable_spatial

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 from arrow_quant_v2 import base
+from arrow_quant_v2._calibrate_first import calibrated
 from arrow_quant_v2._engine import (
     ProgressCallback,
     StrPath,
@@ -41,17 +42,27 @@ def quantize_files(
     overwrite: bool,
     progress_callback: ProgressCallback | None = None,
     statistics: StrPath | None = None,
+    calibration_data: Any = None,
 ) -> QuantizationResult:
     """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced."""
     output = path_bytes(output_path, "output_path")
-    with readable_model(checked_path(model_path, "model_path"), output=output_path) as model:
+    source = checked_path(model_path, "model_path")
+    with (
+        readable_model(source, output=output_path) as model,
+        calibrated(source, config, statistics, calibration_data, progress_callback) as found,
+    ):
         report = core.quantize_model(
             path_bytes(model, "model_path"),
             output,
-            quantize_options(config, overwrite=overwrite, statistics=statistics),
-            progress_callback,
+            quantize_options(
+                config,
+                overwrite=overwrite,
+                statistics=found.statistics,
+                data_free_reason=found.reason,
+            ),
+            found.progress,
         )
-    return quantization_result(report, config)
+    return quantization_result(report, config, found)
 
 
 class ArrowQuantV2:
@@ -92,6 +103,7 @@ class ArrowQuantV2:
         progress_callback: ProgressCallback | None = None,
         *,
         statistics: StrPath | None = None,
+        calibration_data: Any = None,
     ) -> QuantizationResult:
         """Quantize a model into a directory of packed Parquet weights.
 
@@ -110,7 +122,11 @@ class ArrowQuantV2:
         statistics
             A file that :meth:`CalibrationStatistics.save` wrote for this model: what enters its
             layers. With it, each layer gets the method whose outputs move least on inputs that were
-            held out, and the accuracy of the result is that of outputs. None: data-free.
+            held out, and the accuracy of the result is that of outputs. None: the model runs first,
+            on ``config.calibration_samples`` samples, where its class is known and its library is
+            installed; the result's ``calibration`` and ``calibration_reason`` say what happened.
+        calibration_data
+            What the model runs on: see :func:`arrow_quant_v2.torch.capture`. None: neutral inputs.
 
         Raises
         ------
@@ -126,6 +142,7 @@ class ArrowQuantV2:
             overwrite=True,
             progress_callback=progress_callback,
             statistics=statistics,
+            calibration_data=calibration_data,
         )
         for warning in result["warnings"]:
             warn_caller(warning)
@@ -139,10 +156,16 @@ class ArrowQuantV2:
         progress_callback: ProgressCallback | None = None,
         *,
         statistics: StrPath | None = None,
+        calibration_data: Any = None,
     ) -> QuantizationResult:
         """Quantize any model; the same call as :meth:`quantize_diffusion_model`."""
         return self.quantize_diffusion_model(
-            model_path, output_path, config, progress_callback, statistics=statistics
+            model_path,
+            output_path,
+            config,
+            progress_callback,
+            statistics=statistics,
+            calibration_data=calibration_data,
         )
 
     def quantize_many(

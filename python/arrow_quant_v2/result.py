@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from arrow_quant_v2._calibrate_first import Calibration
 from arrow_quant_v2._display import Table, as_html, as_text, value_text
 from arrow_quant_v2._engine import engine_method
 from arrow_quant_v2._native import core
@@ -241,7 +242,7 @@ class ValidationResult(_Result):
 
 
 def quantization_result(
-    report: core.QuantizeReport, config: DiffusionQuantConfig
+    report: core.QuantizeReport, config: DiffusionQuantConfig, calibration: Calibration
 ) -> QuantizationResult:
     """Bring the engine's report into the form of the contract."""
     weights = report.weights_bytes
@@ -272,11 +273,12 @@ def quantization_result(
             for attempt in report.attempts
         ],
         "calibration": report.calibration,
+        "calibration_reason": calibration.reason,
         "modality_reason": report.modality_reason,
         "strategy": _strategy_used(report, config),
         "components": list(report.components),
         "total_size_mb": report.total_bytes / _MB,
-        "warnings": _warnings(report, config),
+        "warnings": [*calibration.warnings, *_warnings(report, config)],
     }
     return QuantizationResult(values, [_tensor_result(tensor) for tensor in report.tensors])
 

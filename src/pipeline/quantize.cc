@@ -217,7 +217,7 @@ class QuantizeJob {
         calibrated_component_ == component_plan.component ? calibration_.get() : nullptr;
     ComponentWriter writer(staging, {.directory = component.component,
                                      .metadata = schema_metadata(plan, component, fingerprint(),
-                                                                 options_.config_json, calibration),
+                                                                 options_, calibration),
                                      .planned_bytes = component_plan.planned_bytes,
                                      .part_size = options_.part_size});
     const bool text = plan.modality == "text" || plan.modality == "code";
@@ -245,7 +245,7 @@ class QuantizeJob {
     ManifestComponent& entry = components_.emplace_back();
     entry.name = component.component;
     entry.tensors = tensors.size();
-    for (FileRecord& record : writer.finish(result_metadata(tensors, calibration))) {
+    for (FileRecord& record : writer.finish(result_metadata(tensors, options_, calibration))) {
       entry.parts.push_back(record.path);
       report.weights_bytes += record.size;
       files_.push_back(std::move(record));

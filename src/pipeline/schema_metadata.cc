@@ -12,12 +12,17 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char* kNotCalibrated = "data-free: the model was not run";
+/// Why a component has no calibration.
+std::string not_calibrated(const QuantizeOptions& options) {
+  if (!options.statistics_path.empty()) return "data-free: not the component that was calibrated";
+  if (options.data_free_reason.empty()) return "data-free: the model was not run";
+  return "data-free: " + options.data_free_reason;
+}
 
 Json off(const std::string& reason) { return {{"enabled", false}, {"reason", reason}}; }
 
-Json calibration_json(const CalibrationSource* source) {
-  if (source == nullptr) return {{"kind", "none"}, {"reason", kNotCalibrated}};
+Json calibration_json(const CalibrationSource* source, const QuantizeOptions& options) {
+  if (source == nullptr) return {{"kind", "none"}, {"reason", not_calibrated(options)}};
   uint64_t tokens = 0, held_out = 0, layers = 0;
   for (const InputStatistics& input : source->inputs()) {
     tokens += input.tokens;
@@ -33,8 +38,8 @@ Json calibration_json(const CalibrationSource* source) {
 }
 
 /// One number per calibrated layer: what its input looked like over all times.
-Json activation_json(const CalibrationSource* source) {
-  if (source == nullptr) return off(kNotCalibrated);
+Json activation_json(const CalibrationSource* source, const QuantizeOptions& options) {
+  if (source == nullptr) return off(not_calibrated(options));
   Json layers = Json::array(), mean = Json::array(), deviation = Json::array();
   Json low = Json::array(), high = Json::array();
   for (const InputStatistics& input : source->inputs()) {
@@ -117,7 +122,7 @@ Json time_json(const std::vector<TensorReport>& tensors) {
 }  // namespace
 
 Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
-                         const std::string& fingerprint, const std::string& config_json,
+                         const std::string& fingerprint, const QuantizeOptions& options,
                          const CalibrationSource* calibration) {
   const Json source = {{"fingerprint", fingerprint},
                        {"component", component.component},
@@ -125,15 +130,16 @@ Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
   return {{"arrow_quant_v2.format", std::to_string(kFormatVersion)},
           {"is_diffusion_model", "true"},
           {"modality", plan.modality},
-          {"activation_stats", activation_json(calibration).dump()},
-          {"calibration", calibration_json(calibration).dump()},
-          {"config", Json::parse(config_json).dump()},
+          {"activation_stats", activation_json(calibration, options).dump()},
+          {"calibration", calibration_json(calibration, options).dump()},
+          {"config", Json::parse(options.config_json).dump()},
           {"source", source.dump()}};
 }
 
-Metadata result_metadata(const std::vector<TensorReport>& tensors,
+Metadata result_metadata(const std::vector<TensorReport>& tensors, const QuantizeOptions& options,
                          const CalibrationSource* calibration) {
-  const std::string reason = calibration == nullptr ? kNotCalibrated : "no layer gained by it";
+  const std::string reason =
+      calibration == nullptr ? not_calibrated(options) : "no layer gained by it";
   Json spatial = spatial_json(tensors);
   Json time_aware = time_json(tensors);
   if (spatial.is_null()) spatial = off(reason);

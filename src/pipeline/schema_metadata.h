@@ -16,11 +16,11 @@ using Metadata = std::map<std::string, std::string>;
 
 /// What is known before a component is quantized. `calibration` is null for a data-free run.
 Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
-                         const std::string& fingerprint, const std::string& config_json,
+                         const std::string& fingerprint, const QuantizeOptions& options,
                          const CalibrationSource* calibration);
 
 /// What was decided while it was: which parameters by time and by channel are in the file.
-Metadata result_metadata(const std::vector<TensorReport>& tensors,
+Metadata result_metadata(const std::vector<TensorReport>& tensors, const QuantizeOptions& options,
                          const CalibrationSource* calibration);
 
 }  // namespace arrow_quant

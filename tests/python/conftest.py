@@ -14,12 +14,22 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # torch: networks this small only lose by more
 
 #: Variables that tell the tests where things are.
-OF_THE_TESTS = ("ARROW_QUANT_REAL_MODELS", "ARROW_QUANT_CPP_BUILD")
+CALIBRATION = "ARROW_QUANT_CALIBRATION_SAMPLES"
+OF_THE_TESTS = ("ARROW_QUANT_REAL_MODELS", "ARROW_QUANT_CPP_BUILD", CALIBRATION)
+
+
+os.environ[CALIBRATION] = "0"  # for fixtures that several tests share
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees settings of the machine it runs on."""
+def clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees settings of the machine it runs on.
+
+    Quantization is data-free unless a test is about calibration or about the defaults.
+    """
+    monkeypatch.setenv(CALIBRATION, "0")
+    if request.node.get_closest_marker("default_calibration"):
+        monkeypatch.delenv(CALIBRATION)
     for name in list(os.environ):
         if name.startswith("ARROW_QUANT_") and name not in OF_THE_TESTS:
             monkeypatch.delenv(name)

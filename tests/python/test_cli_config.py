@@ -10,6 +10,8 @@ from test_cli import on_terminal
 
 from arrow_quant_v2 import DiffusionQuantConfig
 
+pytestmark = pytest.mark.default_calibration
+
 
 def test_explain_says_where_each_value_comes_from(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("bit_width: 4\ngroup_size: 64\ndeployment_profile: cloud\n")

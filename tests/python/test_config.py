@@ -18,6 +18,8 @@ from arrow_quant_v2 import (
     OutputError,
 )
 
+pytestmark = pytest.mark.default_calibration
+
 
 def yaml_file(folder: Path, text: str) -> Path:
     path = folder / "config.yaml"

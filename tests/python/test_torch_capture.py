@@ -310,7 +310,15 @@ def test_data_of_unknown_form_says_what_is_accepted(tmp_path: Path) -> None:
 def test_the_command_calibrates_and_adds_up_runs(dit: Path, tmp_path: Path) -> None:
     for seed in ("1", "2"):
         run = arrow_quant(
-            "calibrate", dit, tmp_path / seed, "--samples", "2", "--seed", seed, "--json"
+            "calibrate",
+            dit,
+            tmp_path / seed,
+            "--samples",
+            "2",
+            "--seed",
+            seed,
+            "--json",
+            timeout=600,
         )
         assert run.code == 0, run.err
         assert run.json["data"] == "neutral"

@@ -63,6 +63,15 @@ Statistics = Annotated[
     Path | None,
     typer.Option("--stats", metavar="FILE", help="What calibration learned about this model."),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="What the model runs on to calibrate: prompts or texts (.txt, .jsonl), clean samples "
+        "(.npy), or a folder of images or .wav files; without it, neutral inputs.",
+    ),
+]
 Modality = Annotated[
     str | None,
     typer.Option("--modality", metavar="text|code|image|audio", help="Overrides the detection."),

@@ -24,15 +24,7 @@ def calibrate(
     samples: Annotated[
         int | None, typer.Option("--samples", metavar="N", help="Samples that the model makes.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Prompts or texts (.txt, .jsonl), clean samples (.npy), or a folder of images "
-            "or .wav files; without it, the model works from neutral inputs.",
-        ),
-    ] = None,
+    data: options.Data = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="S", help="Of noise, labels, and what is observed.")
     ] = 0,

@@ -40,6 +40,7 @@ def quantize(
     layer_rule: options.LayerRules = None,
     components: options.Components = None,
     stats: options.Statistics = None,
+    data: options.Data = None,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
     fail_fast: options.FailFast = False,
@@ -70,7 +71,13 @@ def quantize(
     )
     with progress_bar(quiet=json) as show:
         result = quantize_files(
-            model, out, settings, overwrite=overwrite, progress_callback=show, statistics=stats
+            model,
+            out,
+            settings,
+            overwrite=overwrite,
+            progress_callback=show,
+            statistics=stats,
+            calibration_data=data,
         )
     warn(result["warnings"])
     if json:

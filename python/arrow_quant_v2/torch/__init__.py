@@ -3,10 +3,10 @@
 Importing it imports torch.
 """
 
+from arrow_quant_v2._runnable import CannotRunError
 from arrow_quant_v2.packed import WeightFormat
 from arrow_quant_v2.torch.calibrate import CalibrationRun, calibrate
 from arrow_quant_v2.torch.capture import capture
-from arrow_quant_v2.torch.errors import CannotRunError
 from arrow_quant_v2.torch.layers import (
     Execution,
     QuantConv1d,

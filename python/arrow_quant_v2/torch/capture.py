@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ import torch
 from torch import nn
 
 from arrow_quant_v2._engine import ProgressCallback, StrPath, checked_config
+from arrow_quant_v2._runnable import CannotRunError, how_to_run, read_json
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ArrowQuantError, ConfigurationError
 from arrow_quant_v2.plan import ModelPlan, plan_model
 from arrow_quant_v2.torch.calibrate import CalibrationRun, run_tape
-from arrow_quant_v2.torch.errors import CannotRunError
 from arrow_quant_v2.torch.observe import evaluating
 from arrow_quant_v2.torch.samples import Samples, read_samples
 from arrow_quant_v2.torch.tape import Batch, as_batches
@@ -27,7 +26,6 @@ __all__ = ["CannotRunError", "capture", "record_tape"]
 
 #: Part of the progress that recording the tape takes; the rest is watching the layers.
 _RECORDING = 0.6
-_HINT = "arrow_quant_v2.torch.calibrate(module, batches, path) calibrates any torch module."
 
 
 @dataclass(frozen=True)
@@ -92,32 +90,52 @@ def capture(
         )
 
     def report(message: str, fraction: float) -> None:
-        if progress_callback is not None:
+        if progress_callback is None:
+            return
+        try:
             progress_callback(message, fraction)
+        except Exception as error:
+            raise _Stopped(error) from error
 
-    report("loading the model", 0.0)
-    plan = plan_model(model_path, config)
-    model = _load(Path(model_path), plan, config.calibration_samples, seed)
-    with _failures(), evaluating(model.network):
-        if data.batches or data.make_batches is not None:
-            made = data.batches or data.make_batches(model.network)  # type: ignore[misc]
-            tape = as_batches(made, held_out=True)
-        else:
-            tape = model.record(data, lambda f: report("running the model", _RECORDING * f))
-        return run_tape(
-            model.network,
-            tape,
-            stats_path,
-            layers=_planned(plan, model.component),
-            component=model.component,
-            data=data.kind,
-            max_memory_mb=config.max_memory_mb,
-            num_threads=config.num_threads,
-            seed=seed,
-            overwrite=overwrite,
-            notes=_not_covered(plan, model.component),
-            progress_callback=lambda m, f: report(m, _RECORDING + (1 - _RECORDING) * f),
-        )
+    try:
+        report("loading the model", 0.0)
+        plan = plan_model(model_path, config)
+        model = _load(Path(model_path), plan, config.calibration_samples, seed)
+        with evaluating(model.network):
+            return run_tape(
+                model.network,
+                _tape(model, data, report),
+                stats_path,
+                layers=_planned(plan, model.component),
+                component=model.component,
+                data=data.kind,
+                max_memory_mb=config.max_memory_mb,
+                num_threads=config.num_threads,
+                seed=seed,
+                overwrite=overwrite,
+                notes=_not_covered(plan, model.component),
+                progress_callback=lambda m, f: report(m, _RECORDING + (1 - _RECORDING) * f),
+            )
+    except _Stopped as stopped:
+        raise stopped.error from None
+
+
+class _Stopped(BaseException):
+    """The user's callback wants the run to stop; no library on the way may catch it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _tape(model: _Model, data: Samples, report: Callable[[str, float], None]) -> list[Batch]:
+    """Batches of the user, or what the model is given while it makes samples."""
+    if data.make_batches is not None:
+        return as_batches(data.make_batches(model.network), held_out=True)
+    if data.batches:
+        return as_batches(data.batches, held_out=True)
+    with _failures():
+        return model.record(data, lambda f: report("running the model", _RECORDING * f))
 
 
 def record_tape(
@@ -155,23 +173,12 @@ def _not_covered(plan: ModelPlan, component: str) -> list[str]:
 
 
 def _load(path: Path, plan: ModelPlan, samples: int, seed: int) -> _Model:
-    if path.is_file():
-        raise CannotRunError(f"{path.name} is one weight file: its class is not known", hint=_HINT)
-    if (path / "model_index.json").is_file():
+    how = how_to_run(path)
+    if how == "pipeline":
         return _load_pipeline(path, plan.components[0], plan.components[0], samples, seed)
-    if (path.parent / "model_index.json").is_file():
+    if how == "denoiser":
         return _load_pipeline(path.resolve().parent, path.resolve().name, "", samples, seed)
-    config = path / "config.json"
-    architectures = _json(config).get("architectures") if config.is_file() else None
-    if isinstance(architectures, list) and any(
-        str(name).endswith("ForMaskedLM") for name in architectures
-    ):
-        return _load_masked_language_model(path, samples, seed)
-    found = f"architectures {architectures}" if architectures else "no class that is known here"
-    raise CannotRunError(
-        f"expected a diffusers pipeline or a transformers masked language model, found {found}",
-        hint=_HINT,
-    )
+    return _load_masked_language_model(path, samples, seed)
 
 
 def _load_pipeline(path: Path, attribute: str, component: str, samples: int, seed: int) -> _Model:
@@ -181,7 +188,7 @@ def _load_pipeline(path: Path, attribute: str, component: str, samples: int, see
         from diffusers import DiffusionPipeline
         from diffusers.utils import logging
 
-        index = _json(path / "model_index.json")
+        index = read_json(path / "model_index.json")
         skipped = {"safety_checker": None} if "safety_checker" in index else {}
         with _quiet(logging):
             pipeline = DiffusionPipeline.from_pretrained(
@@ -193,7 +200,7 @@ def _load_pipeline(path: Path, attribute: str, component: str, samples: int, see
             )
     network = getattr(pipeline, attribute, None)
     if not isinstance(network, nn.Module):
-        raise CannotRunError(f"{type(pipeline).__name__} has no network '{attribute}'", hint=_HINT)
+        raise CannotRunError(f"{type(pipeline).__name__} has no network '{attribute}'")
 
     def record(data: Samples, progress: Callable[[float], None]) -> list[Batch]:
         return pipeline_tape(
@@ -253,11 +260,3 @@ def _quiet(library: Any) -> Iterator[None]:
     finally:
         if shown:
             library.enable_progress_bar()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CannotRunError(f"{path}: not JSON: {error}") from error
-    return found if isinstance(found, dict) else {}

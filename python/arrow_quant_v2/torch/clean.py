@@ -19,6 +19,7 @@ from arrow_quant_v2.torch.tape import batches_of
 __all__ = ["clean_latents"]
 
 _ENCODED_AT_ONCE = 8
+_SOUND_CHANNELS = 2  # more are bands of a spectrogram
 
 
 def clean_latents(pipeline: Any, denoiser: Any, data: Samples) -> Tensor | None:
@@ -93,7 +94,8 @@ def _encoded(vae: Any, pixels: Tensor) -> Tensor:
 
 def _waveforms(paths: Sequence[Path], config: Any) -> Tensor:
     rate, length = config.get("sample_rate"), config.get("sample_size")
-    if not isinstance(rate, int) or not isinstance(length, int):
+    channels = config.get("in_channels", 1)
+    if not isinstance(rate, int) or not isinstance(length, int) or channels > _SOUND_CHANNELS:
         raise ConfigurationError(
             "calibration_data: this model does not work on waveforms",
             hint="Give an array of clean samples in the model's own form, such as spectrograms.",
@@ -102,7 +104,7 @@ def _waveforms(paths: Sequence[Path], config: Any) -> Tensor:
     for path in paths:
         sound = _read_wave(path, rate)
         padded = functional.pad(sound, (0, max(0, length - len(sound))))
-        found.append(padded[:length].expand(config.get("in_channels", 1), length))
+        found.append(padded[:length].expand(channels, length))
     return torch.stack(found)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arrow_quant_v2._runnable import CannotRunError
 from arrow_quant_v2.config import CALIBRATION
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.torch.errors import CannotRunError
 from arrow_quant_v2.torch.samples import Samples
 from arrow_quant_v2.torch.tape import Batch, batches_of, is_held_out
 

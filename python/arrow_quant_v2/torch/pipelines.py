@@ -6,16 +6,17 @@ import contextlib
 import inspect
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from arrow_quant_v2._runnable import CannotRunError
 from arrow_quant_v2.config import CALIBRATION
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.torch.clean import clean_latents
-from arrow_quant_v2.torch.errors import CannotRunError
 from arrow_quant_v2.torch.samples import Samples
 from arrow_quant_v2.torch.tape import Batch, batches_of, is_held_out, rows_of
 
@@ -96,7 +97,8 @@ def _batch_size(denoiser: Any) -> int:
     size = config.get("sample_size")
     if size is None:
         return _UNKNOWN_SIZE_BATCH
-    sides = [size, size] if isinstance(size, int) else list(size)
+    dimensions = 1 if "1D" in type(denoiser).__name__ else 2
+    sides = [size] * dimensions if isinstance(size, int) else list(size)
     elements = config.get("in_channels", 1) * math.prod(sides)
     return int(max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // elements)))
 
@@ -295,7 +297,8 @@ def _stop(*args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Samplers that draw from torch's own generator draw the same every time."""
-    with torch.random.fork_rng(devices=[]):
+    """Samplers draw the same from torch's own generator every time; old ones are quiet."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         yield

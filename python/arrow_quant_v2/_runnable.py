@@ -1,0 +1,55 @@
+"""Whether a model can be run here to calibrate on it, told from its files alone, without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from arrow_quant_v2.errors import ConfigurationError
+
+__all__ = ["CannotRunError", "Runnable", "how_to_run"]
+
+Runnable = Literal["pipeline", "denoiser", "masked_language"]
+
+_HINT = "arrow_quant_v2.torch.calibrate(module, batches, path) calibrates any torch module."
+
+
+class CannotRunError(ConfigurationError):
+    """The model cannot be run here; quantization goes on without calibration and says why."""
+
+
+def how_to_run(path: Path) -> Runnable:
+    """A diffusers pipeline, a denoiser inside one, or a masked language model of transformers.
+
+    Raises
+    ------
+    CannotRunError
+        None of them.
+    """
+    if path.is_file():
+        raise CannotRunError(f"{path.name} is one weight file: its class is not known", hint=_HINT)
+    if (path / "model_index.json").is_file():
+        return "pipeline"
+    if (path.absolute().parent / "model_index.json").is_file():
+        return "denoiser"
+    config = path / "config.json"
+    architectures = read_json(config).get("architectures") if config.is_file() else None
+    if isinstance(architectures, list) and any(
+        str(name).endswith("ForMaskedLM") for name in architectures
+    ):
+        return "masked_language"
+    found = f"architectures {architectures}" if architectures else "no class that is known here"
+    raise CannotRunError(
+        f"expected a diffusers pipeline or a transformers masked language model, found {found}",
+        hint=_HINT,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a JSON file; anything else is empty."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CannotRunError(f"{path}: not JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
