@@ -67,9 +67,17 @@ class Ggml:
         return np.ones((matrix.shape[0], row), np.uint8)
 
     def quantize_into(
-        self, kind: str, matrix: Matrix, out: npt.NDArray[np.uint8], threads: int
+        self,
+        kind: str,
+        matrix: Matrix,
+        out: npt.NDArray[np.uint8],
+        threads: int,
+        importance: Matrix | None = None,
     ) -> None:
-        """Quantize all rows with ``threads`` threads (ggml's function is one-threaded)."""
+        """Quantize all rows with ``threads`` threads (ggml's function is one-threaded).
+
+        ``importance`` is ggml's importance matrix: one number a column.
+        """
         rows, cols = matrix.shape
         step = -(-rows // threads)
 
@@ -83,7 +91,7 @@ class Ggml:
                 first * cols,
                 count,
                 cols,
-                None,
+                None if importance is None else importance.ctypes.data,
             )
 
         with ThreadPoolExecutor(threads) as pool:

@@ -12,22 +12,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import bounded_memory, quantizers
+from benchmarks.markdown import table
+from benchmarks.quality_tables import quality_section
 from benchmarks.runtime_page import runtime_section
 from benchmarks.synthetic import write_llm
 
 ROOT = quantizers.ROOT
 PAGE = ROOT / "docs" / "benchmarks.md"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
 
 
 def read_back(build: Path, work: Path) -> list[dict[str, Any]]:
@@ -214,24 +210,37 @@ def memory_section(row: dict[str, float]) -> str:
     )
 
 
-#: What the page shows, in order; a section without results is left out.
-SECTIONS = {
-    "error": error_section,
-    "speed": speed_section,
-    "error_feedback": feedback_section,
-    "read_back": read_back_section,
-    "bounded_memory": memory_section,
-    "runtime": lambda results: runtime_section(results, table),
+#: What the page shows, in order: headings, and what writes a section with its heading.
+SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "quality": ("Quality end to end", quality_section),
+    "error": ("Weight error", error_section),
+    "speed": ("Throughput", speed_section),
+    "error_feedback": ("Error feedback", feedback_section),
+    "read_back": ("Reading an artefact back", read_back_section),
+    "bounded_memory": ("A 2 GiB model in bounded memory", memory_section),
+    "runtime": ("Running", lambda results: runtime_section(results, table)),
 }
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: dict[str, Any], before: str = "") -> str:
+    """The page with new results, and from the page `before` what was not measured again."""
     head = (
         "# Benchmarks\n\n"
         f"Written by `make bench`. Absolute figures depend on the machine ({os.cpu_count()} cores\n"
         "here); ratios are of one run.\n"
     )
-    return "\n".join([head, *(SECTIONS[key](results[key]) for key in SECTIONS if key in results)])
+    old = {part.partition("\n")[0]: f"## {part}" for part in before.split("\n## ")[1:]}
+    sections = [
+        write(results[key]) if key in results else old.get(heading, "")
+        for key, (heading, write) in SECTIONS.items()
+    ]
+    return "\n".join([head, *(f"{text.rstrip()}\n" for text in sections if text)])
+
+
+def update_page(results: dict[str, Any]) -> None:
+    """Write docs/benchmarks.md anew where there are results, and keep the rest."""
+    PAGE.write_text(page(results, PAGE.read_text() if PAGE.exists() else ""))
+    print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
 def main() -> None:
@@ -251,8 +260,7 @@ def main() -> None:
             shutil.rmtree(work)
     if args.json:
         args.json.write_text(json.dumps(results, indent=2))
-    PAGE.write_text(page(results))
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+    update_page(results)
 
 
 if __name__ == "__main__":

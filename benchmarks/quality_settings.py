@@ -1,0 +1,54 @@
+"""What of ArrowQuant is measured: settings of the comparison, and of the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: Activations at run time: as they are, int8 by token, or int8 by group of timesteps.
+Activation = Literal["none", "dynamic", "static"]
+
+#: Part of every name of the ablation.
+ABLATION = "ablation"
+_PARTS = {
+    "base": {"enable_spatial": False, "enable_time_aware": False},
+    "+ spatial": {"enable_spatial": True, "enable_time_aware": False},
+    "+ time-aware": {"enable_spatial": False, "enable_time_aware": True},
+    "+ both": {"enable_spatial": True, "enable_time_aware": True},
+}
+
+
+@dataclass(frozen=True)
+class OwnMethod:
+    """A configuration, and how activations are treated when it is evaluated."""
+
+    name: str
+    family: str
+    calibrated: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    activation: Activation = "none"
+
+
+def own_methods() -> Iterator[OwnMethod]:
+    for bits, groups in ((8, (128,)), (4, (128, 64)), (2, (128, 64))):
+        for group in groups:
+            size = "" if bits == 8 else f" g{group}"
+            for calibrated in (True, False):
+                name = f"INT{bits} ArrowQuant{size}" + ("" if calibrated else ", data-free")
+                settings: dict[str, Any] = {"bit_width": bits, "group_size": group}
+                if not calibrated:
+                    settings["calibration_samples"] = 0
+                yield OwnMethod(name, f"INT{bits}", calibrated, settings)
+    for bits in (2, 4):
+        for part, flags in _PARTS.items():
+            settings = {"bit_width": bits, "group_size": 64, **flags}
+            yield OwnMethod(f"{ABLATION} W{bits} {part}", f"W{bits}", True, settings)
+    kinds: tuple[Activation, ...] = ("static", "dynamic")
+    for bits in (2, 4, 8):
+        for kind in kinds:
+            for part, flags in _PARTS.items():
+                settings = {"bit_width": bits, "group_size": 64, "activation_bits": 8, **flags}
+                family = f"W{bits}A8 {kind}"
+                name = f"{ABLATION} {family} {part}"
+                yield OwnMethod(name, family, True, settings, kind)
