@@ -19,6 +19,7 @@ from arrow_quant_v2.torch import (  # noqa: E402
     QuantEmbedding,
     QuantLinear,
     WeightFormat,
+    engine,
     ops,
 )
 from arrow_quant_v2.torch.decode import Packed, decode, int8_values  # noqa: E402
@@ -256,3 +257,14 @@ def test_equalized_weights_meet_divided_inputs(kind: str, activation: str) -> No
     assert relative_error(packed(x), twin(x)) < (1e-6 if activation == "none" else 0.02)
     packed.to(torch.bfloat16).float()
     assert torch.equal(packed.weight.factors(torch.float32), factors)
+
+
+def test_what_is_kept_beside_a_weight_is_counted_and_goes_with_it() -> None:
+    packed, _ = pair(nn.Linear(64, 64), execution=Execution("dynamic", keep_int8=True))
+    codes = packed.weight.codes
+    assert engine.kept_bytes(codes) == 0
+    packed(torch.randn(3, 64))
+    assert engine.kept_bytes(codes) >= 64 * 64
+    kept = len(engine._kept)
+    del packed, codes
+    assert len(engine._kept) == kept - 1

@@ -18,7 +18,17 @@ from torch.utils.weak import WeakIdKeyDictionary
 from arrow_quant_v2._native import core
 from arrow_quant_v2.torch.decode import Packed, row_scales_of
 
-__all__ = ["PLANES", "Geometry", "arrays", "conv", "linear", "spec", "takes", "takes_conv"]
+__all__ = [
+    "PLANES",
+    "Geometry",
+    "arrays",
+    "conv",
+    "kept_bytes",
+    "linear",
+    "spec",
+    "takes",
+    "takes_conv",
+]
 
 #: Bytes of an input element that its type needs.
 PLANES = {torch.float32: 3, torch.bfloat16: 2, torch.float16: 2}
@@ -185,6 +195,12 @@ def _output_sizes(x: Tensor, g: Geometry) -> list[int]:
             f"a kernel of {tuple(g.kernel)} does not fit an input of {tuple(x.shape[2:])}"
         )
     return sizes
+
+
+def kept_bytes(codes: Tensor) -> int:
+    """Bytes that are kept beside a weight, of which `codes` are the codes."""
+    found: _Kept | None = _kept.get(codes)
+    return 0 if found is None else found.panels.nbytes + found.scales.nbytes
 
 
 def _kept_weight(weight: Packed, expand: Callable[[], Tensor]) -> _Kept:
