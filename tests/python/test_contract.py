@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-import os
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +69,11 @@ deployment_profile: local
 """
 
 
-@pytest.fixture(autouse=True)
-def data_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tested here does not depend on calibration."""
-    monkeypatch.setenv("ARROW_QUANT_CALIBRATION_SAMPLES", "0")
-
-
 @pytest.fixture(scope="module")
-def result(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuantizationResult]:
+def result(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizationResult:
     """The shipped image model with no configuration at all."""
     folder = tmp_path_factory.mktemp("contract")
-    os.environ["ARROW_QUANT_CALIBRATION_SAMPLES"] = "0"
-    yield ArrowQuantV2(mode="diffusion").quantize_diffusion_model(unet, folder / "out")
-    os.environ.pop("ARROW_QUANT_CALIBRATION_SAMPLES", None)
+    return ArrowQuantV2(mode="diffusion").quantize_diffusion_model(unet, folder / "out")
 
 
 def test_contract_01_the_names_of_the_guide_are_importable_from_the_top() -> None:
