@@ -41,6 +41,14 @@ def test_pairing_finds_a_difference_far_below_the_spread_of_items() -> None:
     assert loss_difference(loss(values), loss(values + shift)).verdict == "better"
 
 
+def test_a_difference_too_small_to_matter_is_none_however_sure_it_is() -> None:
+    values = reference_values(np.random.default_rng(5))
+    for change, verdict in ((5e-4, "equal"), (-5e-4, "equal"), (2e-3, "worse"), (-2e-3, "better")):
+        found = loss_difference(loss(values * (1 + change)), loss(values))
+        assert found.absolute.low * found.absolute.high > 0, "0 is outside"
+        assert found.verdict == verdict
+
+
 def test_every_bin_has_its_own_interval() -> None:
     values = reference_values(np.random.default_rng(2))
     changed = values.copy()

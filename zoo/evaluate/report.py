@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zoo.evaluate.bootstrap import CONFIDENCE, Interval
+from zoo.evaluate.bootstrap import CONFIDENCE, MARGIN, Interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -165,7 +165,7 @@ class Report:
 _MEANING = {
     "worse": "the interval lies above 0",
     "better": "the interval lies below 0",
-    "equal": "the interval holds 0",
+    "equal": f"the interval holds 0, or lies within {MARGIN:.1%} of it",
 }
 
 
