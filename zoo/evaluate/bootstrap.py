@@ -67,7 +67,7 @@ class LossDifference:
 
         "equal" when the interval holds 0, or lies within ``MARGIN`` of it.
         """
-        if -MARGIN < self.relative.low and self.relative.high < MARGIN:
+        if self.relative.low > -MARGIN and self.relative.high < MARGIN:
             return "equal"
         return self.absolute.verdict
 
