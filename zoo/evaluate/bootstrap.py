@@ -16,9 +16,9 @@ from zoo.evaluate.subject import Floats, HeldOutLoss
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-#: Differences that do not matter, as a part of the reference's loss. Pairing makes intervals so narrow
-#: that they tell a loss .01 % higher from 0; as in tests of equivalence (Schuirmann 1987), a
-#: difference counts as none when its interval lies within this margin.
+#: Differences that do not matter, as a part of the reference's loss. Pairing makes intervals so
+#: narrow that they tell a loss .01 % higher from 0; as in tests of equivalence (Schuirmann 1987),
+#: a difference counts as none when its interval lies within this margin.
 MARGIN = 0.001
 SEED = 0
 
