@@ -1,6 +1,7 @@
 #include "kernels/gemv_packed.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #define HWY_TARGET_INCLUDE "kernels/gemv_packed.cc"
 #include "hwy/foreach_target.h"
 // Must come after foreach_target.h.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #include "kernels/dot_int8.h"
@@ -123,6 +125,8 @@ HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t
       DotVec sums[kRows][kPlanes];
       for (size_t r = 0; r < kRows; ++r) {
         packed[r] = load_quads(codes + r * stride + part);
+        // The rows that come next: rows are too short for the prefetcher of the CPU.
+        if (part == 0) hwy::Prefetch(codes + (r + kRows) * stride);
         for (int p = 0; p < kPlanes; ++p) sums[r][p] = hn::Zero(DotTag());
       }
       add_phases<Dot, kBits, kPlanes, kRows, 0>(packed, x + b * kTokenBlock + part, sums);
@@ -137,44 +141,45 @@ HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t
 
 /// What clamping changes in `bytes` packed bytes of a sub-group from byte `first` of the row on:
 /// sum x (clamp(v) - v).
-hn::Vec<DotFloat> clamped_part(const GemvRows& m, const GemvToken& token, const uint8_t* codes,
-                               size_t first, size_t bytes, int q, int base) {
+template <int kBits>
+HWY_INLINE hn::Vec<DotFloat> clamped_part(const GemvToken& token, const uint8_t* codes,
+                                          size_t row_bytes, size_t first, size_t bytes, int q,
+                                          int base) {
   const DotTag d;
   const DotFloat df;
   const hn::Rebind<uint8_t, DotTag> d8;
-  const size_t phases = 8 / static_cast<size_t>(m.bits);
-  const size_t row_bytes = (m.inputs + phases - 1) / phases;
-  const auto mask = hn::Set(d, (1 << m.bits) - 1);
+  const auto mask = hn::Set(d, (1 << kBits) - 1);
   auto change = hn::Zero(df);
   for (size_t j = 0; j < bytes; j += kLanes) {
-    const size_t n = std::min(kLanes, bytes - j);
+    const size_t at = first + j, n = std::min(kLanes, bytes - j);
     HWY_ALIGN uint8_t some[hn::MaxLanes(d8)] = {};
-    std::memcpy(some, codes + first + j, n);
-    auto packed = hn::PromoteTo(d, hn::Load(d8, some));
+    const bool whole = at + kLanes <= row_bytes;
+    if (!whole) std::memcpy(some, codes + at, row_bytes - at);
+    auto packed = hn::PromoteTo(d, hn::LoadU(d8, whole ? codes + at : some));
     const auto inside = hn::FirstN(df, n);
-    for (size_t phase = 0; phase < phases; ++phase) {
+    for (size_t phase = 0; phase < 8 / kBits; ++phase) {
       const auto v = hn::Add(hn::Mul(hn::And(packed, mask), hn::Set(d, q)), hn::Set(d, base));
       const auto clamped = hn::Max(hn::Min(v, hn::Set(d, kMaxV)), hn::Set(d, -kMaxV));
-      const float* x = token.values + phase * row_bytes + first + j;
+      const auto x = hn::LoadU(df, token.values + phase * row_bytes + at);
       const auto moved = hn::ConvertTo(df, hn::Sub(clamped, v));
-      change = hn::MulAdd(hn::IfThenElseZero(inside, hn::LoadU(df, x)), moved, change);
-      packed = m.bits == 4 ? hn::ShiftRight<4>(packed) : hn::ShiftRight<2>(packed);
+      change = hn::MulAdd(hn::IfThenElseZero(inside, x), moved, change);
+      packed = hn::ShiftRight<kBits>(packed);
     }
   }
   return change;
 }
 
 /// The part of a row's sum that the offsets make, and what clamping changes.
+template <int kBits>
 float offset_part(const GemvRows& m, const uint8_t* codes, const uint8_t* params,
                   const GemvToken& token) {
   const DotTag d;
   const DotFloat df;
   const hn::Rebind<uint8_t, DotTag> d8;
   const size_t groups = (m.inputs + m.group - 1) / m.group;
-  const int half = 1 << (m.bits - 1), top = half - 1;
+  constexpr int half = 1 << (kBits - 1), top = half - 1;
   auto acc = hn::Zero(df);
-  const size_t phases = 8 / static_cast<size_t>(m.bits), group_bytes = m.group / phases;
-  const size_t row_bytes = (m.inputs + phases - 1) / phases;
+  const size_t group_bytes = m.group * kBits / 8, row_bytes = (m.inputs * kBits + 7) / 8;
   for (size_t g = 0; g < groups; g += kLanes) {
     const auto bytes = hn::PromoteTo(d, hn::LoadU(d8, params + g));
     const auto q = hn::Add(hn::And(bytes, hn::Set(d, 15)), hn::Set(d, 1));
@@ -185,14 +190,18 @@ float offset_part(const GemvRows& m, const uint8_t* codes, const uint8_t* params
     const auto highest = hn::Add(shift, hn::Mul(q, hn::Set(d, top)));
     const auto beyond =
         hn::Or(hn::Gt(highest, hn::Set(d, kMaxV)), hn::Lt(base, hn::Set(d, -kMaxV)));
-    if (hn::AllFalse(d, beyond)) continue;
-    for (size_t i = g; i < std::min(groups, g + kLanes); ++i) {
+    if (HWY_LIKELY(hn::AllFalse(d, beyond))) continue;
+    uint8_t bytes_of_mask[8] = {};
+    hn::StoreMaskBits(d, beyond, bytes_of_mask);
+    uint32_t lanes;
+    std::memcpy(&lanes, bytes_of_mask, sizeof(lanes));
+    for (; lanes != 0; lanes &= lanes - 1) {
+      const size_t i = g + static_cast<size_t>(std::countr_zero(lanes));
+      if (i >= groups) break;
       const int scale = (params[i] & 15) + 1;
       const int low = m.offset_unit * ((params[i] >> 4) - 8) - half * scale;
-      if (low >= -kMaxV && low + scale * (half + top) <= kMaxV) continue;
-      const size_t first = i * group_bytes;
-      acc = hn::Add(acc, clamped_part(m, token, codes, first,
-                                      std::min(group_bytes, row_bytes - first), scale, low));
+      const size_t first = i * group_bytes, count = std::min(group_bytes, row_bytes - first);
+      acc = hn::Add(acc, clamped_part<kBits>(token, codes, row_bytes, first, count, scale, low));
     }
   }
   return sum_lanes(acc);
@@ -232,7 +241,7 @@ void two_level_rows(const GemvRows& m, const GemvToken& token, float* out) {
         multiply_rows<Dot, kBits, kPlanes, 1>(tail, 0, params + r * padded, 0, scales, whole, 1,
                                               token.planes, acc + r);
       }
-      out[row + r] = sum_lanes(acc[r]) + offset_part(m, own, params + r * padded, token);
+      out[row + r] = sum_lanes(acc[r]) + offset_part<kBits>(m, own, params + r * padded, token);
     }
   }
 }
@@ -255,7 +264,10 @@ void int8_rows(const GemvRows& m, const GemvToken& token, float* out) {
         }
       }
     };
-    for (size_t b = 0; b < whole; ++b) add(codes + b * kGemvBlock, b);
+    for (size_t b = 0; b < whole; ++b) {
+      hwy::Prefetch(codes + 4 * m.inputs + b * kGemvBlock);  // rows that come soon
+      add(codes + b * kGemvBlock, b);
+    }
     if (rest != 0) {
       uint8_t tail[kGemvBlock] = {};
       std::memcpy(tail, codes + whole * kGemvBlock, rest);

@@ -40,28 +40,54 @@ void IntegerTokens::quantize(const LinearCall& call, size_t t) noexcept {
 }
 
 ArrangedToken::ArrangedToken(const IntegerTokens& tokens, size_t token, int bits, size_t group) {
-  const size_t phases = 8 / static_cast<size_t>(bits), inputs = tokens.inputs();
-  const size_t planes = static_cast<size_t>(tokens.planes());
-  const size_t block_codes = kGemvBlock * phases;
-  const size_t blocks = (inputs + block_codes - 1) / block_codes;
-  planes_.resize(blocks * planes * block_codes);
-  const size_t row_bytes = (inputs + phases - 1) / phases;
-  std::vector<float> values(inputs);
+  for (int p = 0; p < tokens.planes(); ++p) {
+    sum_ = sum_ * 256 + tokens.tokens()[token].sums[p];
+  }
+  if (bits == 8) arrange<1>(tokens, token);
+  if (bits == 4) arrange<2>(tokens, token);
+  if (bits == 2) arrange<4>(tokens, token);
+  if (group != 0) sum_groups(tokens, token, 8 / static_cast<size_t>(bits), group);
+}
+
+template <size_t kPhases>
+void ArrangedToken::arrange(const IntegerTokens& tokens, size_t token) {
+  constexpr size_t kCodes = kGemvBlock * kPhases;
+  const size_t inputs = tokens.inputs(), blocks = (inputs + kCodes - 1) / kCodes;
+  const auto planes = static_cast<size_t>(tokens.planes());
+  planes_.resize(blocks * planes * kCodes);
   for (size_t p = 0; p < planes; ++p) {
-    const int8_t* row = tokens.rows(token)[p];
     for (size_t b = 0; b < blocks; ++b) {
-      int8_t* to = planes_.data() + (b * planes + p) * block_codes;
-      const size_t begin = b * block_codes, count = std::min(block_codes, inputs - begin);
-      for (size_t i = 0; i < count; ++i) to[i % phases * kGemvBlock + i / phases] = row[begin + i];
+      int8_t* to = planes_.data() + (b * planes + p) * kCodes;
+      const int8_t* from = tokens.rows(token)[p] + b * kCodes;
+      int8_t last[kCodes] = {};
+      if (inputs - b * kCodes < kCodes) {
+        std::copy_n(from, inputs - b * kCodes, last);
+        from = last;
+      }
+      for (size_t phase = 0; phase < kPhases; ++phase) {
+        for (size_t j = 0; j < kGemvBlock; ++j) {
+          to[phase * kGemvBlock + j] = from[j * kPhases + phase];
+        }
+      }
     }
+  }
+}
+
+void ArrangedToken::sum_groups(const IntegerTokens& tokens, size_t token, size_t phases,
+                               size_t group) {
+  const size_t inputs = tokens.inputs(), row_bytes = (inputs + phases - 1) / phases;
+  std::vector<float> values(row_bytes * phases, 0.0F);
+  for (int p = 0; p < tokens.planes(); ++p) {
+    const int8_t* row = tokens.rows(token)[p];
     for (size_t i = 0; i < inputs; ++i) {
       values[i] = values[i] * 256.0F + static_cast<float>(row[i]);
     }
-    sum_ = sum_ * 256 + tokens.tokens()[token].sums[p];
   }
-  if (group == 0) return;
   values_.resize(phases * row_bytes + kVectorSlack);
-  for (size_t i = 0; i < inputs; ++i) values_[i % phases * row_bytes + i / phases] = values[i];
+  for (size_t phase = 0; phase < phases; ++phase) {
+    float* to = values_.data() + phase * row_bytes;
+    for (size_t j = 0; j < row_bytes; ++j) to[j] = values[j * phases + phase];
+  }
   group_sums_.assign((inputs + group - 1) / group + kVectorSlack, 0.0F);
   for (size_t begin = 0; begin < inputs; begin += group) {
     double sum = 0;

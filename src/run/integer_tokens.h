@@ -44,6 +44,10 @@ class ArrangedToken {
   GemvToken view() const noexcept;
 
  private:
+  template <size_t kPhases>
+  void arrange(const IntegerTokens& tokens, size_t token);
+  void sum_groups(const IntegerTokens& tokens, size_t token, size_t phases, size_t group);
+
   std::vector<int8_t> planes_;
   std::vector<float> values_, group_sums_;
   double sum_ = 0;
