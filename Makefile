@@ -17,7 +17,7 @@ endif
 
 SYSTEM_PACKAGES := g++ libgmock-dev libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
 
-.PHONY: demo test build cpp lint bench asan stubs docs clean system
+.PHONY: demo test build cpp lint tidy bench asan stubs docs clean system
 
 demo: build ## Quantize the shipped model at 8, 4 and 2 bits; table and samples in demo-output/
 	$(PY) examples/demo.py
@@ -41,6 +41,9 @@ lint: build ## Style, types, and the generated stub
 	find $(wildcard bindings benchmarks examples fuzz include src tests) \( -name '*.h' -o -name '*.cc' \) \
 	  | xargs $(BIN)/clang-format --dry-run -Werror
 	$(PY) -m pytest -q tests/python/test_house.py tests/python/test_stub.py
+
+tidy: cpp ## clang-tidy on the sources of the engine
+	find src -name '*.cc' | xargs -P $(JOBS) -n 4 $(BIN)/clang-tidy -p $(CPP_BUILD) --quiet
 
 stubs: build ## Write the type stub of the extension anew
 	cd python/arrow_quant_v2 && $(PY) -c "import arrow_quant_v2, runpy, sys; \

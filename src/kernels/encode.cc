@@ -45,24 +45,32 @@ HWY_INLINE hn::Vec<WideTag<DF>> widen(DF, hn::Vec<DF> v) {
 }
 #endif
 
-/// Running sums over x and e = x - v. The other sums follow from them without cancellation.
+/// Sums over x and e = x - v. The other sums follow from them without cancellation.
 template <class DF>
-struct Accumulator {
+struct Sums {
   hn::Vec<DF> xx, ex, ee;
-  hn::Vec<WideTag<DF>> wide_xx, wide_ex, wide_ee;
 
   // Not a constructor: an implicit one would be compiled without the target's instructions.
+  HWY_INLINE void clear() { xx = ex = ee = hn::Zero(DF()); }
+};
+
+/// Sums in f32 over the latest block, and in f64 over all before.
+template <class DF>
+struct Accumulator {
+  Sums<DF> lanes;
+  hn::Vec<WideTag<DF>> wide_xx, wide_ex, wide_ee;
+
   HWY_INLINE void clear() {
-    xx = ex = ee = hn::Zero(DF());
+    lanes.clear();
     wide_xx = wide_ex = wide_ee = hn::Zero(WideTag<DF>());
   }
 
   /// Move the f32 sums to f64; call at least every kBlock elements.
   HWY_INLINE void flush() {
-    wide_xx = hn::Add(wide_xx, widen(DF(), xx));
-    wide_ex = hn::Add(wide_ex, widen(DF(), ex));
-    wide_ee = hn::Add(wide_ee, widen(DF(), ee));
-    xx = ex = ee = hn::Zero(DF());
+    wide_xx = hn::Add(wide_xx, widen(DF(), lanes.xx));
+    wide_ex = hn::Add(wide_ex, widen(DF(), lanes.ex));
+    wide_ee = hn::Add(wide_ee, widen(DF(), lanes.ee));
+    lanes.clear();
   }
 
   /// Add what was summed over x / unit.
@@ -97,7 +105,7 @@ HWY_INLINE Rule<DF> make_rule(DF df, float first, float last, float limit) {
 /// Store the codes of `x` and add to the sums; lanes outside `mask` count nothing.
 template <bool kLimit, bool kMasked, class DF>
 HWY_INLINE void encode_vector(DF df, hn::Vec<DF> x, const Rule<DF>& rule, hn::Mask<DF> mask,
-                              Accumulator<DF>& sums, uint8_t* HWY_RESTRICT codes) {
+                              Sums<DF>& sums, uint8_t* HWY_RESTRICT codes) {
   const hn::RebindToSigned<DF> di;
   const hn::RebindToUnsigned<DF> du;
   const hn::Rebind<uint8_t, DF> d8;
@@ -200,12 +208,14 @@ HWY_INLINE const float* after(const float* weights, size_t count) {
 
 /// Encode `groups` groups of `length` weights, a multiple of the lanes, and fetch the weights
 /// `ahead` of them: the next call's, which the computation here hides from the memory's latency.
+/// Not inlined: with the caller's values beside them the sums would not stay in 16 registers, and
+/// each step would wait for its predecessor's to come back from memory.
 template <bool kLimit, class DF>
-HWY_INLINE void encode_whole(DF df, const float* HWY_RESTRICT weights, size_t groups, size_t length,
-                             const BlockLevels& levels, Rule<DF> rule, size_t ahead,
-                             Accumulator<DF>& acc, uint8_t* HWY_RESTRICT codes) {
-  Accumulator<DF> sums = acc;
+HWY_NOINLINE void encode_whole(DF df, const float* HWY_RESTRICT weights, size_t groups,
+                               size_t length, const BlockLevels& levels, Rule<DF> rule,
+                               size_t ahead, Accumulator<DF>& acc, uint8_t* HWY_RESTRICT codes) {
   const auto all = hn::FirstN(df, hn::Lanes(df));
+  Sums<DF> sums = acc.lanes;
   for (size_t g = 0; g < groups; ++g) {
     set_levels(df, levels, g, rule);
     for (size_t i = 0; i < length; i += hn::Lanes(df)) {
@@ -215,14 +225,13 @@ HWY_INLINE void encode_whole(DF df, const float* HWY_RESTRICT weights, size_t gr
       codes += hn::Lanes(df);
     }
   }
-  acc = sums;
+  acc.lanes = sums;
 }
 
 /// Encode one group that is not whole vectors; `codes` has room for a vector more.
 template <bool kLimit, class DF>
 HWY_NOINLINE void encode_ragged(DF df, const float* HWY_RESTRICT weights, size_t count,
-                                const Rule<DF>& rule, Accumulator<DF>& sums,
-                                uint8_t* HWY_RESTRICT codes) {
+                                const Rule<DF>& rule, Sums<DF>& sums, uint8_t* HWY_RESTRICT codes) {
   HWY_ALIGN float tail[hn::MaxLanes(df)] = {};
   for (size_t i = 0; i < count; i += hn::Lanes(df)) {
     const size_t n = std::min(hn::Lanes(df), count - i);
@@ -282,7 +291,7 @@ void encode_blocks(DF df, const Task& task, const Unit& unit, ErrorSums& sums) {
       Rule<DF> rule = common;
       set_levels(df, block, g, rule);
       const size_t at = g * length;
-      encode_ragged<kLimit>(df, weights + at, std::min(length, end - begin - at), rule, acc,
+      encode_ragged<kLimit>(df, weights + at, std::min(length, end - begin - at), rule, acc.lanes,
                             codes.bytes + at);
     }
     acc.flush();
