@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "arrow_quant/attention.h"
 #include "arrow_quant/conv.h"
 #include "arrow_quant/error.h"
 #include "arrow_quant/linear.h"
@@ -204,11 +205,64 @@ void bind_conv(nb::module_& m) {
       nb::arg("num_threads"), "Expand a weight whose parameters are not fp16 for conv2d_panels.");
 }
 
+// ------------------------------ Attention
+
+using HeadsIn = nb::ndarray<const float, nb::ndim<4>, nb::device::cpu>;
+using HeadsOut = nb::ndarray<float, nb::ndim<4>, nb::device::cpu>;
+
+template <typename T, typename Array>
+Heads<T> heads_of(const Array& array, const char* what) {
+  if (array.shape(3) > 1 && array.stride(3) != 1) {
+    throw Error(ErrorCode::kShapeMismatch,
+                std::string(what) + ": expected the numbers of a token side by side");
+  }
+  const auto stride = [&](size_t d) { return static_cast<size_t>(array.stride(d)); };
+  return {array.data(), stride(0), stride(1), stride(2)};
+}
+
+AttentionCall attention_call(const HeadsIn& queries, const HeadsIn& keys, const HeadsIn& values,
+                             const HeadsOut& out) {
+  for (const size_t d : {0, 1, 3}) {
+    check_size(keys.shape(d), queries.shape(d), "size of the keys");
+    check_size(values.shape(d), queries.shape(d), "size of the values");
+    check_size(out.shape(d), queries.shape(d), "size of the output");
+  }
+  check_size(values.shape(2), keys.shape(2), "number of values");
+  check_size(out.shape(2), queries.shape(2), "number of outputs");
+  return {.queries = heads_of<const float>(queries, "queries"),
+          .keys = heads_of<const float>(keys, "keys"),
+          .values = heads_of<const float>(values, "values"),
+          .out = heads_of<float>(out, "output"),
+          .batch = queries.shape(0),
+          .heads = queries.shape(1),
+          .query_count = queries.shape(2),
+          .key_count = keys.shape(2),
+          .width = queries.shape(3)};
+}
+
+void bind_attention(nb::module_& m) {
+  m.attr("WIDEST_HEAD") = kWidestHead;
+  m.def(
+      "attention",
+      [](const HeadsIn& queries, const HeadsIn& keys, const HeadsIn& values, const HeadsOut& out,
+         float scale, int num_threads) {
+        AttentionCall call = attention_call(queries, keys, values, out);
+        call.scale = scale;
+        call.threads = num_threads;
+        const nb::gil_scoped_release unlocked;
+        attention(call);
+      },
+      nb::arg("queries"), nb::arg("keys"), nb::arg("values"), nb::arg("out"), nb::arg("scale"),
+      nb::arg("num_threads"),
+      "out = softmax(queries keys^T scale) values, each [batch, heads, tokens, width].");
+}
+
 }  // namespace
 
 void bind_layers(nb::module_& m) {
   bind_linear(m);
   bind_conv(m);
+  bind_attention(m);
 }
 
 }  // namespace arrow_quant::python

@@ -730,3 +730,10 @@ def conv_panels_bytes(outputs: int, channels: int, moves: Moves) -> int: ...
 
 def make_conv_panels(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, channels: int, moves: Moves, panels: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None:
     """Expand a weight whose parameters are not fp16 for conv2d_panels."""
+
+WIDEST_HEAD: int = 16
+
+def attention(queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu', writable=False)], keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu', writable=False)], values: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu', writable=False)], out: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu')], scale: float, num_threads: int) -> None:
+    """
+    out = softmax(queries keys^T scale) values, each [batch, heads, tokens, width].
+    """

@@ -22,6 +22,7 @@ __all__ = [
     "PLANES",
     "Geometry",
     "arrays",
+    "attention",
     "conv",
     "kept_bytes",
     "linear",
@@ -173,6 +174,23 @@ def conv(
     if one:
         return result.squeeze(2).contiguous()
     return result.contiguous(memory_format=torch.channels_last)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """``softmax(query key^T scale) value`` of ``[batch, heads, tokens, width]``.
+
+    The result lies in memory as ``[batch, tokens, heads, width]``, as projections want it.
+    """
+    batch, heads, tokens, width = query.shape
+    out = torch.empty(batch, tokens, heads, width, dtype=torch.float32).transpose(1, 2)
+    q, k, v = (_rows_of_floats(x) for x in (query, key, value))
+    core.attention(q, k, v, out.numpy(), scale, torch.get_num_threads())
+    return out.to(query.dtype)
+
+
+def _rows_of_floats(x: Tensor) -> Any:
+    floats = x.detach().to(torch.float32)
+    return (floats if floats.stride(-1) == 1 else floats.contiguous()).numpy()
 
 
 def _described(weight: Packed) -> tuple[Any, Any, Any, Any, int, core.AffineSpec]:

@@ -11,6 +11,7 @@ from torch import nn
 from arrow_quant_v2._engine import StrPath
 from arrow_quant_v2.artefact import QuantizedModel, open_quantized
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
+from arrow_quant_v2.torch.attention import attend_by_engine
 from arrow_quant_v2.torch.fit import fit
 from arrow_quant_v2.torch.layers import Execution
 from arrow_quant_v2.torch.skeleton import empty_model, is_pipeline
@@ -157,6 +158,8 @@ def _fitted(
     _check_complete(model)
     if any(getattr(layer, "time_parameters", None) is not None for layer in model.modules()):
         clock.watch(model)
+    if not settings["as_floats"]:
+        attend_by_engine(model)
     return model.requires_grad_(False)
 
 

@@ -1,9 +1,9 @@
-"""The custom operators of quantized layers: ``torch.ops.arrow_quant.*``.
+"""The custom operators of quantized models: ``torch.ops.arrow_quant.*``.
 
 Arguments are plain tensors and numbers, so ``torch.compile`` and ``torch.export`` trace through;
-each operator has a fake kernel. On the CPU the engine does the work, elsewhere plain torch does.
-The packed weight is always the seven arguments of :class:`~arrow_quant_v2.torch.decode.Packed`
-after ``codes`` in that order.
+each operator has a fake kernel. On the CPU the engine does the work, elsewhere plain torch does;
+attention is for the CPU alone. The packed weight is always the seven arguments of
+:class:`~arrow_quant_v2.torch.decode.Packed` after ``codes`` in that order.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from arrow_quant_v2.torch import engine, int8
 from arrow_quant_v2.torch.decode import Packed, decode, int8_values, row_numbers
 
 __all__ = [
+    "attention",
     "conv_int8",
     "dequantize",
     "embedding",
@@ -42,6 +43,7 @@ _library.define(
     f"conv_int8(Tensor x, {_WEIGHT}, int[] kernel, Tensor? bias, Tensor? x_scale, int[] stride, "
     "int[] padding, int[] dilation, int groups, bool keep) -> Tensor"
 )
+_library.define("attention(Tensor query, Tensor key, Tensor value, float scale) -> Tensor")
 _library.define(f"embedding(Tensor ids, {_WEIGHT}, ScalarType dtype) -> Tensor")
 
 dequantize = torch.ops.arrow_quant.dequantize
@@ -50,6 +52,7 @@ linear_weight_only = torch.ops.arrow_quant.linear_weight_only
 linear_int8 = torch.ops.arrow_quant.linear_int8
 conv_int8 = torch.ops.arrow_quant.conv_int8
 embedding = torch.ops.arrow_quant.embedding
+attention = torch.ops.arrow_quant.attention
 
 
 def _floats(w: Packed, dtype: torch.dtype) -> Tensor:
@@ -125,6 +128,10 @@ def _embedding(ids: Tensor, *rest: Any) -> Tensor:
     return decode(chosen, dtype, row_numbers(table)[rows]).view(*ids.shape, table.cols)
 
 
+def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    return engine.attention(query, key, value, scale)
+
+
 def _fake_dequantize(codes: Tensor, *rest: Any) -> Tensor:
     return codes.new_empty((codes.shape[0], rest[3]), dtype=rest[-1])
 
@@ -151,6 +158,11 @@ def _fake_embedding(ids: Tensor, *rest: Any) -> Tensor:
     return rest[0].new_empty((*ids.shape, rest[4]), dtype=rest[-1])
 
 
+def _fake_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    batch, heads, tokens, width = query.shape
+    return query.new_empty((batch, tokens, heads, width)).transpose(1, 2)
+
+
 for _name, _run, _fake in (
     ("dequantize", _dequantize, _fake_dequantize),
     ("expand_int8", _expand_int8, _fake_expand_int8),
@@ -158,6 +170,7 @@ for _name, _run, _fake in (
     ("linear_int8", _linear_int8, _fake_linear),
     ("conv_int8", _conv_int8, _fake_conv_int8),
     ("embedding", _embedding, _fake_embedding),
+    ("attention", _attention, _fake_attention),
 ):
     _library.impl(_name, _run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"arrow_quant::{_name}", _fake, lib=_library)

@@ -1,0 +1,153 @@
+#include "kernels/attention.h"
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention.cc"
+#include "hwy/foreach_target.h"
+// Must come after foreach_target.h.
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace arrow_quant {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::CappedTag<float, kKeyBlock / 2>;
+using VF = hn::Vec<DF>;
+constexpr size_t kLanes = hn::MaxLanes(DF());
+
+/// 2^x for x <= 0, relative error below 2e-7; what would be less than 2^-126 becomes 2^-126.
+HWY_INLINE VF exp2_of_negative(VF x) {
+  const DF d;
+  const hn::RebindToSigned<DF> di;
+  x = hn::Max(x, hn::Set(d, -126.0F));
+  // Adding 1.5 * 2^23 rounds to an integer, which then is the lowest bits of the sum.
+  const auto magic = hn::Set(d, 12582912.0F);
+  const auto rounded = hn::Add(x, magic);
+  const auto rest = hn::Sub(x, hn::Sub(rounded, magic));
+  // Minimax polynomial of 2^r on [-1/2, 1/2].
+  auto p = hn::Set(d, 1.32647203e-3F);
+  p = hn::MulAdd(p, rest, hn::Set(d, 9.67151392e-3F));
+  p = hn::MulAdd(p, rest, hn::Set(d, 5.55073395e-2F));
+  p = hn::MulAdd(p, rest, hn::Set(d, 2.40222424e-1F));
+  p = hn::MulAdd(p, rest, hn::Set(d, 6.93147004e-1F));
+  p = hn::MulAdd(p, rest, hn::Set(d, 1.0F));
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, rounded));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+}
+
+/// Scores of kQueryBlock queries; the largest of each goes to `most`.
+HWY_INLINE void score(const KeyColumns& head, const float* HWY_RESTRICT queries,
+                      float* HWY_RESTRICT scores, float* HWY_RESTRICT most) {
+  const DF d;
+  const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  VF highest[kQueryBlock];
+  for (auto& h : highest) h = lowest;
+  for (size_t k = 0; k < head.padded; k += 2 * kLanes) {
+    VF sums[kQueryBlock][2];
+    for (auto& pair : sums) pair[0] = pair[1] = hn::Zero(d);
+    for (size_t i = 0; i < head.width; ++i) {
+      const auto a = hn::Load(d, head.keys + i * head.padded + k);
+      const auto b = hn::Load(d, head.keys + i * head.padded + k + kLanes);
+      for (size_t q = 0; q < kQueryBlock; ++q) {
+        const auto x = hn::Set(d, queries[i * kQueryBlock + q]);
+        sums[q][0] = hn::MulAdd(x, a, sums[q][0]);
+        sums[q][1] = hn::MulAdd(x, b, sums[q][1]);
+      }
+    }
+    if (HWY_UNLIKELY(k + 2 * kLanes > head.count)) {
+      for (auto& pair : sums) {
+        for (size_t half = 0; half < 2; ++half) {
+          const size_t first = k + half * kLanes;
+          const size_t n = first < head.count ? head.count - first : 0;
+          pair[half] = hn::IfThenElse(hn::FirstN(d, n), pair[half], lowest);
+        }
+      }
+    }
+    for (size_t q = 0; q < kQueryBlock; ++q) {
+      highest[q] = hn::Max(highest[q], hn::Max(sums[q][0], sums[q][1]));
+      hn::Store(sums[q][0], d, scores + q * head.padded + k);
+      hn::Store(sums[q][1], d, scores + q * head.padded + k + kLanes);
+    }
+  }
+  for (size_t q = 0; q < kQueryBlock; ++q) {
+    most[q] = hn::GetLane(hn::MaxOfLanes(d, highest[q]));
+  }
+}
+
+/// scores -> 2^(scores - most); the sum of them.
+HWY_INLINE float weigh(size_t padded, float most, float* HWY_RESTRICT scores) {
+  const DF d;
+  const auto shift = hn::Set(d, most);
+  auto a = hn::Zero(d), b = hn::Zero(d);
+  for (size_t k = 0; k < padded; k += 2 * kLanes) {
+    const auto x = exp2_of_negative(hn::Sub(hn::Load(d, scores + k), shift));
+    const auto y = exp2_of_negative(hn::Sub(hn::Load(d, scores + k + kLanes), shift));
+    hn::Store(x, d, scores + k);
+    hn::Store(y, d, scores + k + kLanes);
+    a = hn::Add(a, x);
+    b = hn::Add(b, y);
+  }
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(a, b)));
+}
+
+/// Two queries by kWidthBlock dimensions of the values.
+HWY_INLINE void mix(const float* HWY_RESTRICT values, size_t padded,
+                    const float* HWY_RESTRICT weights, const float* inverse,
+                    float* HWY_RESTRICT out, size_t out_stride) {
+  const DF d;
+  VF sums[2][kWidthBlock];
+  for (auto& row : sums) {
+    for (auto& sum : row) sum = hn::Zero(d);
+  }
+  for (size_t k = 0; k < padded; k += kLanes) {
+    const auto a = hn::Load(d, weights + k), b = hn::Load(d, weights + padded + k);
+    for (size_t i = 0; i < kWidthBlock; ++i) {
+      const auto v = hn::Load(d, values + i * padded + k);
+      sums[0][i] = hn::MulAdd(a, v, sums[0][i]);
+      sums[1][i] = hn::MulAdd(b, v, sums[1][i]);
+    }
+  }
+  for (size_t q = 0; q < 2; ++q) {
+    for (size_t i = 0; i < kWidthBlock; ++i) {
+      out[q * out_stride + i] = hn::GetLane(hn::SumOfLanes(d, sums[q][i])) * inverse[q];
+    }
+  }
+}
+
+void Attend(const KeyColumns& head, const float* queries, float* scores, float* out) {
+  float inverse[kQueryBlock];
+  score(head, queries, scores, inverse);
+  for (size_t q = 0; q < kQueryBlock; ++q) {
+    const float most = inverse[q];
+    const float sum =
+        weigh(head.padded, std::isfinite(most) ? most : 0.0F, scores + q * head.padded);
+    inverse[q] = std::isfinite(most) ? 1.0F / sum : std::numeric_limits<float>::quiet_NaN();
+  }
+  const size_t width = (head.width + kWidthBlock - 1) / kWidthBlock * kWidthBlock;
+  for (size_t q = 0; q < kQueryBlock; q += 2) {
+    for (size_t i = 0; i < width; i += kWidthBlock) {
+      mix(head.values + i * head.padded, head.padded, scores + q * head.padded, inverse + q,
+          out + q * width + i, width);
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace arrow_quant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace arrow_quant {
+HWY_EXPORT(Attend);
+
+void attend(const KeyColumns& head, const float* queries, float* scores, float* out) noexcept {
+  HWY_DYNAMIC_DISPATCH(Attend)(head, queries, scores, out);
+}
+
+}  // namespace arrow_quant
+#endif  // HWY_ONCE
