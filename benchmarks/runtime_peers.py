@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.ggml_layers import ggml_layers
+
 nn = torch.nn
 
 ROUNDS = 5
@@ -35,8 +37,8 @@ def best_of(contestants: dict[str, Callable[[], object]], rounds: int = ROUNDS) 
 
 
 def peer_layers(weight: torch.Tensor) -> dict[str, Layer]:
-    """Whatever of torchao, quanto and OpenVINO is installed."""
-    layers: dict[str, Layer] = {}
+    """Whatever of ggml, torchao, quanto and OpenVINO is installed."""
+    layers: dict[str, Layer] = dict(ggml_layers(weight))
     if installed("torchao"):
         layers["torchao int8 dynamic"] = torchao_layer(weight)
         layers["torch int4 weight-only bf16"] = int4_bf16(weight)

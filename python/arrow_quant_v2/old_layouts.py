@@ -41,6 +41,9 @@ class OldTensor(QuantizedTensor):
         self._model = model
         self._old = tensor
 
+    def preload(self) -> None:
+        """Do nothing: integers of old layouts are read whenever they are used."""
+
     @property
     def encoding(self) -> str:
         """``"old"``."""

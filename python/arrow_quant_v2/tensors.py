@@ -81,6 +81,10 @@ class QuantizedTensor:
             self._loaded = self._load()
         return self._loaded
 
+    def preload(self) -> None:
+        """Read the packed data now, and not at first use."""
+        _ = self._tensor
+
     @property
     def name(self) -> str:
         """Name of the tensor in its model; empty for a lone array."""

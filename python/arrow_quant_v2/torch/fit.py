@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,10 @@ from arrow_quant_v2.torch.timestep import Clock
 from arrow_quant_v2.torch.weight import PackedWeight, as_tensor
 
 __all__ = ["fit", "replace_module"]
+
+#: Threads that read tensors while layers are made, and how many tensors they are ahead.
+_READERS = 2
+_AHEAD = 4
 
 
 def fit(
@@ -53,8 +59,7 @@ def fit(
     """
     _check_names(model, tensors)
     corrections: dict[str, npt.NDArray[np.float32]] = {}
-    for name in tensors:
-        tensor = tensors[name]  # read here, released when its layer has taken it over
+    for name, tensor in _read_ahead(tensors):  # released when its layer has taken it over
         _check_shape(model, name, tensor)
         if not tensor.is_quantized:
             _set(model, name, _kept(tensor, dtype))
@@ -64,6 +69,28 @@ def fit(
             if tensor.mean_output_bias is not None:
                 corrections[name.removesuffix("weight") + "bias"] = tensor.mean_output_bias
     _correct(model, corrections)
+
+
+def _read_ahead(
+    tensors: Mapping[str, QuantizedTensor],
+) -> Iterator[tuple[str, QuantizedTensor]]:
+    """All tensors in order, the next few being read meanwhile."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        waiting: deque[tuple[str, QuantizedTensor, Future[None]]] = deque()
+        for name in tensors:
+            tensor = tensors[name]
+            waiting.append((name, tensor, readers.submit(tensor.preload)))
+            if len(waiting) > _AHEAD:
+                yield _when_read(*waiting.popleft())
+        while waiting:
+            yield _when_read(*waiting.popleft())
+
+
+def _when_read(
+    name: str, tensor: QuantizedTensor, reading: Future[None]
+) -> tuple[str, QuantizedTensor]:
+    reading.result()
+    return name, tensor
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:

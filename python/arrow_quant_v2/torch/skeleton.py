@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from arrow_quant_v2.errors import ConfigurationError
 
@@ -50,11 +51,24 @@ def empty_model(folder: Path) -> nn.Module:
     return _transformers_model(path, config)
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Parameters on the meta device are not drawn: that would take as long as reading weights."""
+
+    _DRAWS = (Tensor.normal_, Tensor.uniform_)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in self._DRAWS and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _diffusers_model(path: Path, config: dict[str, Any]) -> nn.Module:
     from accelerate import init_empty_weights
 
     kind = _class(path, "diffusers", config["_class_name"])
-    with init_empty_weights():
+    with init_empty_weights(), _Uninitialised():
         model: nn.Module = kind.from_config(kind.load_config(path.parent))
     return model.eval()
 
@@ -71,7 +85,7 @@ def _transformers_model(path: Path, config: dict[str, Any]) -> nn.Module:
             hint="Pass the module: load_quantized(path, module=my_module).",
         )
     kind = _class(path, "transformers", names[0])
-    with init_empty_weights():
+    with init_empty_weights(), _Uninitialised():
         model: nn.Module = kind(AutoConfig.from_pretrained(path.parent, local_files_only=True))
     generation = path.parent / "generation_config.json"
     if generation.is_file() and model.can_generate():
