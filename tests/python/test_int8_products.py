@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from quantized_layers import FORMATS, LAYERS, pair, relative_error  # noqa: E402
 
 from arrow_quant_v2 import TimeGroup  # noqa: E402
-from arrow_quant_v2.torch import Execution  # noqa: E402
+from arrow_quant_v2.torch import Execution, int8  # noqa: E402
 from arrow_quant_v2.torch.activations import TimeParameters  # noqa: E402
 from arrow_quant_v2.torch.timestep import Clock, timestep  # noqa: E402
 
@@ -111,6 +111,35 @@ def test_output_corrections_follow_the_diffusion_time() -> None:
     with timestep(torch.tensor([600.0, 100.0])):
         factor = torch.tensor([[2.0], [1.0]]).double() * gain
         assert relative_error(packed(x), plain * factor + factor / 2) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv2d", "conv2d reflect", "conv2d transposed"])
+@pytest.mark.parametrize("activation", ["none", "dynamic"])
+def test_biases_of_a_time_are_those_of_the_layer_and_more(kind: str, activation: str) -> None:
+    layer, x = LAYERS[kind]()
+    packed, _ = pair(layer, execution=Execution(activation, True))
+    plain = packed(x)
+    rows = layer.bias.numel()
+    biases = torch.randn(2, rows)
+    groups = [TimeGroup(500 * i, 500 * i + 500, 0, 0, None, biases[i].numpy()) for i in (0, 1)]
+    packed.time_parameters = TimeParameters.from_groups(groups, Clock())
+    shape = (-1, *[1] * (x.dim() - 2)) if "conv" in kind else (-1,)
+    for t, number in ((10, 0), (900, 1), (torch.full((len(x),), 900.0), 1)):
+        with timestep(t):
+            assert relative_error(packed(x), plain + biases[number].view(shape)) < 1e-6
+    with timestep(torch.tensor([10.0] + [900.0] * (len(x) - 1))):
+        found = packed(x)
+    assert relative_error(found[0], plain[0] + biases[0].view(shape)) < 1e-6
+    assert relative_error(found[1], plain[1] + biases[1].view(shape)) < 1e-6
+
+
+def test_one_time_for_all_samples_is_one_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, twin = static_linear([group(0, 500, 0.01), group(500, 1000, 0.05)])
+    monkeypatch.setattr(int8, "linear", None)  # the engine takes products with one scale
+    x = torch.randn(4, 3, 64)
+    with timestep(torch.full((4,), 700)):
+        expected = twin(rounded(x, (-1,), torch.tensor(0.05)))
+        assert relative_error(packed(x), expected) < 1e-6
 
 
 def test_static_scales_without_a_time_are_an_error() -> None:

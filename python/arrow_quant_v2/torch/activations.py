@@ -75,6 +75,12 @@ class TimeParameters(nn.Module):
         code = ((x / scale).round() + zero).clamp(-128, 127)
         return ((code - zero) * scale).to(x.dtype)
 
+    def common_bias(self, x: Tensor) -> Tensor | None:
+        """The output correction if it adds the same ``[rows]`` to every sample, and is no more."""
+        if self.output_bias is None or self.output_scale is not None or self.clock.now().dim():
+            return None
+        return _floats(self.output_bias)[self._group(x)]
+
     def corrected(self, y: Tensor, channel_dim: int) -> Tensor:
         """`y` with the output correction of its group."""
         if self.output_scale is None and self.output_bias is None:

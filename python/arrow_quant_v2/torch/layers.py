@@ -90,8 +90,14 @@ class _QuantLayer(nn.Module):
         repeat = x.shape[self.channel_dim] // max(1, factors.numel())  # groups of a convolution
         return x / factors.repeat(repeat).view(-1, *trailing)
 
-    def _bias(self, x: Tensor) -> Tensor | None:
-        return None if self.bias is None else self.bias.to(x.dtype)
+    def _biases(self, x: Tensor) -> tuple[Tensor | None, bool]:
+        """The bias, and whether it has the output correction in it: that spares a pass over y."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        time = self.time_parameters
+        added = None if time is None else time.common_bias(x)
+        if added is None:
+            return bias, time is None
+        return (added if bias is None else bias + added).to(x.dtype), True
 
     def _rounded(self, x: Tensor) -> tuple[Tensor, str, Tensor | None]:
         """The input, what remains to be done with it, and its static scales if it has any.
@@ -105,8 +111,8 @@ class _QuantLayer(nn.Module):
             return x, activation, time.activation_scale(x)
         return time.rounded(x), "none", None
 
-    def _output(self, y: Tensor, channel_dim: int) -> Tensor:
-        if self.time_parameters is None:
+    def _output(self, y: Tensor, channel_dim: int, corrected: bool) -> Tensor:
+        if corrected or self.time_parameters is None:
             return y
         return self.time_parameters.corrected(y, channel_dim)
 
@@ -134,12 +140,13 @@ class QuantLinear(_QuantLayer):
                 f"QuantLinear: expected input [..., {self.in_features}], found {tuple(x.shape)}"
             )
         x, activation, scale = self._rounded(self._input(x))
-        weight, bias = self.weight.arguments(), self._bias(x)
+        weight = self.weight.arguments()
+        bias, corrected = self._biases(x)
         if activation == "none":
             y = ops.linear_weight_only(x, *weight, bias)
         else:
             y = ops.linear_int8(x, *weight, bias, scale, self.execution.keep_int8)
-        return self._output(y, -1)
+        return self._output(y, -1, corrected)
 
 
 class _QuantConvNd(_QuantLayer):
@@ -197,11 +204,12 @@ class _QuantConv(_QuantConvNd):
         unbatched = x.dim() == self.dims + 1
         x, activation, scale = self._rounded(x.unsqueeze(0) if unbatched else x)
         x, padding = self._padded(x)
+        bias, corrected = self._biases(x)
         if activation == "none":
             y = _FUNCTIONS[self.dims](
                 x,
                 self.weight.stored(x.dtype),
-                self._bias(x),
+                bias,
                 self.stride,
                 padding,
                 self.dilation,
@@ -212,7 +220,7 @@ class _QuantConv(_QuantConvNd):
                 x,
                 *self.weight.arguments(),
                 self.kernel_size,
-                self._bias(x),
+                bias,
                 scale,
                 self.stride,
                 padding,
@@ -220,7 +228,7 @@ class _QuantConv(_QuantConvNd):
                 self.groups,
                 self.execution.keep_int8,
             )
-        y = self._output(y, self.channel_dim)
+        y = self._output(y, self.channel_dim, corrected)
         return y.squeeze(0) if unbatched else y
 
     def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -273,17 +281,18 @@ class _QuantConvTranspose(_QuantConvNd):
         if output_size is not None:
             raise ConfigurationError(f"{type(self).__name__}: output_size is not supported")
         x = self._checked(x)
+        bias, corrected = self._biases(x)
         y = _TRANSPOSED[self.dims](
             x,
             self.weight.stored(x.dtype),
-            self._bias(x),
+            bias,
             self.stride,
             self.padding,
             self.output_padding,
             self.groups,
             self.dilation,
         )
-        return self._output(y, self.channel_dim)
+        return self._output(y, self.channel_dim, corrected)
 
 
 class QuantConvTranspose1d(_QuantConvTranspose):
