@@ -112,7 +112,8 @@ ChunkSettings ChunkQuantizer::settings_from_sample(const Job& job) {
   return choose_chunk_settings(job.info.spec, {.weights = sample.data(),
                                                .rows = count,
                                                .cols = job.cols,
-                                               .importance = job.input.importance.data()});
+                                               .importance = job.input.importance.data(),
+                                               .by_magnitude = job.input.by_magnitude});
 }
 
 float ChunkQuantizer::absmax(const Job& job) {
@@ -158,7 +159,8 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
         const RowBlock rows{.weights = w,
                             .rows = count,
                             .cols = job.cols,
-                            .importance = job.input.importance.data()};
+                            .importance = job.input.importance.data(),
+                            .by_magnitude = job.input.by_magnitude};
         const bool fits = job.input.factor != nullptr
                               ? quantize_rows_with_feedback(spec, settings, rows, *job.input.factor,
                                                             out, sums[block])

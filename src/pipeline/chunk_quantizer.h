@@ -56,6 +56,7 @@ struct TimeCorrection {
 /// What calibration knows about the input of a tensor; everything may be absent.
 struct ChunkInput {
   std::span<const float> importance = {};    ///< of each column, for the search
+  bool by_magnitude = false;                 ///< without importance; see RowBlock
   const FeedbackFactor* factor = nullptr;    ///< for methods with error feedback, which need it
   std::span<const float> equalization = {};  ///< factor of each input channel
   const TimeCorrection* time = nullptr;

@@ -99,7 +99,8 @@ class ComponentRun {
           plan.encoding == Encoding::kCopy
               ? copy_rows(source, *info, row, count)
               : quantizer_.quantize(*info, source_rows, row, count,
-                                    choice ? choice->input() : ChunkInput{}, path_of(source));
+                                    choice ? choice->input() : input_unknown(*info),
+                                    path_of(source));
       chunk.chunk = number++;
       sums.add(chunk.error);
       outputs.add(chunk.output_error);
@@ -145,6 +146,11 @@ class ComponentRun {
       report.time_bias = !choice.time->means.fitted.empty();
     }
     return choice;
+  }
+
+  // A user who asks for the search by name gets the least error of the weights.
+  ChunkInput input_unknown(const QuantizedTensorInfo& info) const {
+    return {.by_magnitude = context_.choice.any_method && info.spec.bit_width == 2};
   }
 
   // Whoever computes with one bias at all times can take a correction up in it.

@@ -26,6 +26,10 @@ struct RowBlock {
   size_t cols = 0;
   /// Importance of each column (diagonal of the Gram matrix), `cols` values, or null for equal.
   const float* importance = nullptr;
+  /// Without importance: weigh a weight by its square and the mean square of its group, so that the
+  /// search clips less. Least squares of the weights themselves clips the largest, and at 2 bits
+  /// outputs suffer more from that than from coarser levels. (ggml's importance, sigma^2 + w^2.)
+  bool by_magnitude = false;
 };
 
 /// Where the packed rows go; sizes as in QuantizedChunk.

@@ -251,6 +251,31 @@ TEST_P(Quantize, FavoursImportantColumns) {
   }
 }
 
+TEST_P(Quantize, ByMagnitudeMovesLargeWeightsLess) {
+  const Matrix matrix = random_matrix(32, 256, true);
+  const auto error_of_large = [&](const QuantizedRows& result) {
+    double error = 0;
+    for (size_t r = 0; r < matrix.rows; ++r) {
+      for (size_t c = 0; c < matrix.cols; ++c) {
+        const double w = matrix.values[r * matrix.cols + c], d = result.weight(r, c) - w;
+        if (std::abs(w) > 2) error += d * d;
+      }
+    }
+    return error;
+  };
+  for (ParamEncoding params : {ParamEncoding::kTwoLevel, ParamEncoding::kFp16}) {
+    const AffineSpec spec{2, 64, params, Method::kSearch};
+    const QuantizedRows plain = quantize_matrix(spec, matrix);
+    QuantizedRows aware(spec, matrix.rows, matrix.cols);
+    RowBlock block = matrix.block();
+    block.by_magnitude = true;
+    aware.settings = choose_chunk_settings(spec, block);
+    ASSERT_TRUE(quantize_rows(spec, aware.settings, block, aware.out(0), aware.sums));
+    EXPECT_LT(error_of_large(aware), 0.6 * error_of_large(plain)) << describe(spec);
+    EXPECT_GT(aware.sums.err, plain.sums.err) << "which least squares of all weights cannot beat";
+  }
+}
+
 TEST_P(Quantize, TreatsImportanceAsRelative) {
   const Matrix matrix = random_matrix(4, 160);
   std::vector<float> importance(160);
