@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from arrow_quant_v2._runnable import CannotRunError, how_to_run
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 
-__all__ = ["Calibration", "calibrated", "wants_calibration"]
+__all__ = ["Calibration", "calibrated", "expected_calibration", "wants_calibration"]
 
 #: Part of the progress that calibration takes; the rest is quantization.
 _SHARE = 0.7
@@ -33,6 +35,8 @@ class Calibration:
         Why it is data-free, as a sentence without a full stop; empty when nobody wanted more.
     progress
         For the quantization that follows: its fractions come after those of calibration.
+    seconds
+        How long the model ran.
     warnings
         That there is no calibration although it was wanted.
     """
@@ -40,6 +44,7 @@ class Calibration:
     statistics: StrPath | None
     reason: str
     progress: ProgressCallback | None
+    seconds: float = 0.0
     warnings: tuple[str, ...] = ()
 
 
@@ -53,6 +58,22 @@ def wants_calibration(config: DiffusionQuantConfig) -> bool:
     if config.method in CALIBRATED_METHODS:
         return True
     return config.enable_time_aware or config.enable_spatial
+
+
+def expected_calibration(model_path: StrPath, config: DiffusionQuantConfig) -> tuple[str, str]:
+    """What a quantization would work from, told without running anything.
+
+    Returns ``("neutral", how)``, or ``("none", why)``.
+    """
+    if not wants_calibration(config):
+        return "none", _not_wanted(config, None)
+    try:
+        how_to_run(Path(model_path))
+    except CannotRunError as error:
+        return "none", error.message
+    if importlib.util.find_spec("torch") is None:
+        return "none", "torch is missing: pip install 'arrow-quant-v2[models]'"
+    return "neutral", f"the model runs first, on {config.calibration_samples} samples"
 
 
 @contextmanager
@@ -73,15 +94,17 @@ def calibrated(
     if calibration_data is not None:
         _check_wanted(config, statistics)
     wanted = calibration_data is not None or wants_calibration(config)
-    if statistics is not None or not wanted or not Path(model_path).exists():
+    if statistics is not None or not wanted or not os.path.exists(model_path):
         yield Calibration(statistics, _not_wanted(config, statistics), progress_callback)
         return
     with tempfile.TemporaryDirectory(prefix="arrow-quant-") as folder:
         path = Path(folder) / "statistics"
         progress = _part(progress_callback, 0, _SHARE)
+        start = time.perf_counter()
         failure = _run(model_path, path, config, calibration_data, progress)
+        seconds = time.perf_counter() - start
         if failure is None:
-            yield Calibration(path, "", _part(progress_callback, _SHARE, 1 - _SHARE))
+            yield Calibration(path, "", _part(progress_callback, _SHARE, 1 - _SHARE), seconds)
             return
         if calibration_data is not None:
             raise failure
@@ -89,7 +112,7 @@ def calibrated(
         warning = f"quantized without calibration: {reason}"
         if failure.hint:
             warning += f"\n{failure.hint}"
-        yield Calibration(None, reason, progress_callback, (warning,))
+        yield Calibration(None, reason, progress_callback, seconds, (warning,))
 
 
 def _run(
@@ -102,6 +125,8 @@ def _run(
     """Run the model if that is possible; what is in the way otherwise."""
     try:
         how_to_run(Path(model_path))
+        if progress is not None:
+            progress("loading torch", 0.0)
         from arrow_quant_v2.torch.capture import capture
 
         capture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,14 +28,15 @@ def how_to_run(path: Path) -> Runnable:
     CannotRunError
         None of them.
     """
-    if path.is_file():
+    # os.path, unlike Path, never raises: a path that cannot be followed is no model.
+    if os.path.isfile(path):
         raise CannotRunError(f"{path.name} is one weight file: its class is not known", hint=_HINT)
-    if (path / "model_index.json").is_file():
+    if os.path.isfile(path / "model_index.json"):
         return "pipeline"
-    if (path.absolute().parent / "model_index.json").is_file():
+    if os.path.isfile(path.absolute().parent / "model_index.json"):
         return "denoiser"
     config = path / "config.json"
-    architectures = read_json(config).get("architectures") if config.is_file() else None
+    architectures = read_json(config).get("architectures") if os.path.isfile(config) else None
     if isinstance(architectures, list) and any(
         str(name).endswith("ForMaskedLM") for name in architectures
     ):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from arrow_quant_v2 import base
 from arrow_quant_v2._calibrate_first import calibrated
@@ -33,6 +35,9 @@ from arrow_quant_v2.validate import validate_quality
 
 __all__ = ["ArrowQuantV2"]
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
 
 def quantize_files(
     model_path: StrPath,
@@ -47,6 +52,7 @@ def quantize_files(
     """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced."""
     output = path_bytes(output_path, "output_path")
     source = checked_path(model_path, "model_path")
+    start = time.perf_counter()
     with (
         readable_model(source, output=output_path) as model,
         calibrated(source, config, statistics, calibration_data, progress_callback) as found,
@@ -62,7 +68,24 @@ def quantize_files(
             ),
             found.progress,
         )
-    return quantization_result(report, config, found)
+    return quantization_result(report, config, found, time.perf_counter() - start)
+
+
+def _no_v1_call(quantize: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Name the V2 form of V1's ``quantize(model_path, output_path, config)``."""
+
+    @functools.wraps(quantize)
+    def checked(*args: _Arguments.args, **settings: _Arguments.kwargs) -> _Result:
+        paths = [value for value in args[2:] if isinstance(value, (str, os.PathLike))]
+        if paths or len(args) > 3 or settings.keys() & {"model_path", "output_path", "config"}:
+            raise TypeError(
+                "quantize() takes weights and a bit width; a model is quantized with "
+                "quantize_diffusion_model(model_path, output_path, config)\n"
+                "V1's quantize(model_path, output_path, config) lives in arrow_quant_v2.v1."
+            )
+        return quantize(*args, **settings)
+
+    return checked
 
 
 class ArrowQuantV2:
@@ -205,6 +228,7 @@ class ArrowQuantV2:
     @overload
     def quantize(self, weights: Any, bit_width: int = 4, **settings: Any) -> QuantizedTensor: ...
 
+    @_no_v1_call
     def quantize(
         self,
         weights: Any,

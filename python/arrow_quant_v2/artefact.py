@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,8 @@ class QuantizedComponent(Mapping[str, QuantizedTensor]):
             yield self._artefact.read_chunk(self._number, tensor, chunk)
 
     def __getitem__(self, name: str) -> QuantizedTensor:
+        if name not in self._index:
+            raise KeyError(_no_tensor(name, self._index))
         tensor = self._index[name]
         return QuantizedTensor(
             self._infos[tensor],
@@ -125,6 +128,8 @@ class QuantizedModel(Mapping[str, QuantizedTensor]):
         self._artefact.verify(None)
 
     def __getitem__(self, name: str) -> QuantizedTensor:
+        if name not in self._owners:
+            raise KeyError(_no_tensor(name, self._owners))
         component, tensor = self._owners[name]
         return self._components[component][tensor]
 
@@ -184,6 +189,11 @@ def open_quantized(
             return OldModel(path, int2_order)
         except ModelNotFoundError:
             raise error from None
+
+
+def _no_tensor(name: object, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"no tensor {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _decoded(text: str) -> Any:

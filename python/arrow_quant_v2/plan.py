@@ -7,6 +7,7 @@ import math
 import os
 from dataclasses import asdict, dataclass
 
+from arrow_quant_v2._calibrate_first import expected_calibration
 from arrow_quant_v2._engine import checked_config, checked_path, path_bytes, plan_options
 from arrow_quant_v2._native import core
 from arrow_quant_v2.config import DiffusionQuantConfig
@@ -44,11 +45,16 @@ class ModelPlan:
         replace them.
     bits_per_weight
         Codes and all parameters of the quantized tensors, per weight.
+    calibration, calibration_reason
+        What a run without `statistics` and `calibration_data` would work from: "neutral" when it
+        would run the model first, or "none", and why.
     """
 
     modality: str
     modality_reason: str
     strategy: str
+    calibration: str
+    calibration_reason: str
     components: tuple[str, ...]
     source_bytes: int
     planned_bytes: int
@@ -66,8 +72,13 @@ def plan_model(
 ) -> ModelPlan:
     """Read the headers of a model and decide what would happen to it. Writes nothing."""
     config = checked_config(config)
-    with readable_model(checked_path(model_path, "model_path"), headers_only=True) as model:
-        plan = core.plan_model(path_bytes(model, "model_path"), plan_options(config))
+    source = checked_path(model_path, "model_path")
+    calibration, reason = expected_calibration(source, config)
+    runs = calibration != "none"
+    with readable_model(source, headers_only=True) as model:
+        plan = core.plan_model(
+            path_bytes(model, "model_path"), plan_options(config, calibrated=runs)
+        )
     tensors = tuple(_planned(tensor) for tensor in plan.tensors)
     quantized = [tensor for tensor in tensors if tensor.bit_width is not None]
     weights = sum(math.prod(tensor.shape) for tensor in quantized)
@@ -75,12 +86,14 @@ def plan_model(
     return ModelPlan(
         modality=plan.modality,
         modality_reason=plan.modality_reason,
-        strategy=strategy(plan.modality, config.method),
+        strategy=strategy(plan.modality, config.method, calibrated=runs),
+        calibration=calibration,
+        calibration_reason=reason,
         components=tuple(plan.components),
         source_bytes=plan.source_bytes,
         planned_bytes=plan.planned_bytes,
         bits_per_weight=8 * stored / weights if weights else 0.0,
-        warnings=(*plan.warnings, *method_warnings(config.method)),
+        warnings=(*plan.warnings, *([] if runs else method_warnings(config.method))),
         tensors=tensors,
     )
 

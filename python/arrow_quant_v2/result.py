@@ -80,6 +80,12 @@ class _Result(Mapping[str, Any]):
             warn_caller(self._missing(key))
         return self._values.get(key, default)
 
+    def __getattr__(self, name: str) -> Any:
+        message = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if name in V1_KEYS or name in self.__dict__.get("_values", ()):
+            message += f"; it is a mapping: result[{V1_KEYS.get(name, name)!r}]"
+        raise AttributeError(message)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
@@ -242,9 +248,12 @@ class ValidationResult(_Result):
 
 
 def quantization_result(
-    report: core.QuantizeReport, config: DiffusionQuantConfig, calibration: Calibration
+    report: core.QuantizeReport,
+    config: DiffusionQuantConfig,
+    calibration: Calibration,
+    seconds: float,
 ) -> QuantizationResult:
-    """Bring the engine's report into the form of the contract."""
+    """Bring the engine's report into the form of the contract; `seconds` is the whole call."""
     weights = report.weights_bytes
     values = {
         "quantized_path": os.fsdecode(report.quantized_path),
@@ -253,7 +262,7 @@ def quantization_result(
         "model_size_mb": weights / _MB,
         "modality": report.modality,
         "bit_width": report.bit_width,
-        "quantization_time_s": report.seconds,
+        "quantization_time_s": seconds,
         "bits_per_weight": report.bits_per_weight,
         "layers_by_bit_width": dict(report.layers_by_bit_width),
         "cosine_kind": "outputs" if report.cosine_of_outputs else "weights",
@@ -274,6 +283,7 @@ def quantization_result(
         ],
         "calibration": report.calibration,
         "calibration_reason": calibration.reason,
+        "calibration_time_s": calibration.seconds,
         "modality_reason": report.modality_reason,
         "strategy": _strategy_used(report, config),
         "components": list(report.components),
@@ -302,15 +312,17 @@ def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list
 def _strategy_used(report: core.QuantizeReport, config: DiffusionQuantConfig) -> str:
     """The strategy, and how many layers each method got."""
     if report.calibration == "none":
-        return strategy(report.modality, config.method)
+        return strategy(report.modality, config.method, calibrated=False)
     used = Counter(t.info.spec.method for t in report.tensors if t.info.encoding != "copy")
     methods = ", ".join(f"{method} {count}" for method, count in used.most_common())
     return f"{_STRATEGIES.get(report.modality, _OTHER_STRATEGY)} (layers: {methods})"
 
 
-def strategy(modality: str, method: str) -> str:
-    """The strategy of a modality, and what of it runs without calibration."""
+def strategy(modality: str, method: str, *, calibrated: bool) -> str:
+    """The strategy of a modality, and what of it runs."""
     name = _STRATEGIES.get(modality, _OTHER_STRATEGY)
+    if calibrated:
+        return name if method == "auto" else f"{name} (method: {method})"
     method = engine_method(method)
     return f"{name} (data-free: {'search' if method == 'auto' else method})"
 

@@ -159,7 +159,7 @@ struct StatisticsReader::State {
 
   [[noreturn]] void fail_kind(const std::string& why) const {
     throw Error(ErrorCode::kMetadata, "not a file of calibration statistics: " + why,
-                {.path = path, .hint = "'arrow_quant_v2.torch.calibrate' writes such files."});
+                {.path = path, .hint = "'arrow-quant calibrate MODEL STATS' writes such files."});
   }
 
   void check_schema() const {

@@ -14,6 +14,7 @@
 
 #include "calibrate/statistics_file.h"
 #include "calibrate/statistics_schema.h"
+#include "io/durable.h"
 #include "io/page_memory.h"
 #include "io/parquet_schema.h"
 #include "io/staged_stream.h"
@@ -202,7 +203,9 @@ class StatisticsWriter {
 void write_statistics(const std::string& path, bool overwrite, const StatisticsOrigin& origin,
                       const std::vector<const InputStatistics*>& inputs) {
   namespace fs = std::filesystem;
-  const fs::path target = fs::absolute(path);
+  std::error_code error;
+  const fs::path target = fs::absolute(path, error);
+  if (error) fail_output(path, "cannot create the file", error.value());
   const std::string provisional =
       "." + target.filename().string() + "." + std::to_string(::getpid()) + ".partial";
   StagedFile file({.relative = target.filename().string(),

@@ -14,6 +14,7 @@ namespace arrow_quant {
 void fail_output(const std::string& path, const std::string& what, int error) {
   std::string hint;
   if (error == ENOSPC || error == EDQUOT) hint = "Free some space, or write to another disk.";
+  if (error == ENAMETOOLONG) hint = "Choose a shorter name.";
   if (error == EFBIG) hint = "A limit on the size of files is set (ulimit -f).";
   if (error == EACCES || error == EPERM || error == EROFS) {
     hint = "Choose a folder that you may write to.";

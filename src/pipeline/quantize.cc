@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -60,20 +61,27 @@ void check_options(const QuantizeOptions& options) {
   }
 }
 
-// Neither may lie inside the other, whatever links and dots the paths have.
+// Neither may lie inside the other, whatever links and dots the paths have. A path that cannot be
+// followed is left to whoever opens it.
 void check_apart(const std::string& model_path, const std::string& output_path) {
-  const fs::path model = fs::weakly_canonical(model_path);
-  const fs::path output = fs::weakly_canonical(output_path);
+  std::error_code error;
+  const fs::path model = fs::canonical(model_path, error);
+  if (error) return;
+  const fs::path output = fs::weakly_canonical(output_path, error);
+  if (error) return;
   const auto inside = [](const fs::path& inner, const fs::path& outer) {
     const fs::path relative = inner.lexically_relative(outer);
     return !relative.empty() && *relative.begin() != "..";
   };
-  const bool model_is_file = fs::is_regular_file(model);
+  const bool model_is_file = fs::is_regular_file(model, error);
   if (inside(output, model) || (!model_is_file && inside(model, output))) {
     throw Error(ErrorCode::kConfiguration, "input and output overlap",
                 {.path = output_path, .hint = "Choose an output folder outside the model."});
   }
 }
+
+// What an attempt takes of the progress that is left, when another may follow it.
+constexpr double kAttemptShare = 0.8;
 
 /// One call of quantize_model, with everything its attempts share.
 class QuantizeJob {
@@ -99,6 +107,8 @@ class QuantizeJob {
       uint64_t planned = 0;
       for (const ComponentPlan& component : plan.components) planned += component.planned_bytes;
       Staging staging(output_path_, options_.overwrite, planned);
+      fraction_begin_ += fraction_share_;
+      fraction_share_ = (1 - fraction_begin_) * (may_be_repeated(plan) ? kAttemptShare : 1);
       report = attempt(plan, staging);
       attempts.push_back({.bit_width = report.bit_width,
                           .cosine_similarity = report.cosine_similarity,
@@ -163,6 +173,13 @@ class QuantizeJob {
     }
     warnings_.push_back(what);
     return false;
+  }
+
+  // Whether a miss of this attempt would lead to another one.
+  bool may_be_repeated(const Plan& plan) const {
+    if (options_.fail_fast) return false;
+    if (options_.min_accuracy <= 0 && options_.min_layer_accuracy <= 0) return false;
+    return can_raise_bits(plan);
   }
 
   // Turns `plan` into that of the next attempt; false when no layer can get more bits.
@@ -299,8 +316,7 @@ class QuantizeJob {
   void tell(const std::string& message, uint64_t bytes) {
     bytes_done_ += bytes;
     const double done = static_cast<double>(bytes_done_) / static_cast<double>(source_bytes_ + 1);
-    fraction_ = std::max(fraction_, std::min(done, 0.99));  // a second attempt never moves it back
-    progress_.report(message, fraction_);
+    progress_.report(message, fraction_begin_ + fraction_share_ * std::min(done, 0.99));
   }
 
   void commit(QuantizeReport& report, Staging& staging) {
@@ -329,7 +345,8 @@ class QuantizeJob {
   std::vector<TimeSpan> times_;  // groups of time; empty: nothing depends on it
   uint64_t source_bytes_ = 0;
   uint64_t bytes_done_ = 0;
-  double fraction_ = 0;
+  double fraction_begin_ = 0;  // of the attempt that runs
+  double fraction_share_ = 0;
   std::vector<std::string> warnings_;  // of all attempts
   std::vector<FileRecord> files_;
   std::vector<ManifestComponent> components_;
@@ -347,7 +364,7 @@ QuantizeReport quantize_model(const std::string& model_path, const std::string& 
                               const QuantizeOptions& options, Progress& progress) {
   check_options(options);
   apply_isa_override();
-  if (fs::exists(model_path)) check_apart(model_path, output_path);
+  check_apart(model_path, output_path);
   return QuantizeJob(model_path, output_path, options, progress).run();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "arrow_quant/format.h"
@@ -44,7 +45,7 @@ Json activation_json(const CalibrationSource* source, const QuantizeOptions& opt
   Json low = Json::array(), high = Json::array();
   for (const InputStatistics& input : source->inputs()) {
     double count = 0, sum = 0, squares = 0;
-    float least = 0, most = 0;
+    float least = std::numeric_limits<float>::infinity(), most = -least;
     for (const TimeBin& bin : input.bins) {
       count += static_cast<double>(bin.tokens) * static_cast<double>(bin.sum.size());
       for (const double value : bin.sum) sum += value;
@@ -107,10 +108,12 @@ Json time_json(const std::vector<TensorReport>& tensors) {
         }
       }
     }
-    params.push_back({{"time_range", {group.begin, group.end}},
-                      {"scale", rounded(widest.activation_scale)},
-                      {"zero_point", rounded(widest.activation_zero)},
-                      {"group_size", group_size}});
+    Json entry = {{"time_range", {group.begin, group.end}}, {"group_size", group_size}};
+    if (widest.activation_scale > 0) {  // else inputs are not rounded by ranges of calibration
+      entry["scale"] = rounded(widest.activation_scale);
+      entry["zero_point"] = rounded(widest.activation_zero);
+    }
+    params.push_back(std::move(entry));
   }
   return {{"enabled", true},
           {"num_time_groups", groups->size()},
@@ -138,12 +141,16 @@ Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
 
 Metadata result_metadata(const std::vector<TensorReport>& tensors, const QuantizeOptions& options,
                          const CalibrationSource* calibration) {
-  const std::string reason =
-      calibration == nullptr ? not_calibrated(options) : "no layer gained by it";
+  const auto reason = [&](bool wanted, const char* setting) -> std::string {
+    if (!wanted) return std::string(setting) + " is false";
+    return calibration == nullptr ? not_calibrated(options) : "no layer gained by it";
+  };
   Json spatial = spatial_json(tensors);
   Json time_aware = time_json(tensors);
-  if (spatial.is_null()) spatial = off(reason);
-  if (time_aware.is_null()) time_aware = off(reason);
+  if (spatial.is_null()) spatial = off(reason(options.enable_spatial, "enable_spatial"));
+  if (time_aware.is_null()) {
+    time_aware = off(reason(options.enable_time_aware, "enable_time_aware"));
+  }
   return {{"time_aware_quant", time_aware.dump()}, {"spatial_quant", spatial.dump()}};
 }
 

@@ -57,6 +57,10 @@ std::vector<uint32_t> choose_components(const ModelDirectory& model,
   return chosen;
 }
 
+bool can_rise(const TensorPlan& tensor) noexcept {
+  return tensor.encoding != Encoding::kCopy && !tensor.by_rule && tensor.spec.bit_width < 8;
+}
+
 ParamEncoding encoding_for(const PlanOptions& options, int bit_width, uint64_t cols) {
   switch (options.param_encoding) {
     case ParamEncodingChoice::kTwoLevel:
@@ -177,6 +181,12 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
   return plan;
 }
 
+bool can_raise_bits(const Plan& plan) noexcept {
+  return std::ranges::any_of(plan.components, [](const ComponentPlan& component) {
+    return std::ranges::any_of(component.tensors, can_rise);
+  });
+}
+
 uint64_t raise_bits(const ModelDirectory& model, const PlanOptions& options,
                     const std::vector<bool>& failing, Plan& plan) {
   uint64_t raised = 0;
@@ -185,9 +195,7 @@ uint64_t raise_bits(const ModelDirectory& model, const PlanOptions& options,
     component.planned_bytes = 0;
     for (TensorPlan& tensor : component.tensors) {
       const TensorInfo& source = model.components[component.component].tensors[tensor.tensor];
-      const bool can_rise =
-          tensor.encoding != Encoding::kCopy && !tensor.by_rule && tensor.spec.bit_width < 8;
-      if (failing.at(number++) && can_rise) {
+      if (failing.at(number++) && can_rise(tensor)) {
         const int before = tensor.spec.bit_width;
         tensor.spec.bit_width = 2 * before;
         tensor.spec.param_encoding =

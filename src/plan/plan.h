@@ -17,6 +17,9 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options);
 uint64_t raise_bits(const ModelDirectory& model, const PlanOptions& options,
                     const std::vector<bool>& failing, Plan& plan);
 
+/// Whether raise_bits could change anything of `plan`.
+bool can_raise_bits(const Plan& plan) noexcept;
+
 /// Raise kConfiguration unless bit width, group size and encoding fit together.
 void check_plan_options(const PlanOptions& options);
 

@@ -82,7 +82,7 @@ fs::path find_root(const std::string& path) {
   if (path.find('\0') != std::string::npos || !fs::exists(start, error)) return {};
   fs::path folder = start;
   for (int up = 0; up < 4 && !folder.empty(); ++up) {
-    if (fs::is_regular_file(folder / kManifestFile)) return folder;
+    if (fs::is_regular_file(folder / kManifestFile, error)) return folder;
     folder = folder.has_filename() ? folder.parent_path() : folder.parent_path().parent_path();
   }
   return {};
@@ -112,12 +112,15 @@ void check_part_folder(const fs::path& root, const ManifestComponent& component)
   for (const std::string& part : parts) {
     const fs::path folder = fs::path(part).parent_path();
     if (folder.filename() != kWeightsFile) continue;
-    for (const fs::directory_entry& entry : fs::directory_iterator(root / folder)) {
-      const std::string name = entry.path().filename().string();
+    std::error_code error;
+    fs::directory_iterator entry(root / folder, error);
+    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
       const bool hidden = name.starts_with('.') || name.starts_with('_');
       if (hidden || parts.contains((folder / name).generic_string())) continue;
-      fail_damaged(entry.path().string(), "the manifest names no such part");
+      fail_damaged(entry->path().string(), "the manifest names no such part");
     }
+    if (error) fail_damaged((root / folder).string(), error.message());
     return;  // all parts lie in one folder
   }
 }
@@ -136,11 +139,15 @@ void verify_file(const std::string& root, const FileRecord& record, std::span<st
 }
 
 [[noreturn]] void no_artefact(const std::string& path) {
-  const bool is_model = fs::exists(fs::path(path) / "model_index.json") ||
-                        fs::exists(fs::path(path) / "config.json") ||
+  std::error_code error;
+  const bool is_model = fs::exists(fs::path(path) / "model_index.json", error) ||
+                        fs::exists(fs::path(path) / "config.json", error) ||
                         path.ends_with(".safetensors");
-  throw Error(ErrorCode::kModelNotFound,
-              fs::exists(path) ? "no manifest.json: not an artefact" : "no such file or directory",
+  const fs::file_status status = fs::status(path, error);
+  std::string what = "no manifest.json: not an artefact";
+  if (status.type() == fs::file_type::not_found) what = "no such file or directory";
+  if (status.type() == fs::file_type::none) what = error.message();  // too long, not permitted
+  throw Error(ErrorCode::kModelNotFound, what,
               {.path = path,
                .hint = is_model ? "This is a model that is not quantized yet: "
                                   "arrow-quant quantize " +

@@ -82,7 +82,7 @@ def test_info_says_what_this_is() -> None:
     [
         (["quantize"], 2, "Missing argument"),
         (["quantize", "MODEL", "out", "--bits", "4"], 2, "--bits"),
-        (["quantize", "MODEL", "out", "--bit-width", "x"], 2, "--bit-width"),
+        (["quantize", "MODEL", "out", "--bit-width", "x"], 2, "Invalid bit_width: 'x'"),
         (["quantize", "MODEL", "out", "--bit-width"], 2, "--bit-width"),
         (["quantize", "MODEL", "out", "--bit-width", "3"], 2, "Invalid bit_width: 3. Must be 2, 4"),
         (["quantize", "MODEL", "out", "--profile", "phone"], 2, "Invalid deployment_profile"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import math
 import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from old_layout_files import Row, pack_int2, write_quantized_table
-from support import ROOT, arrow_quant, cosine, gaussian, write_safetensors
+from support import (
+    ROOT,
+    ZOO_CODE,
+    ZOO_TEXT,
+    arrow_quant,
+    cosine,
+    gaussian,
+    write_safetensors,
+)
 
 import arrow_quant_v2
 from arrow_quant_v2 import (
@@ -25,6 +35,7 @@ from arrow_quant_v2 import (
     DiffusionQuantConfig,
     QuantizationError,
     QuantizationResult,
+    TensorResult,
     open_quantized,
 )
 
@@ -69,11 +80,74 @@ deployment_profile: local
 """
 
 
+#: What calibration is tested on: the models, and the layers that are quantized. Few samples and
+#: layers show what runs, not how well.
+ZOO = {
+    "text": (ZOO_TEXT, "*layers.0.*"),
+    "code": (ZOO_CODE, "*layers.0.*"),
+    "image": (ROOT / "zoo" / "models" / "image-dit", "transformer_blocks.0.[af]*"),
+    "audio": (ROOT / "zoo" / "models" / "audio", "up_blocks.2.*"),
+}
+IMAGE = ZOO["image"][0]
+
+
 @pytest.fixture(scope="module")
 def result(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizationResult:
     """The shipped image model with no configuration at all."""
     folder = tmp_path_factory.mktemp("contract")
     return ArrowQuantV2(mode="diffusion").quantize_diffusion_model(unet, folder / "out")
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, QuantizationResult]:
+    """A model of every modality, run by its own library and quantized to INT2, on demand."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("calibrated")
+
+    class OnDemand(dict[str, QuantizationResult]):
+        def __missing__(self, modality: str) -> QuantizationResult:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self[modality] = ArrowQuantV2().quantize_diffusion_model(
+                    ZOO[modality][0], folder / modality, few_samples(modality)
+                )
+            return self[modality]
+
+    return OnDemand()
+
+
+def few_samples(modality: str = "image", bits: int = 2, **settings: Any) -> DiffusionQuantConfig:
+    return DiffusionQuantConfig(
+        bit_width=bits,
+        group_size=64,
+        min_accuracy=0.0,
+        calibration_samples=5,
+        layer_rules={"*": "keep", ZOO[modality][1]: bits},
+        **settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def image_statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What enters the layers of the image model, for several quantizations."""
+    pytest.importorskip("diffusers")
+    from arrow_quant_v2.torch import capture
+
+    path = tmp_path_factory.mktemp("statistics") / "image"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        capture(IMAGE, path, few_samples())
+    return path
+
+
+def tried(tensor: TensorResult) -> list[dict[str, Any]]:
+    """What was compared for a layer that calibration knows, in the order in which it was tried."""
+    return [dict(candidate) for candidate in tensor.candidates]
+
+
+def quantized(result: QuantizationResult) -> list[TensorResult]:
+    return [tensor for tensor in result.tensors if tensor.bit_width is not None]
 
 
 def test_contract_01_the_names_of_the_guide_are_importable_from_the_top() -> None:
@@ -365,6 +439,55 @@ def test_contract_15_the_modality_chooses_the_strategy(
     assert plan.strategy.startswith(strategy)
 
 
+@pytest.mark.parametrize("modality", ["text", "code"])
+def test_contract_15_text_and_code_start_from_r2q(
+    calibrated: Mapping[str, QuantizationResult], modality: str
+) -> None:
+    result = calibrated[modality]
+    assert (result["modality"], result["calibration"]) == (modality, "neutral")
+    assert result["strategy"].startswith("r2q + time-aware (layers: ")
+    for tensor in quantized(result):
+        assert tried(tensor)[0]["method"] == "r2q"
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_contract_15_image_and_audio_start_from_gptq_and_try_equalization(
+    calibrated: Mapping[str, QuantizationResult], modality: str
+) -> None:
+    result = calibrated[modality]
+    assert (result["modality"], result["calibration"]) == (modality, "neutral")
+    assert result["strategy"].startswith("gptq + spatial (layers: ")
+    known = [tensor for tensor in quantized(result) if tensor.candidates]
+    for tensor in known:
+        assert tried(tensor)[0]["method"] == "gptq"
+    # Channels are equalized by ranges that are pooled or smoothed over time.
+    forms = {c["equalization"] for t in known for c in tried(t) if "equalization" in c}
+    assert forms
+    assert forms <= {"max", "spearman", "ema"}
+
+
+@pytest.mark.parametrize("modality", ["text", "image", "audio"])
+def test_contract_15_a_layer_gets_what_moved_its_outputs_least(
+    calibrated: Mapping[str, QuantizationResult], modality: str
+) -> None:
+    for tensor in quantized(calibrated[modality]):
+        plain = [c for c in tried(tensor) if not {"equalization", "time_groups"} & set(c)]
+        if plain:
+            assert tensor.method == min(plain, key=lambda c: c["output_nmse"])["method"]
+
+
+@pytest.mark.parametrize("method", ["r2q", "gptq"])
+def test_contract_15_a_strategy_of_v1_forces_the_method(
+    image_statistics: Path, tmp_path: Path, method: str
+) -> None:
+    result = ArrowQuantV2().quantize_diffusion_model(
+        IMAGE, tmp_path / "out", few_samples(method=method), statistics=image_statistics
+    )
+    assert {tensor.method for tensor in quantized(result)} == {method}
+    encodings = {tensor.param_encoding for tensor in quantized(result)}
+    assert ("residual_binary" in encodings) == (method == "r2q")
+
+
 def test_contract_16_the_fallback_adds_bits_and_fail_fast_raises_with_the_numbers(
     unet: Path, tmp_path: Path
 ) -> None:
@@ -389,14 +512,40 @@ def test_contract_16_the_fallback_adds_bits_and_fail_fast_raises_with_the_number
     assert not (tmp_path / "none").exists()
 
 
-def test_contract_17_both_features_can_be_switched_off(model: Path, tmp_path: Path) -> None:
-    config = DiffusionQuantConfig(
-        bit_width=4, enable_time_aware=False, enable_spatial=False, modality="image"
-    )
-    ArrowQuantV2().quantize_diffusion_model(model, tmp_path / "off", config)
+def test_contract_17_both_features_off_is_the_plain_method(tmp_path: Path) -> None:
+    off = few_samples(enable_time_aware=False, enable_spatial=False)
+    result = ArrowQuantV2().quantize_diffusion_model(IMAGE, tmp_path / "off", off)
+    assert result["calibration"] == "none"
+    assert result["calibration_reason"] == "the plain method does not need it"
+    assert {tensor.method for tensor in quantized(result)} == {"search"}
     metadata = open_quantized(tmp_path / "off").metadata
-    assert metadata["time_aware_quant"]["enabled"] is False
-    assert metadata["spatial_quant"]["enabled"] is False
+    for key in ("time_aware_quant", "spatial_quant"):
+        assert metadata[key] == {"enabled": False, "reason": f"enable_{key[:-6]} is false"}
+    # It is what base mode does.
+    ArrowQuantV2(mode="base").quantize_model(IMAGE, tmp_path / "base", few_samples())
+    table = Path("transformer", "weights.parquet")
+    assert (tmp_path / "off" / table).read_bytes() == (tmp_path / "base" / table).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("off", "gone", "left"),
+    [
+        ("enable_time_aware", "time_groups", "equalization"),
+        ("enable_spatial", "equalization", "time_groups"),
+    ],
+)
+def test_contract_17_each_feature_goes_by_its_own_switch(
+    image_statistics: Path, tmp_path: Path, off: str, gone: str, left: str
+) -> None:
+    config = few_samples(**{off: False})
+    result = ArrowQuantV2().quantize_diffusion_model(
+        IMAGE, tmp_path / "out", config, statistics=image_statistics
+    )
+    seen = {key for tensor in quantized(result) for c in tried(tensor) for key in c}
+    assert gone not in seen
+    assert left in seen
+    metadata = open_quantized(tmp_path / "out").metadata
+    assert metadata[f"{off[7:]}_quant"] == {"enabled": False, "reason": f"{off} is false"}
 
 
 def test_contract_18_base_mode_quantizes_models_of_any_kind(tmp_path: Path) -> None:
@@ -430,8 +579,87 @@ def test_contract_20_the_schema_metadata_has_the_keys_of_the_guide(
     assert json.loads(metadata[b"is_diffusion_model"]) is True
     for key in METADATA_KEYS[1:4]:
         entry = json.loads(metadata[key])
-        assert entry["enabled"] is False
-        assert "data-free" in entry["reason"]
+        assert entry == {"enabled": False, "reason": "data-free: calibration_samples is 0"}
+
+
+@pytest.mark.parametrize("modality", list(ZOO))
+def test_contract_20_what_is_enabled_is_what_is_in_the_file(
+    calibrated: Mapping[str, QuantizationResult], modality: str
+) -> None:
+    """The shapes of the guide: no entry claims what the columns do not hold."""
+    result = calibrated[modality]
+    (table,) = Path(result["quantized_path"]).rglob("weights.parquet")
+    metadata = pq.read_table(table).schema.metadata
+    assert metadata[b"modality"] == modality.encode()
+    tensors = open_quantized(result["quantized_path"])
+
+    time_aware = json.loads(metadata[b"time_aware_quant"])
+    groups = {name: tensor.time_groups for name, tensor in tensors.items() if tensor.time_groups}
+    assert time_aware["enabled"] is bool(groups)
+    if groups:
+        most = max(map(len, groups.values()))
+        assert time_aware["num_time_groups"] == most == len(time_aware["time_group_params"])
+        ranges = [entry["time_range"] for entry in time_aware["time_group_params"]]
+        assert all(begin < end for begin, end in ranges)
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+        longest = max(groups.values(), key=len)
+        assert [[g.begin, g.end] for g in longest] == ranges
+        # Inputs stay floats here, so there are no ranges to round them by.
+        assert all("scale" not in entry for entry in time_aware["time_group_params"])
+    else:
+        assert time_aware["reason"]
+
+    spatial = json.loads(metadata[b"spatial_quant"])
+    factors = {n: t.equalization for n, t in tensors.items() if t.equalization is not None}
+    assert spatial["enabled"] is bool(factors)
+    if factors:
+        assert spatial["channel_equalization"] is True
+        assert spatial["equalized_layers"] == list(factors)
+        assert spatial["equalization_scales"] == pytest.approx(
+            [float(f.max()) for f in factors.values()], rel=1e-3
+        )
+    else:
+        assert spatial["reason"] == "no layer gained by it"
+
+    statistics = json.loads(metadata[b"activation_stats"])
+    assert statistics["enabled"] is True
+    assert set(statistics["layers"]) <= set(tensors)
+    for low, mean, high, deviation in zip(
+        statistics["min"], statistics["mean"], statistics["max"], statistics["std"], strict=True
+    ):
+        assert low <= mean <= high
+        assert 0 <= deviation <= high - low
+
+
+def test_contract_20_static_activations_have_a_scale_for_every_group(
+    image_statistics: Path, tmp_path: Path
+) -> None:
+    ArrowQuantV2().quantize_diffusion_model(
+        IMAGE,
+        tmp_path / "out",
+        few_samples(bits=4, activation_bits=8, num_time_groups=3),
+        statistics=image_statistics,
+    )
+    entry = open_quantized(tmp_path / "out").metadata["time_aware_quant"]
+    assert entry["num_time_groups"] == 3
+    for group in entry["time_group_params"]:
+        assert group["scale"] > 0
+        assert -128 <= group["zero_point"] <= 127
+
+
+def test_contract_20_equalization_is_recorded_where_it_pays(
+    image_statistics: Path, tmp_path: Path
+) -> None:
+    """Rounding without error feedback has most to gain from it."""
+    ArrowQuantV2().quantize_diffusion_model(
+        IMAGE,
+        tmp_path / "out",
+        few_samples(bits=4, method="rtn"),
+        statistics=image_statistics,
+    )
+    entry = open_quantized(tmp_path / "out").metadata["spatial_quant"]
+    assert entry["enabled"] is True
+    assert min(entry["equalization_scales"]) > 1
 
 
 def test_contract_21_the_import_error_of_the_guide_and_its_cure() -> None:
@@ -450,12 +678,36 @@ def test_contract_21_the_import_error_of_the_guide_and_its_cure() -> None:
             assert callable(getattr(ArrowQuantV2(mode=mode), call))
 
 
-def test_contract_22_what_is_claimed_is_what_can_be_measured(result: QuantizationResult) -> None:
-    """The accuracy claims are measured on the zoo by a benchmark; a result claims no more."""
-    assert result["calibration"] == "none"
+def test_contract_22_a_result_claims_no_more_than_was_measured(
+    result: QuantizationResult, calibrated: Mapping[str, QuantizationResult]
+) -> None:
     assert result["cosine_kind"] == "weights"
     assert result["output_nmse"] is None
     assert "data-free" in result["strategy"]
-    parameters = sum(math.prod(t.shape) for t in result.tensors if t.bit_width is not None)
-    stored = sum(t.stored_bytes for t in result.tensors if t.bit_width is not None)
-    assert result["bits_per_weight"] == pytest.approx(8 * stored / parameters)
+    assert calibrated["image"]["cosine_kind"] == "outputs"
+    errors = [t.output_nmse for t in quantized(calibrated["image"]) if t.output_nmse is not None]
+    assert min(errors) <= calibrated["image"]["output_nmse"] <= max(errors)
+    for found in (result, calibrated["image"]):
+        parameters = sum(math.prod(t.shape) for t in quantized(found))
+        stored = sum(t.stored_bytes for t in quantized(found))
+        assert found["bits_per_weight"] == pytest.approx(8 * stored / parameters)
+
+
+def test_contract_22_the_benchmark_measures_every_claim_of_the_guide() -> None:
+    """Spatial, time-aware and both, each against neither, at every width, on every zoo model."""
+    from benchmarks.quality import found_models
+    from benchmarks.quality_settings import ABLATION, own_methods
+
+    switches: dict[str, set[tuple[bool, bool]]] = {}
+    for method in own_methods():
+        if method.name.startswith(ABLATION):
+            settings = method.settings
+            both = (settings["enable_spatial"], settings["enable_time_aware"])
+            switches.setdefault(method.family, set()).add(both)
+    combinations = {(False, False), (False, True), (True, False), (True, True)}
+    assert {"W2", "W4"} <= set(switches)
+    for bits in (2, 4, 8):
+        assert {f"W{bits}A8 static", f"W{bits}A8 dynamic"} <= set(switches)
+    assert all(found == combinations for found in switches.values())
+    zoo = {path.name for path in (ROOT / "zoo" / "models").iterdir()}
+    assert zoo <= {path.name for path in found_models()}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import duckdb
 import pytest
-from support import ROOT, ZOO_UNET
+from support import ROOT, ZOO_TEXT, ZOO_UNET
 from typer.testing import CliRunner
 
 from arrow_quant_v2.cli.main import app
@@ -19,26 +21,23 @@ from arrow_quant_v2.config import DiffusionQuantConfig
 
 DOCS = ROOT / "docs"
 #: Pages whose blocks run, in order, in one folder for each page.
-PAGES = [
-    ROOT / "README.md",
-    *(
-        DOCS / f"{name}.md"
-        for name in ("quickstart", "configuration", "errors", "environment", "migration")
-    ),
-    DOCS / "troubleshooting.md",
-]
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+#: What a page says in full and a test does in small.
+SMALLER = {"--samples 128": "--samples 5", "calibration_samples=128": "calibration_samples=5"}
+#: Pages that speak of an artefact which another page made.
+GIVEN = {"running": "my-model-int4", "troubleshooting": "my-model-int2"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command and the lines that a page shows under it, or a program."""
+    """A command and the lines that a page shows under it, or a program in Python or SQL."""
 
     line: int
     text: str
     shown: tuple[str, ...] = ()
-    is_program: bool = False
+    language: str = ""
 
 
 def steps(page: Path) -> list[Step]:
@@ -47,8 +46,8 @@ def steps(page: Path) -> list[Step]:
     for match in FENCE.finditer(text):
         line = text[: match.start()].count("\n") + 1
         language, body = match.groups()
-        if language == "python":
-            found.append(Step(line, body, is_program=True))
+        if language in ("python", "sql"):
+            found.append(Step(line, _smaller(body), language=language))
         elif language in ("", "sh", "console"):
             found += _commands(line, body, "$ " if language == "console" else "")
     return found
@@ -66,19 +65,26 @@ def _commands(line: int, body: str, prompt: str) -> list[Step]:
             if below.startswith(prompt):
                 break
             shown += [below] if below.strip() else []
-        found.append(Step(line, text.removeprefix(prompt), tuple(shown)))
+        found.append(Step(line, _smaller(text.removeprefix(prompt)), tuple(shown)))
     return found
+
+
+def _smaller(text: str) -> str:
+    for full, small in SMALLER.items():
+        text = text.replace(full, small)
+    return text
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the names that the pages use."""
-    (tmp_path / "my-model" / "unet").mkdir(parents=True)
-    for file in ZOO_UNET.rglob("*"):
-        if file.is_file() and file.suffix != ".png":
-            copy = tmp_path / "my-model" / file.relative_to(ZOO_UNET)
-            copy.parent.mkdir(exist_ok=True)
-            copy.symlink_to(file)
+    for name, model in (("my-model", ZOO_UNET), ("my-text-model", ZOO_TEXT)):
+        for file in model.rglob("*"):
+            if file.is_file() and file.suffix != ".png":
+                copy = tmp_path / name / file.relative_to(model)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.symlink_to(file)
+    (tmp_path / "texts.txt").write_text("In the beginning was the word.\n" * 5)
     (tmp_path / "old.yaml").write_text("bits: 4\nsamples: 64\n")
     (tmp_path / "script.py").write_text(
         "from arrow_quant import ArrowQuant\n\nquantizer = ArrowQuant()\n"
@@ -91,8 +97,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def check_command(step: Step) -> None:
     words = shlex.split(step.text, comments=True)[1:]
     done = CliRunner().invoke(app, words)
-    expected = 0 if not any(line.startswith("error: ") for line in step.shown) else None
-    assert expected is None or done.exit_code == 0, done.output
+    fails = any(line.startswith("error: ") for line in step.shown)
+    assert (done.exit_code != 0) is fails, done.output
     lines = iter(done.output.splitlines())
     for shown in step.shown:
         if shown == "...":
@@ -103,12 +109,16 @@ def check_command(step: Step) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs_and_commands_print_what_it_shows(
-    page: Path, workplace: Path
+    page: Path, workplace: Path, unet_artefacts: dict[int, Path]
 ) -> None:
+    if given := GIVEN.get(page.stem):
+        shutil.copytree(unet_artefacts[int(given[-1])], workplace / given)
     namespace: dict[str, Any] = {}
     for step in steps(page):
-        if step.is_program:
+        if step.language == "python":
             exec(compile(step.text, f"{page.name}:{step.line}", "exec"), namespace)
+        elif step.language == "sql":
+            assert duckdb.sql(step.text).fetchall()
         else:
             check_command(step)
 
@@ -119,6 +129,9 @@ def test_there_are_blocks_to_run() -> None:
     assert counts["quickstart"] >= 9
     assert counts["migration"] >= 5
     assert counts["errors"] >= 5
+    assert counts["calibration"] >= 6
+    assert counts["running"] >= 6
+    assert counts["troubleshooting"] >= 1
 
 
 def generator() -> ModuleType:

@@ -82,7 +82,7 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one pair a line."""
     width = max((len(name) for name, _ in facts), default=0) + _GAP
     for name, value in facts:
-        text = Text(name.ljust(width), style="bold")
+        text = Text(name.ljust(width if value else 0), style="bold")
         text.append(printable(value), style="not bold")
         _stdout().print(text, soft_wrap=True)
 

@@ -16,7 +16,8 @@ Every = Annotated[bool, typer.Option("--all", help="List kept tensors one by one
 Model = Annotated[
     Path,
     typer.Argument(
-        metavar="MODEL", help="Pipeline directory, component directory, or safetensors file."
+        metavar="MODEL",
+        help="Directory of a pipeline or component, or a weight file (.safetensors, .bin, .pt).",
     ),
 ]
 Artefact = Annotated[
@@ -26,11 +27,22 @@ Artefact = Annotated[
 Profile = Annotated[
     str | None, typer.Option("--profile", metavar="edge|local|cloud", help="Deployment profile.")
 ]
+# Numbers are read as those of a YAML file, so that a wrong one gets the message of its setting.
 BitWidth = Annotated[
-    int | None, typer.Option("--bit-width", metavar="2|4|8", help="Bits of a code.")
+    Any, typer.Option("--bit-width", parser=scalar, metavar="2|4|8", help="Bits of a code.")
 ]
 GroupSize = Annotated[
-    int | None, typer.Option("--group-size", metavar="N", help="Weights that share parameters.")
+    Any,
+    typer.Option("--group-size", parser=scalar, metavar="N", help="Weights that share parameters."),
+]
+Samples = Annotated[
+    Any,
+    typer.Option(
+        "--samples",
+        parser=scalar,
+        metavar="N",
+        help="Samples that the model makes to calibrate; 0: quantize without.",
+    ),
 ]
 MethodName = Annotated[
     str | None,
@@ -77,17 +89,26 @@ Modality = Annotated[
     typer.Option("--modality", metavar="text|code|image|audio", help="Overrides the detection."),
 ]
 MinAccuracy = Annotated[
-    float | None,
-    typer.Option("--min-accuracy", metavar="X", help="Mean cosine similarity to reach, 0 to 1."),
+    Any,
+    typer.Option(
+        "--min-accuracy",
+        parser=scalar,
+        metavar="X",
+        help="Mean cosine similarity to reach, 0 to 1.",
+    ),
 ]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Fail when the accuracy is missed; do not add bits.")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", help="Threads to use; 0: all cores.")
+    Any,
+    typer.Option("--threads", parser=scalar, metavar="N", help="Threads to use; 0: all cores."),
 ]
 MaxMemory = Annotated[
-    int | None, typer.Option("--max-memory-mb", metavar="N", help="Working memory of the engine.")
+    Any,
+    typer.Option(
+        "--max-memory-mb", parser=scalar, metavar="N", help="Working memory of the engine."
+    ),
 ]
 
 Settings = Annotated[
@@ -95,7 +116,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any other setting, written as in the YAML file. Repeatable.",
+        help="Any other setting that 'arrow-quant config' lists, as in YAML. Repeatable.",
     ),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,7 @@ _MB = 1e6
 Models = Annotated[
     list[Path],
     typer.Argument(
-        metavar="MODEL...", help="Pipeline or component directories, or safetensors files."
+        metavar="MODEL", help="Directories of pipelines or components, or weight files."
     ),
 ]
 
@@ -38,6 +39,7 @@ def batch(
     group_size: options.GroupSize = None,
     method: options.MethodName = None,
     config: options.ConfigFile = None,
+    samples: options.Samples = None,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
     fail_fast: options.FailFast = False,
@@ -49,9 +51,9 @@ def batch(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Quantize several models; one that fails does not stop the others.
+    """Quantize several models with one configuration.
 
-    The exit code is that of the first failure.
+    One that fails does not stop the others; the exit code is that of the first failure.
     """
     settings = options.build_config(
         config=config,
@@ -63,6 +65,7 @@ def batch(
         bit_width=bit_width,
         group_size=group_size,
         method=method,
+        calibration_samples=samples,
         modality=modality,
         min_accuracy=min_accuracy,
         num_threads=threads,
@@ -83,7 +86,7 @@ def batch(
 
 
 def _output_name(model: Path) -> str:
-    name = Path(model.resolve().name)
+    name = Path(os.path.basename(os.path.realpath(model)))
     return name.stem if name.suffix == ".safetensors" else name.name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +22,7 @@ from arrow_quant_v2.plan import plan_model
 def calibrate(
     model: options.Model,
     stats: Annotated[Path, typer.Argument(metavar="STATS", help="File of statistics to write.")],
-    samples: Annotated[
-        int | None, typer.Option("--samples", metavar="N", help="Samples that the model makes.")
-    ] = None,
+    samples: options.Samples = None,
     data: options.Data = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="S", help="Of noise, labels, and what is observed.")
@@ -48,7 +47,10 @@ def calibrate(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Run a model and keep statistics of what enters its layers, for 'quantize --stats'."""
+    """Run a model and keep statistics of what enters its layers.
+
+    'arrow-quant quantize --stats' takes the file.
+    """
     settings = options.build_config(
         config=config,
         layer_rules=layer_rule,
@@ -60,7 +62,7 @@ def calibrate(
         num_threads=threads,
         max_memory_mb=max_memory_mb,
     )
-    if stats.exists() and not overwrite:
+    if os.path.lexists(stats) and not overwrite:
         raise OutputError(f"{stats}: the file exists", path=str(stats), hint="Use --overwrite.")
     if merge:
         if samples is not None or data is not None:

@@ -26,6 +26,7 @@ def config(
     config: options.ConfigFile = None,
     layer_rule: options.LayerRules = None,
     components: options.Components = None,
+    samples: options.Samples = None,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
     fail_fast: options.FailFast = False,
@@ -34,7 +35,10 @@ def config(
     setting: options.Settings = None,
     json: options.Json = False,
 ) -> None:
-    """Print the settings of a run as YAML that --config reads, and where they come from."""
+    """Print the settings that a run would have.
+
+    The output is YAML that --config reads; --explain says where each value comes from.
+    """
     settings = options.build_config(
         config=config,
         layer_rules=layer_rule,
@@ -46,6 +50,7 @@ def config(
         group_size=group_size,
         method=method,
         param_encoding=param_encoding,
+        calibration_samples=samples,
         modality=modality,
         min_accuracy=min_accuracy,
         num_threads=threads,

@@ -12,6 +12,7 @@ import typer
 from arrow_quant_v2.cli import _options as options
 from arrow_quant_v2.cli._console import print_facts, print_json, progress_bar, size_text
 from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.export import export_int8, export_packed, export_safetensors
 
@@ -60,7 +61,7 @@ def export(
     """Write a directory that other programs load."""
     if dtype is not None and format is not Format.safetensors:
         raise ConfigurationError(f"--dtype is for --format safetensors, not {format.value}")
-    num_threads = threads or 0
+    num_threads = DiffusionQuantConfig(num_threads=threads or 0).num_threads
     with progress_bar(quiet=json) as show:
         if format is Format.safetensors:
             written = export_safetensors(

@@ -12,6 +12,7 @@ from arrow_quant_v2.api import ArrowQuantV2
 from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
 from arrow_quant_v2.cli import _options as options
 from arrow_quant_v2.cli._console import (
+    note,
     print_blank,
     print_facts,
     print_json,
@@ -36,7 +37,7 @@ def inspect(
     every: options.Every = False,
     json: options.Json = False,
 ) -> None:
-    """Show the tensors of an artefact: bits, sizes, cosine similarity and error."""
+    """Show the tensors of an artefact: bits, sizes and errors."""
     model = open_quantized(out)
     if metadata:
         _print_metadata(model, as_json=json)
@@ -67,7 +68,10 @@ def validate(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Check every hash of an artefact and compare it with its original."""
+    """Check an artefact and compare it with its original.
+
+    Hashes, structure, and the cosine similarity of every tensor; exit code 6 when it fails.
+    """
     settings = DiffusionQuantConfig() if config is None else DiffusionQuantConfig.from_yaml(config)
     with progress_bar(quiet=json) as show:
         result = ArrowQuantV2().validate_quality(
@@ -207,8 +211,9 @@ def _quality(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["cosine_similarity"] is None:
         return [("quality", "not recorded; arrow-quant validate ORIGINAL OUT measures it")]
     return [
-        ("cosine", f"mean {facts['cosine_similarity']:.6f}"),
+        ("cosine", f"mean {facts['cosine_similarity']:.6f} (weights)"),
         ("worst layer", f"{facts['min_cosine_similarity']:.6f}  {facts['worst_layer']}"),
+        ("calibration", facts["calibration"]["kind"]),
     ]
 
 
@@ -229,11 +234,21 @@ def _print_metadata(model: QuantizedModel, *, as_json: bool) -> None:
         return
     for name, metadata in parts.items():
         facts = [("component", name)] if name else []
-        facts += [
-            (key, value if isinstance(value, str) else json_module.dumps(value))
-            for key, value in metadata.items()
-        ]
+        for key, value in metadata.items():
+            if isinstance(value, dict):
+                facts.append((key, ""))
+                facts += [(f"  {part}", _short(inner)) for part, inner in value.items()]
+            else:
+                facts.append((key, str(value)))
         print_facts(facts)
+    note("long lists are cut; --json has all of it")
+
+
+def _short(value: Any) -> str:
+    """A value of the metadata on one line: of a long list its first entry and its length."""
+    if isinstance(value, list) and len(value) > 1:
+        return f"{_short(value[0])}, ... ({len(value)})"
+    return value if isinstance(value, str) else json_module.dumps(value, ensure_ascii=False)
 
 
 def _print_validation(result: ValidationResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,16 +21,19 @@ def migrate(
         Path, typer.Argument(metavar="FILE", help="V1 configuration (.yaml) or program (.py).")
     ],
     out: Annotated[
-        Path | None, typer.Argument(metavar="[OUT]", help="Write the V2 file there.")
+        Path | None, typer.Argument(metavar="OUT", help="Write the V2 file there.")
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Replace FILE by its V2 form.")] = False,
 ) -> None:
-    """Turn a V1 configuration or program into V2; by default only show the change as a diff."""
+    """Turn a V1 configuration or program into V2.
+
+    Without OUT and --write, the change is only shown, as a diff.
+    """
     if write and out is not None:
         raise ConfigurationError("--write replaces FILE, so there can be no OUT beside it")
     migration = migrate_file(file)
     if out is not None:
-        if out.exists():
+        if os.path.lexists(out):
             raise OutputError(f"{out}: the file exists", path=str(out), hint="Remove it first.")
         migration.write(out)
     elif write and migration.changed:

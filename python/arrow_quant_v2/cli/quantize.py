@@ -41,6 +41,7 @@ def quantize(
     components: options.Components = None,
     stats: options.Statistics = None,
     data: options.Data = None,
+    samples: options.Samples = None,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
     fail_fast: options.FailFast = False,
@@ -52,7 +53,10 @@ def quantize(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Quantize a model into a directory of packed Parquet weights."""
+    """Quantize a model into a directory of packed Parquet weights.
+
+    The model runs first where it can, to see which weights matter; 'arrow-quant plan' says whether.
+    """
     settings = options.build_config(
         config=config,
         layer_rules=layer_rule,
@@ -64,6 +68,7 @@ def quantize(
         group_size=group_size,
         method=method,
         param_encoding=param_encoding,
+        calibration_samples=samples,
         modality=modality,
         min_accuracy=min_accuracy,
         num_threads=threads,
@@ -97,6 +102,7 @@ def plan(
     config: options.ConfigFile = None,
     layer_rule: options.LayerRules = None,
     components: options.Components = None,
+    samples: options.Samples = None,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
     fail_fast: options.FailFast = False,
@@ -118,6 +124,7 @@ def plan(
         group_size=group_size,
         method=method,
         param_encoding=param_encoding,
+        calibration_samples=samples,
         modality=modality,
         min_accuracy=min_accuracy,
         num_threads=threads,
@@ -150,17 +157,26 @@ def _print_result(result: QuantizationResult) -> None:
         ("whole model", size_text(round(result["total_size_mb"] * _MB))),
         ("cosine", f"mean {result['cosine_similarity']:.6f} ({result['cosine_kind']})"),
         ("worst layer", f"{result['min_cosine_similarity']:.6f}  {result['worst_layer']}"),
-        ("NMSE", f"{result['nmse']:.3g}"),
-        ("calibration", result["calibration"]),
+        ("NMSE", _errors(result)),
+        ("calibration", _calibration(result["calibration"], result["calibration_reason"])),
         ("time", f"{result['quantization_time_s']:.2f} s"),
     ]
     if len(result["layers_by_bit_width"]) > 1:
         facts.append(("layers", histogram_text(result["layers_by_bit_width"])))
-    if result["output_nmse"] is not None:
-        facts.append(("output NMSE", f"{result['output_nmse']:.3g}"))
     if len(result["attempts"]) > 1:
         facts.append(("attempts", attempts))
     print_facts(facts)
+
+
+def _errors(result: QuantizationResult) -> str:
+    weights = f"{result['nmse']:.3g} (weights)"
+    if result["output_nmse"] is None:
+        return weights
+    return f"{result['output_nmse']:.3g} (outputs), {weights}"
+
+
+def _calibration(kind: str, reason: str) -> str:
+    return f"{kind} ({reason})" if reason else kind
 
 
 def _print_plan(made: ModelPlan, every: bool) -> None:
@@ -177,6 +193,7 @@ def _print_plan(made: ModelPlan, every: bool) -> None:
     facts = [
         ("modality", f"{made.modality} ({made.modality_reason})"),
         ("strategy", made.strategy),
+        ("calibration", _calibration(made.calibration, made.calibration_reason)),
         ("components", ", ".join(name for name in made.components if name) or "the model"),
         ("quantized", f"{quantized} tensors, {made.bits_per_weight:.3f} bits per weight"),
     ]

@@ -24,9 +24,10 @@ def staged_directory(destination: Path) -> Iterator[Path]:
         `destination` is in use, or the file system refuses.
     """
     destination = Path(os.path.abspath(destination))
-    if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
+    is_folder = os.path.isdir(destination)
+    if os.path.islink(destination) or (os.path.exists(destination) and not is_folder):
         raise OutputError(f"{destination}: exists and is no folder", path=str(destination))
-    if destination.is_dir() and any(destination.iterdir()):
+    if is_folder and os.listdir(destination):
         raise OutputError(
             f"{destination}: exists and is not empty",
             path=str(destination),

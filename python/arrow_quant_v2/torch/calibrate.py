@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def run_tape(
 ) -> CalibrationRun:
     """:func:`calibrate` with everything settled; `notes` go into the file before its own."""
     path = Path(stats_path)
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise OutputError(
             f"{path}: the file exists", path=str(path), hint="Remove it, or pass overwrite=True."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch import nn
 from arrow_quant_v2._engine import ProgressCallback, StrPath, checked_config
 from arrow_quant_v2._runnable import CannotRunError, how_to_run, read_json
 from arrow_quant_v2.config import DiffusionQuantConfig
-from arrow_quant_v2.errors import ArrowQuantError, ConfigurationError
+from arrow_quant_v2.errors import ArrowQuantError, ConfigurationError, QuantizationError
 from arrow_quant_v2.plan import ModelPlan, plan_model
 from arrow_quant_v2.torch.calibrate import CalibrationRun, run_tape
 from arrow_quant_v2.torch.observe import evaluating
@@ -101,6 +102,7 @@ def capture(
         report("loading the model", 0.0)
         plan = plan_model(model_path, config)
         model = _load(Path(model_path), plan, config.calibration_samples, seed)
+        _require_finite(model.network, model_path)
         with evaluating(model.network):
             return run_tape(
                 model.network,
@@ -118,6 +120,21 @@ def capture(
             )
     except _Stopped as stopped:
         raise stopped.error from None
+
+
+def _require_finite(network: nn.Module, model_path: StrPath) -> None:
+    """Raise QuantizationError for a broken weight, before the model runs on it for long."""
+    for name, weight in network.named_parameters():
+        finite = weight.detach().isfinite()
+        if not finite.all():
+            element = int(finite.logical_not().flatten().nonzero()[0])
+            raise QuantizationError(
+                f"{os.fspath(model_path)}: tensor '{name}': expected finite weights, found NaN, "
+                f"Inf or a value beyond f32 at element {element}",
+                path=os.fspath(model_path),
+                tensor=name,
+                hint="Repair the checkpoint: whatever this model puts out depends on it.",
+            )
 
 
 class _Stopped(BaseException):

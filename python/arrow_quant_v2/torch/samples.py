@@ -110,7 +110,9 @@ def _from_array(array: Tensor) -> Samples:
 
 
 def _from_path(path: Path) -> Samples:
-    if path.is_dir():
+    if not os.path.lexists(path):
+        raise ConfigurationError(f"{path}: no such calibration data", path=str(path))
+    if os.path.isdir(path):
         return _from_folder(path)
     try:
         if path.suffix == ".npy":
@@ -127,8 +129,6 @@ def _from_path(path: Path) -> Samples:
         raise ConfigurationError(
             f"{path}: calibration data cannot be read: {error}", path=str(path)
         ) from error
-    if not path.exists():
-        raise ConfigurationError(f"{path}: no such calibration data", path=str(path))
     raise _unknown(f"a file with the ending {path.suffix!r}", str(path))
 
 

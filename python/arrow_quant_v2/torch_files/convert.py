@@ -63,23 +63,25 @@ def readable_model(
 
 def _parts(root: Path) -> dict[str, list[Path]]:
     """Folder below `root` ("" is itself) -> its files of torch that hold the weights."""
-    if root.is_file():
+    # os.path, unlike Path, never raises: a path that cannot be followed is the engine's to name.
+    if os.path.isfile(root):
         return {"": [root]} if root.suffix in _SUFFIXES else {}
-    if not root.is_dir():
-        return {}
     names = [""]
-    if (root / "model_index.json").is_file():
-        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if os.path.isfile(root / "model_index.json"):
+        names = sorted(name for name in os.listdir(root) if os.path.isdir(root / name))
     found = {}
     for name in names:
-        files = _weights(root / name)
+        files = _weights(root / name, is_model=not name)
         if files:
             found[name] = files
     return found
 
 
-def _weights(folder: Path) -> list[Path]:
-    """The files of torch in `folder`, unless it has weights in a better form."""
+def _weights(folder: Path, *, is_model: bool) -> list[Path]:
+    """The files of torch in `folder`, unless it has weights in a better form.
+
+    In a folder that `is_model`, they must be one or have a usual name.
+    """
     try:
         entries = sorted(folder.iterdir())
     except OSError:
@@ -93,6 +95,13 @@ def _weights(folder: Path) -> list[Path]:
     usual = [file for file in files if file.stem in _STEMS]
     if len(usual) == 1:
         return usual
+    if len(files) > 1 and is_model:
+        raise ConfigurationError(
+            f"{folder}: several files of torch, and none is called {' or '.join(_STEMS)}.*: "
+            f"{', '.join(file.name for file in files)}",
+            path=str(folder),
+            hint="Pass the file that has the weights.",
+        )
     return files if len(files) == 1 else []
 
 

@@ -99,8 +99,7 @@ def compare_outputs(
     """Run both models on states of the original's own trajectories.
 
     Those come from its sampler (or from texts that it writes, for a masked language model), from
-    neutral inputs and a fixed seed that calibration does not use. The original runs in float32, the
-    artefact as :func:`~arrow_quant_v2.load_quantized` loads it.
+    neutral inputs and a fixed seed that calibration does not use. Both run in float32.
 
     Raises
     ------
@@ -161,9 +160,11 @@ def _record(
 
 
 def _load(quantized_path: StrPath, component: str) -> nn.Module:
+    import torch
+
     from arrow_quant_v2.torch import load_quantized
 
-    model = load_quantized(quantized_path)
+    model = load_quantized(quantized_path, dtype=torch.float32)
     network: nn.Module = getattr(model, component) if component else model
     return network
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict
 
 from arrow_quant_v2._engine import ProgressCallback, StrPath, checked_path, path_bytes
@@ -36,6 +37,12 @@ def validate_quality(
         config.num_threads = num_threads
     if min_accuracy is not None:
         config.min_accuracy = min_accuracy  # checked by the assignment
+    if _is_artefact(original_path) and not _is_artefact(quantized_path):
+        raise ConfigurationError(
+            f"{os.fspath(original_path)}: the original is an artefact, and the other is none",
+            path=os.fspath(original_path),
+            hint="The original comes first: arrow-quant validate MODEL ARTEFACT.",
+        )
     if level == "outputs":
         check_can_run()
     share = _WEIGHTS if level == "outputs" else 1.0
@@ -55,6 +62,10 @@ def validate_quality(
     if min_accuracy is None:
         threshold = config.validation_thresholds.get(f"int{report.bit_width}", 0.0)
     return _result(report, level, threshold, outputs)
+
+
+def _is_artefact(path: StrPath) -> bool:
+    return os.path.isfile(os.path.join(path, "manifest.json"))
 
 
 def _part(callback: ProgressCallback | None, begin: float, end: float) -> ProgressCallback | None:

@@ -316,6 +316,40 @@ TEST(QuantizeModel, ProgressNeverDecreasesAndEndsAtOne) {
   EXPECT_EQ(progress.fractions.back(), 1.0);
 }
 
+TEST(QuantizeModel, AnAttemptTakesWhatIsLeftWhenNoneCanFollow) {
+  const TempFolder temp;
+  write_tiny_pipeline(temp.path() / "model");
+  QuantizeOptions with = options(8);
+  with.min_accuracy = 1.0;
+  QuietProgress last;
+  quantize_model(temp / "model", temp / "eight", with, last);
+  with.plan.bit_width = 4;
+  QuietProgress first;
+  quantize_model(temp / "model", temp / "four", with, first);
+  // Both end with a commit at 1; before that, the one that was followed had stopped short.
+  const auto halfway = [](const QuietProgress& progress) {
+    return progress.fractions.at(progress.fractions.size() / 2 - 1);
+  };
+  EXPECT_GT(last.fractions.at(last.fractions.size() - 2), 0.9);
+  EXPECT_LT(halfway(first), 0.9);
+  EXPECT_GT(first.fractions.at(first.fractions.size() - 2), 0.9);
+}
+
+TEST(QuantizeModel, PathsThatAreTooLongAreErrorsOfTheirKind) {
+  const TempFolder temp;
+  write_tiny_model(temp.path() / "model");
+  const std::string name(5000, 'x');
+  EXPECT_EQ(failure(name, temp / "out", options()).code(), ErrorCode::kModelNotFound);
+  EXPECT_EQ(failure(temp / "model", name, options()).code(), ErrorCode::kOutput);
+  EXPECT_EQ(names_in(temp.path()), Names{"model"});
+  try {
+    Artefact::open(name);
+    ADD_FAILURE() << "expected an error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kModelNotFound);
+  }
+}
+
 struct Stop {};  // not even a std::exception
 
 class StoppingProgress final : public Progress {
