@@ -196,12 +196,11 @@ class MeasuredModel:
         """Load an artefact as users do, to run from its packed weights, and compare it."""
         subject: Any = load(self.directory).subject
         network = self.network_of(subject)
+        run: dict[str, Any] = {"activation": activation, "dtype": torch.float32}  # as the reference
         if self.plan.components[0]:
-            loaded = getattr(
-                load_quantized(artefact, activation=activation), self.plan.components[0]
-            )
+            loaded = getattr(load_quantized(artefact, **run), self.plan.components[0])
         else:
-            loaded = load_quantized(artefact, activation=activation, module=network)
+            loaded = load_quantized(artefact, **run, module=network)
         for owner in (getattr(subject, "pipeline", None), subject):
             for name, value in vars(owner).items() if owner is not None else ():
                 if value is network:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -43,10 +44,15 @@ def read_back(build: Path, work: Path) -> list[dict[str, Any]]:
 
 
 def error_feedback(build: Path) -> dict[str, Any]:
-    """One 4096 x 4096 layer, two threads."""
+    """One 4096 x 4096 layer, two threads; GPTQModel in the same run where it is installed."""
     program = build / "benchmarks" / "cpp" / "bench_gptq"
     done = subprocess.run([program], check=True, capture_output=True, text=True)
-    return dict(json.loads(done.stdout))
+    results = dict(json.loads(done.stdout))
+    if importlib.util.find_spec("gptqmodel") is not None:
+        peer = [sys.executable, "-m", "benchmarks.gptqmodel"]
+        done = subprocess.run(peer, check=True, capture_output=True, text=True)
+        results["gptqmodel"] = json.loads(done.stdout.splitlines()[-1])
+    return results
 
 
 def measure(build: Path, work: Path) -> dict[str, Any]:
@@ -139,7 +145,9 @@ def feedback_section(run: dict[str, Any]) -> str:
         "channels^2 for the updates) against that. Error feedback in our form needs no inverse\n"
         "and half of the updates, so it can exceed 1. By default four more scales of each row\n"
         "are tried and the best is kept: the last column.\n"
-        f"The Gram matrix accumulates at {run['gram_of_ssyrk']:.2f} of ssyrk's rate.\n\n"
+        f"The Gram matrix accumulates at {run['gram_of_ssyrk']:.2f} of ssyrk's rate.\n"
+        + _gptqmodel(run)
+        + "\n"
         + table(
             (
                 "layer",
@@ -163,6 +171,15 @@ def feedback_section(run: dict[str, Any]) -> str:
                 for row in run["layers"]
             ),
         )
+    )
+
+
+def _gptqmodel(run: dict[str, Any]) -> str:
+    if "gptqmodel" not in run:
+        return ""
+    return (
+        f"GPTQModel takes {run['gptqmodel']['seconds']:.2f} s for such a layer at 4 bits, group 64"
+        " (`benchmarks.gptqmodel`,\nsame run).\n"
     )
 
 
