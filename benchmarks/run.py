@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bounded_memory, quantizers
+from benchmarks import bounded_memory, large_model, quantizers, step_parts
 from benchmarks.markdown import table
 from benchmarks.quality_tables import quality_section
 from benchmarks.runtime_page import runtime_section
@@ -60,14 +60,15 @@ def measure(build: Path, work: Path) -> dict[str, Any]:
     results["error_feedback"] = error_feedback(build)
     results["read_back"] = read_back(build, work)
     results["bounded_memory"] = bounded_memory.measure(work, 4, "rtn", 300)
-    results["runtime"] = runtime_results(work)
+    results["runtime"] = in_process("runtime", work)
+    results.update(in_process("step_parts", work))
     return results
 
 
-def runtime_results(work: Path) -> dict[str, Any]:
+def in_process(module: str, work: Path) -> dict[str, Any]:
     """In a process of its own: torch sets threads up for as long as it lives."""
-    file = work / "runtime.json"
-    subprocess.run([sys.executable, "-m", "benchmarks.runtime", "--json", file], check=True)
+    file = work / f"{module}.json"
+    subprocess.run([sys.executable, "-m", f"benchmarks.{module}", "--json", file], check=True)
     results: dict[str, Any] = json.loads(file.read_text())
     return results
 
@@ -236,6 +237,14 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "read_back": ("Reading an artefact back", read_back_section),
     "bounded_memory": ("A 2 GiB model in bounded memory", memory_section),
     "runtime": ("Running", lambda results: runtime_section(results, table)),
+    "step_parts": (
+        "Attention and time-dependent parameters",
+        lambda results: step_parts.section(results, table),
+    ),
+    "large_model": (
+        "A 7B model to its first step",
+        lambda results: large_model.section(results, table),
+    ),
 }
 
 

@@ -62,7 +62,7 @@ def one_model(name: str, make: Callable[[], Any], work: Path) -> dict[str, Any]:
     memory = {}
     for bits in (8, 4, 2):
         artefact = quantized(source, work, bits)
-        stored = sum(f.stat().st_size for f in artefact.rglob("weights.parquet*") if f.is_file())
+        stored = stored_bytes(artefact)
         for label, settings in own_settings(bits).items():
             loaded = load_quantized(artefact, **settings)
             dtype = settings.get("dtype", torch.float32)
@@ -75,6 +75,11 @@ def one_model(name: str, make: Callable[[], Any], work: Path) -> dict[str, Any]:
         seconds = best_of(contestants, rounds=3)
     gc.collect()
     return {"model": name, "seconds": seconds, "memory_over_packed": memory}
+
+
+def stored_bytes(artefact: Path) -> int:
+    """Bytes of the packed weights on disk."""
+    return sum(f.stat().st_size for f in artefact.rglob("weights.parquet*") if f.is_file())
 
 
 def held_bytes(model: nn.Module) -> int:
@@ -150,7 +155,7 @@ def loading(work: Path, threads: int) -> list[dict[str, Any]]:
     rows = []
     for bits in (8, 4, 2):
         artefact = quantized(work / "dit", work, bits)
-        stored = sum(f.stat().st_size for f in artefact.rglob("weights.parquet*") if f.is_file())
+        stored = stored_bytes(artefact)
         timed = in_process(_LOADING, artefact, str(threads))
         peak = in_process(_PEAK, artefact, small)
         rows.append({"bits": bits, "stored_bytes": stored, **timed, **peak})

@@ -24,6 +24,7 @@ def llm_tensors(layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{prefix}.mlp.down_proj.weight", (HIDDEN, MLP)
         yield f"{prefix}.input_layernorm.weight", (HIDDEN,)
         yield f"{prefix}.post_attention_layernorm.weight", (HIDDEN,)
+    yield "model.norm.weight", (HIDDEN,)
     yield "lm_head.weight", (VOCABULARY, HIDDEN)
 
 

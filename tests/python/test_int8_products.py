@@ -162,3 +162,16 @@ def test_groups_without_scales_correct_outputs_and_leave_inputs_dynamic() -> Non
     x = torch.randn(4, 64)
     with timestep(3):
         assert relative_error(packed(x), twin(rounded(x, (-1,))) + 0.5) < 1e-6
+
+
+def test_edges_that_change_are_seen() -> None:
+    packed, twin = static_linear([group(0, 400, 0.01), group(600, 1000, 0.05)])
+    x = torch.randn(2, 64)
+    expected = [twin(rounded(x, (-1,), torch.tensor(scale))) for scale in (0.01, 0.05)]
+    time = packed.time_parameters
+    with timestep(450):
+        assert relative_error(packed(x), expected[0]) < 1e-6
+        time.edges.copy_(torch.tensor([100.0]).view(torch.int32))
+        assert relative_error(packed(x), expected[1]) < 1e-6
+        time.edges = torch.tensor([700.0]).view(torch.int32)
+        assert relative_error(packed(x), expected[0]) < 1e-6
