@@ -74,12 +74,16 @@ struct PlainDot {
 #endif
 };
 
-#if HWY_TARGET == HWY_AVX3
-/// The same by AVX-512 VNNI; only where has_dot_products(). As assembly, since Highway compiles
-/// this target for CPUs without it.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+/// The same by AVX-512 VNNI or AVX-VNNI; only where has_dot_products(). As assembly, since Highway
+/// compiles these targets for CPUs without it.
 struct VnniDot {
   static HWY_INLINE DotVec add(DotVec sum, DotVec u, DotVec s) {
+#if HWY_TARGET == HWY_AVX3
     asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(u.raw), "v"(s.raw));
+#else
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(u.raw), "x"(s.raw));
+#endif
     return sum;
   }
 };

@@ -1,5 +1,9 @@
 #include "kernels/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <cctype>
@@ -26,12 +30,22 @@ std::string lower(std::string_view text) {
 struct Isa {
   std::string name;
   int64_t target = 0;         ///< of Highway
-  bool dot_products = false;  ///< and the dot products of bytes that AVX-512 VNNI adds to it
+  bool dot_products = false;  ///< and the dot products of bytes that a VNNI adds to it
 };
 
 bool has_vnni() noexcept {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512vnni") != 0;
+#else
+  return false;
+#endif
+}
+
+/// The same instruction in 256 bits, on CPUs without AVX-512.
+bool has_avx_vnni() noexcept {
+#if defined(__x86_64__)
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 4)) != 0;
 #else
   return false;
 #endif
@@ -48,6 +62,7 @@ const std::vector<Isa>& available() {
         name = "avx512";
         if (has_vnni()) found.push_back({"avx512vnni", target, true});
       }
+      if (name == "avx2" && has_avx_vnni()) found.push_back({"avxvnni", target, true});
       found.push_back({name, target});
     }
     return found;
@@ -64,7 +79,7 @@ std::vector<std::string> available_names() {
 // Guards the choice below; none means "the best one".
 std::mutex choice_mutex;
 const Isa* forced = nullptr;
-std::atomic<bool> dot_products = has_vnni();
+std::atomic<bool> dot_products = available().front().dot_products;
 
 void use(const Isa* isa) {
   forced = isa;
