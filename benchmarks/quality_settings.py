@@ -40,6 +40,11 @@ def own_methods() -> Iterator[OwnMethod]:
                 if not calibrated:
                     settings["calibration_samples"] = 0
                 yield OwnMethod(name, f"INT{bits}", calibrated, settings)
+    # Mixed precision against one width with smaller groups, which takes as many bits.
+    yield OwnMethod("INT2 ArrowQuant g32", "INT2", True, {"bit_width": 2, "group_size": 32})
+    for target in (2.56, 3.06):
+        settings = {"target_bits": target, "group_size": 128}
+        yield OwnMethod(f"INT2 ArrowQuant mixed {target} bits", "INT2", True, settings)
     for bits in (2, 4):
         for part, flags in _PARTS.items():
             settings = {"bit_width": bits, "group_size": 64, **flags}

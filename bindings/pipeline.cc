@@ -40,7 +40,8 @@ void bind_options(nb::module_& m) {
       .def_rw("num_time_groups", &QuantizeOptions::num_time_groups)
       .def_rw("data_free_reason", &QuantizeOptions::data_free_reason)
       .def_rw("activation_bits", &QuantizeOptions::activation_bits)
-      .def_rw("config_json", &QuantizeOptions::config_json);
+      .def_rw("config_json", &QuantizeOptions::config_json)
+      .def_rw("mixed_precision_json", &QuantizeOptions::mixed_precision_json);
 }
 
 void bind_quantize_report(nb::module_& m) {

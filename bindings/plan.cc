@@ -2,8 +2,10 @@
 #include "arrow_quant/plan.h"
 
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
 
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,7 @@ namespace arrow_quant::python {
 namespace {
 
 using Rules = std::vector<std::pair<std::string, int>>;
+using Allotments = std::vector<std::tuple<std::string, std::string, int, int, std::string>>;
 
 /// A TensorPlan joined with the tensor it is about.
 struct PlannedTensor {
@@ -55,7 +58,8 @@ ParamEncodingChoice choice_from(const std::string& name) {
 
 PlanOptions make_options(int bit_width, int group_size, const std::string& method,
                          const std::string& param_encoding, const Rules& layer_rules,
-                         std::vector<std::string> components, std::string modality) {
+                         std::vector<std::string> components, std::string modality,
+                         const Allotments& allocation) {
   PlanOptions options;
   options.bit_width = bit_width;
   options.group_size = group_size;
@@ -65,6 +69,9 @@ PlanOptions make_options(int bit_width, int group_size, const std::string& metho
   for (const auto& [glob, bits] : layer_rules) options.layer_rules.push_back({glob, bits});
   options.components = std::move(components);
   options.modality = std::move(modality);
+  for (const auto& [component, name, bits, group, reason] : allocation) {
+    options.allocation.push_back({component, name, bits, group, reason});
+  }
   return options;
 }
 
@@ -142,13 +149,15 @@ void bind_plan(nb::module_& m) {
           "__init__",
           [](PlanOptions* self, int bit_width, int group_size, const std::string& method,
              const std::string& param_encoding, const Rules& layer_rules,
-             std::vector<std::string> components, std::string modality) {
+             std::vector<std::string> components, std::string modality,
+             const Allotments& allocation) {
             new (self)
                 PlanOptions(make_options(bit_width, group_size, method, param_encoding, layer_rules,
-                                         std::move(components), std::move(modality)));
+                                         std::move(components), std::move(modality), allocation));
           },
           nb::arg("bit_width"), nb::arg("group_size"), nb::arg("method"), nb::arg("param_encoding"),
-          nb::arg("layer_rules"), nb::arg("components"), nb::arg("modality"));
+          nb::arg("layer_rules"), nb::arg("components"), nb::arg("modality"),
+          nb::arg("allocation") = Allotments());
   nb::class_<PlannedTensor>(m, "PlannedTensor", "What happens to one tensor, and why.")
       .def_ro("component", &PlannedTensor::component)
       .def_prop_ro("name", [](const PlannedTensor& t) { return t.source.name; })
@@ -162,6 +171,7 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("encoding",
                    [](const PlannedTensor& t) { return std::string(to_string(t.plan.encoding)); })
       .def_prop_ro("spec", [](const PlannedTensor& t) { return t.plan.spec; })
+      .def_prop_ro("fixed", [](const PlannedTensor& t) { return t.plan.fixed; })
       .def_prop_ro("reason", [](const PlannedTensor& t) { return t.plan.reason; });
   nb::class_<ModelPlan>(m, "ModelPlan", "What happens to every tensor of a model.")
       .def_ro("modality", &ModelPlan::modality)

@@ -33,14 +33,15 @@ struct QuantizeOptions {
   double min_accuracy = 0;  ///< mean cosine similarity below which more bits are tried; 0: never
   double min_layer_accuracy = 0;  ///< the same for the worst layer; 0: never
   FallbackScope fallback_scope = FallbackScope::kModel;
-  bool fail_fast = false;          ///< raise instead of trying more bits
-  std::string statistics_path;     ///< of CalibrationStatistics::save; empty: data-free
-  std::string data_free_reason;    ///< why there are none, for the artefact; free of paths
-  bool enable_spatial = true;      ///< equalize input channels where it pays; needs statistics
-  bool enable_time_aware = true;   ///< parameters by time where they pay; needs statistics
-  int num_time_groups = 10;        ///< at most, 1 to 1000
-  int activation_bits = 0;         ///< 8: static activation parameters by group of time; 0: none
-  std::string config_json = "{}";  ///< embedded in the artefact; must be free of paths and times
+  bool fail_fast = false;            ///< raise instead of trying more bits
+  std::string statistics_path;       ///< of CalibrationStatistics::save; empty: data-free
+  std::string data_free_reason;      ///< why there are none, for the artefact; free of paths
+  bool enable_spatial = true;        ///< equalize input channels where it pays; needs statistics
+  bool enable_time_aware = true;     ///< parameters by time where they pay; needs statistics
+  int num_time_groups = 10;          ///< at most, 1 to 1000
+  int activation_bits = 0;           ///< 8: static activation parameters by group of time; 0: none
+  std::string config_json = "{}";    ///< embedded in the artefact; must be free of paths and times
+  std::string mixed_precision_json;  ///< how plan.allocation came about, for the manifest
 };
 
 /// One tensor of the result, in source order.

@@ -22,6 +22,15 @@ struct LayerRule {
   int bit_width = 0;  ///< 2, 4 or 8; 0 keeps the tensor as it is
 };
 
+/// What an allocation of bits says about one weight. Rules of the user win over it.
+struct LayerBits {
+  std::string component;  ///< as ModelIndex::component
+  std::string name;
+  int bit_width = 0;   ///< 2, 4 or 8; 0 keeps the tensor as it is
+  int group_size = 0;  ///< 0: as PlanOptions says
+  std::string reason;  ///< of the tensor's plan
+};
+
 /// Everything that decides a plan.
 struct PlanOptions {
   int bit_width = 4;
@@ -30,6 +39,7 @@ struct PlanOptions {
   bool choose_method = false;  ///< where a layer's input is known: whatever moves outputs least
   ParamEncodingChoice param_encoding = ParamEncodingChoice::kAuto;
   std::vector<LayerRule> layer_rules;
+  std::vector<LayerBits> allocation;    ///< for weights that would get `bit_width` bits
   std::vector<std::string> components;  ///< empty: the denoiser of a pipeline
   std::string modality;                 ///< empty: detect
 };
@@ -37,9 +47,9 @@ struct PlanOptions {
 struct TensorPlan {
   uint32_t tensor = 0;  ///< index into ModelIndex::tensors
   Encoding encoding = Encoding::kCopy;
-  AffineSpec spec;       ///< meaningless for copies
-  bool by_rule = false;  ///< a rule of the user decided; the fallback leaves it alone
-  std::string reason;    ///< "linear or convolution weight", "kept: norm", "rule '*.to_q=8'", ...
+  AffineSpec spec;     ///< meaningless for copies
+  bool fixed = false;  ///< a rule or an allocation decided; the fallback leaves it alone
+  std::string reason;  ///< "linear or convolution weight", "kept: norm", "rule '*.to_q=8'", ...
 };
 
 struct ComponentPlan {

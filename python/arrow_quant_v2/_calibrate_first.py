@@ -17,7 +17,13 @@ from arrow_quant_v2._runnable import CannotRunError, how_to_run
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 
-__all__ = ["Calibration", "calibrated", "expected_calibration", "wants_calibration"]
+__all__ = [
+    "Calibration",
+    "calibrated",
+    "expected_calibration",
+    "part_of",
+    "wants_calibration",
+]
 
 #: Part of the progress that calibration takes; the rest is quantization.
 _SHARE = 0.7
@@ -99,12 +105,12 @@ def calibrated(
         return
     with tempfile.TemporaryDirectory(prefix="arrow-quant-") as folder:
         path = Path(folder) / "statistics"
-        progress = _part(progress_callback, 0, _SHARE)
+        progress = part_of(progress_callback, 0, _SHARE)
         start = time.perf_counter()
         failure = _run(model_path, path, config, calibration_data, progress)
         seconds = time.perf_counter() - start
         if failure is None:
-            yield Calibration(path, "", _part(progress_callback, _SHARE, 1 - _SHARE), seconds)
+            yield Calibration(path, "", part_of(progress_callback, _SHARE, 1 - _SHARE), seconds)
             return
         if calibration_data is not None:
             raise failure
@@ -163,7 +169,10 @@ def _not_wanted(config: DiffusionQuantConfig, statistics: StrPath | None) -> str
     return "the plain method does not need it"
 
 
-def _part(callback: ProgressCallback | None, first: float, share: float) -> ProgressCallback | None:
+def part_of(
+    callback: ProgressCallback | None, first: float, share: float
+) -> ProgressCallback | None:
+    """For a step of a job: its fractions, from `first` on, are this share of the whole."""
     if callback is None:
         return None
 

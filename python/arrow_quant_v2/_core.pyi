@@ -173,7 +173,7 @@ class SourceModel:
 class PlanOptions:
     """Everything that decides a plan."""
 
-    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str) -> None: ...
+    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = []) -> None: ...
 
 class PlannedTensor:
     """What happens to one tensor, and why."""
@@ -204,6 +204,9 @@ class PlannedTensor:
 
     @property
     def spec(self) -> AffineSpec: ...
+
+    @property
+    def fixed(self) -> bool: ...
 
     @property
     def reason(self) -> str: ...
@@ -338,6 +341,12 @@ class QuantizeOptions:
 
     @config_json.setter
     def config_json(self, arg: str, /) -> None: ...
+
+    @property
+    def mixed_precision_json(self) -> str: ...
+
+    @mixed_precision_json.setter
+    def mixed_precision_json(self, arg: str, /) -> None: ...
 
 class TensorReport:
     """One tensor of a result."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from arrow_quant_v2._native import core
@@ -60,7 +60,16 @@ def engine_method(method: str) -> str:
     return "search" if method in CALIBRATED_METHODS else method
 
 
-def plan_options(config: DiffusionQuantConfig, *, calibrated: bool = False) -> core.PlanOptions:
+#: Of an allocated weight: component, name, bits (0: kept), group size, reason.
+Allotment: TypeAlias = tuple[str, str, int, int, str]
+
+
+def plan_options(
+    config: DiffusionQuantConfig,
+    *,
+    calibrated: bool = False,
+    allocation: Sequence[Allotment] = (),
+) -> core.PlanOptions:
     """What decides the plan of a model, with or without statistics of its layers' inputs."""
     rules = [
         (glob, 0 if action == "keep" else int(action))
@@ -74,6 +83,7 @@ def plan_options(config: DiffusionQuantConfig, *, calibrated: bool = False) -> c
         layer_rules=rules,
         components=list(config.components or ()),
         modality=config.modality or "",
+        allocation=list(allocation),
     )
 
 
@@ -83,10 +93,13 @@ def quantize_options(
     overwrite: bool,
     statistics: StrPath | None = None,
     data_free_reason: str = "",
+    allocation: Sequence[Allotment] = (),
+    mixed_precision_json: str = "",
 ) -> core.QuantizeOptions:
     """What decides a run over a model."""
     options = core.QuantizeOptions()
-    options.plan = plan_options(config, calibrated=statistics is not None)
+    options.plan = plan_options(config, calibrated=statistics is not None, allocation=allocation)
+    options.mixed_precision_json = mixed_precision_json
     options.data_free_reason = data_free_reason
     if statistics is not None:
         options.statistics_path = path_bytes(statistics, "statistics")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from arrow_quant_v2 import base
-from arrow_quant_v2._calibrate_first import calibrated
+from arrow_quant_v2._calibrate_first import Calibration, calibrated, part_of
 from arrow_quant_v2._engine import (
     ProgressCallback,
     StrPath,
@@ -23,6 +23,7 @@ from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.batch import Job, quantize_many
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.mixed.allocation import MixedPrecision, allocate
 from arrow_quant_v2.plan import ModelPlan, plan_model
 from arrow_quant_v2.result import (
     QuantizationResult,
@@ -34,6 +35,9 @@ from arrow_quant_v2.torch_files import readable_model
 from arrow_quant_v2.validate import validate_quality
 
 __all__ = ["ArrowQuantV2"]
+
+#: Part of the progress that finding widths for a target takes; the rest is quantization.
+_ALLOCATION = 0.7
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -53,10 +57,12 @@ def quantize_files(
     output = path_bytes(output_path, "output_path")
     source = checked_path(model_path, "model_path")
     start = time.perf_counter()
+    data = list(calibration_data) if isinstance(calibration_data, Iterator) else calibration_data
     with (
         readable_model(source, output=output_path) as model,
-        calibrated(source, config, statistics, calibration_data, progress_callback) as found,
+        calibrated(source, config, statistics, data, progress_callback) as found,
     ):
+        mixed = _allocated(model, config, found, data, _ALLOCATION)
         report = core.quantize_model(
             path_bytes(model, "model_path"),
             output,
@@ -65,10 +71,49 @@ def quantize_files(
                 overwrite=overwrite,
                 statistics=found.statistics,
                 data_free_reason=found.reason,
+                allocation=mixed.allotments() if mixed else (),
+                mixed_precision_json=mixed.json() if mixed else "",
             ),
-            found.progress,
+            part_of(found.progress, _ALLOCATION, 1 - _ALLOCATION) if mixed else found.progress,
         )
-    return quantization_result(report, config, found, time.perf_counter() - start)
+    return quantization_result(report, config, found, time.perf_counter() - start, mixed)
+
+
+def plan_files(
+    model_path: StrPath,
+    config: DiffusionQuantConfig,
+    *,
+    progress_callback: ProgressCallback | None = None,
+    statistics: StrPath | None = None,
+    calibration_data: Any = None,
+) -> ModelPlan:
+    """What :func:`quantize_files` would do; with a target, the model is calibrated and run."""
+    if config.target is None:
+        return plan_model(model_path, config)
+    source = checked_path(model_path, "model_path")
+    data = list(calibration_data) if isinstance(calibration_data, Iterator) else calibration_data
+    with (
+        readable_model(source) as model,
+        calibrated(source, config, statistics, data, progress_callback) as found,
+    ):
+        mixed = _allocated(model, config, found, data, 1.0)
+        return plan_model(model, config, mixed)
+
+
+def _allocated(
+    model: StrPath,
+    config: DiffusionQuantConfig,
+    found: Calibration,
+    calibration_data: Any,
+    share: float,
+) -> MixedPrecision | None:
+    return allocate(
+        model,
+        config,
+        statistics=found.statistics,
+        calibration_data=calibration_data,
+        progress=part_of(found.progress, 0.0, share),
+    )
 
 
 def _no_v1_call(quantize: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -216,9 +261,28 @@ class ArrowQuantV2:
         """
         return quantize_many(self.quantize_diffusion_model, jobs, progress_callback)
 
-    def plan(self, model_path: StrPath, config: DiffusionQuantConfig | None = None) -> ModelPlan:
-        """Say what would happen to every tensor of a model, and why. Writes nothing."""
-        return plan_model(model_path, self._checked(config))
+    def plan(
+        self,
+        model_path: StrPath,
+        config: DiffusionQuantConfig | None = None,
+        progress_callback: ProgressCallback | None = None,
+        *,
+        statistics: StrPath | None = None,
+        calibration_data: Any = None,
+    ) -> ModelPlan:
+        """Say what would happen to every tensor of a model, and why. Writes nothing.
+
+        Reads the headers of the model and no more, unless `config` has a target: then bits follow
+        from measurements, which take calibration (or `statistics`), a trial at every width, and
+        runs of the model.
+        """
+        return plan_files(
+            model_path,
+            self._checked(config),
+            progress_callback=progress_callback,
+            statistics=statistics,
+            calibration_data=calibration_data,
+        )
 
     @overload
     def quantize(
@@ -262,6 +326,11 @@ class ArrowQuantV2:
             One tensor for an array, one per name otherwise.
         """
         config = DiffusionQuantConfig(bit_width=bit_width, **settings)  # type: ignore[arg-type]
+        if config.target is not None:
+            raise ConfigurationError(
+                f"{config.target[0]} is for models, not for arrays",
+                hint="Use quantize_diffusion_model.",
+            )
         if not isinstance(weights, (Mapping, str, os.PathLike)):
             return base.quantize_array(
                 weights, config, importance=importance, progress_callback=progress_callback

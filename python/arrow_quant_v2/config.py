@@ -106,6 +106,34 @@ class ValidationEffort:
 
 VALIDATION = ValidationEffort()
 
+
+@dataclass(frozen=True)
+class SensitivityEffort:
+    """How layers are compared by what their rounding does to the model.
+
+    Attributes
+    ----------
+    samples
+        Trajectories, or texts, whose states are replayed for every layer and width.
+    seed
+        Of those trajectories: neither that of calibration nor that of validation.
+    time_bins
+        Parts of the range of diffusion times that count the same.
+    searches
+        Plans that are measured to find the smallest one within ``max_quality_loss``.
+    """
+
+    samples: int = 4
+    seed: int = 40_000
+    time_bins: int = 5
+    searches: int = 8
+
+
+SENSITIVITY = SensitivityEffort()
+
+#: Of these, one at most: they ask for mixed precision.
+TARGETS = ("target_size_mb", "target_bits", "max_quality_loss")
+
 #: V1 setting -> its V2 name.
 V1_NAMES: Mapping[str, str] = {
     "bits": "bit_width",
@@ -196,6 +224,7 @@ def _one_of(*names: str) -> Must:
 
 _Integer = BeforeValidator(_integer)
 _Number = BeforeValidator(_number)
+_OptionalNumber = BeforeValidator(lambda value: None if value is None else _number(value))
 _Flag = Annotated[bool, BeforeValidator(_flag), Must("true or false")]
 
 
@@ -321,6 +350,31 @@ class DiffusionQuantConfig(BaseModel):
     ] = Field(
         default=1024, description="Size above which weights.parquet is split into parts, in MB."
     )
+    target_size_mb: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        _OptionalNumber,
+        Must("a positive number of MB, or None"),
+    ] = Field(
+        default=None,
+        description="Mixed precision: `model_size_mb` of the result that is not exceeded. "
+        "`bit_width`, 2 unless it is given, is the least that a layer gets.",
+    )
+    target_bits: Annotated[
+        Annotated[float, Field(ge=2, le=64)] | None,
+        _OptionalNumber,
+        Must("a number from 2 to 64, or None"),
+    ] = Field(
+        default=None,
+        description="Mixed precision: bits per weight, all parameters counted, that are not "
+        "exceeded over the layers it decides.",
+    )
+    max_quality_loss: Annotated[
+        Annotated[float, Field(gt=0)] | None, _OptionalNumber, Must("a positive number, or None")
+    ] = Field(
+        default=None,
+        description="Mixed precision: the drift of the model's predictions that is not exceeded, "
+        "with as few bytes as possible.",
+    )
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -369,6 +423,29 @@ class DiffusionQuantConfig(BaseModel):
         except pydantic.ValidationError as error:
             raise _configuration_error(error, sources, str(layers.path or "")) from None
         self._sources = sources
+        _refuse_two_targets(self._targets(), str(layers.path or ""))
+        self._settle_least_width()
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """The setting that asks for mixed precision, and its value; None: there is none."""
+        return next(((name, getattr(self, name)) for name in self._targets()), None)
+
+    def _targets(self) -> list[str]:
+        return [name for name in TARGETS if getattr(self, name) is not None]
+
+    def _settle_least_width(self) -> None:
+        """With a target, `bit_width` is the least width: 2 unless somebody chose another."""
+        chosen_by = self._sources.get("bit_width", "default")
+        if self.target is None:
+            if chosen_by in TARGETS:
+                field = type(self).model_fields["bit_width"]
+                profile = PROFILES[self.deployment_profile]
+                super().__setattr__("bit_width", profile.get("bit_width", field.default))
+                self._sources["bit_width"] = f"profile '{self.deployment_profile}'"
+        elif chosen_by.startswith(("default", "profile")):
+            super().__setattr__("bit_width", 2)
+            self._sources["bit_width"] = self.target[0]
 
     def yaml_text(self) -> str:
         """The settings as YAML that :meth:`from_yaml` reads back."""
@@ -411,6 +488,8 @@ class DiffusionQuantConfig(BaseModel):
             return
         if name not in type(self).model_fields:
             raise _unknown_settings([name])
+        if name in TARGETS and value is not None:
+            _refuse_two_targets([*self._targets(), name])
         try:
             super().__setattr__(name, value)
         except pydantic.ValidationError as error:
@@ -418,6 +497,7 @@ class DiffusionQuantConfig(BaseModel):
         self._sources[name] = "assignment"
         if name == "deployment_profile":
             self._apply_profile(str(value))
+        self._settle_least_width()
 
     def _apply_profile(self, name: str) -> None:
         """Give the values of a newly assigned profile to the fields that nothing else has set."""
@@ -433,6 +513,12 @@ class DiffusionQuantConfig(BaseModel):
         if not isinstance(other, DiffusionQuantConfig):
             return NotImplemented
         return self.model_dump() == other.model_dump()
+
+
+def _refuse_two_targets(names: list[str], path: str = "") -> None:
+    if len(set(names)) > 1:
+        both = " and ".join(dict.fromkeys(names))
+        raise ConfigurationError(f"{both} were both given", path=path, hint="Give one target.")
 
 
 def _resolve(layers: _Layers) -> tuple[dict[str, Any], dict[str, str]]:

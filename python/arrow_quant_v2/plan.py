@@ -6,6 +6,7 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from arrow_quant_v2._calibrate_first import expected_calibration
 from arrow_quant_v2._engine import checked_config, checked_path, path_bytes, plan_options
@@ -14,12 +15,18 @@ from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.result import method_warnings, strategy
 from arrow_quant_v2.torch_files import readable_model
 
+if TYPE_CHECKING:
+    from arrow_quant_v2.mixed.allocation import MixedPrecision
+
 __all__ = ["ModelPlan", "PlannedTensor", "plan_model"]
 
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """What happens to one tensor, and why; what is about codes is None for kept tensors."""
+    """What happens to one tensor, and why; what is about codes is None for kept tensors.
+
+    `fixed`: a layer rule or mixed precision decided; the fallback leaves it alone.
+    """
 
     component: str
     name: str
@@ -32,6 +39,7 @@ class PlannedTensor:
     source_bytes: int
     planned_bytes: int
     reason: str
+    fixed: bool
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class ModelPlan:
     calibration, calibration_reason
         What a run without `statistics` and `calibration_data` would work from: "neutral" when it
         would run the model first, or "none", and why.
+    mixed_precision
+        How the bits of layers were found for a target; None without one.
     """
 
     modality: str
@@ -61,6 +71,7 @@ class ModelPlan:
     bits_per_weight: float
     warnings: tuple[str, ...]
     tensors: tuple[PlannedTensor, ...]
+    mixed_precision: MixedPrecision | None = None
 
     def json(self) -> str:
         """The plan as JSON text."""
@@ -68,16 +79,22 @@ class ModelPlan:
 
 
 def plan_model(
-    model_path: str | os.PathLike[str], config: DiffusionQuantConfig | None = None
+    model_path: str | os.PathLike[str],
+    config: DiffusionQuantConfig | None = None,
+    mixed: MixedPrecision | None = None,
 ) -> ModelPlan:
-    """Read the headers of a model and decide what would happen to it. Writes nothing."""
+    """Read the headers of a model and decide what would happen to it. Writes nothing.
+
+    A target of `config` is met by `mixed`; without that, every layer gets `config.bit_width`.
+    """
     config = checked_config(config)
     source = checked_path(model_path, "model_path")
     calibration, reason = expected_calibration(source, config)
     runs = calibration != "none"
     with readable_model(source, headers_only=True) as model:
         plan = core.plan_model(
-            path_bytes(model, "model_path"), plan_options(config, calibrated=runs)
+            path_bytes(model, "model_path"),
+            plan_options(config, calibrated=runs, allocation=mixed.allotments() if mixed else ()),
         )
     tensors = tuple(_planned(tensor) for tensor in plan.tensors)
     quantized = [tensor for tensor in tensors if tensor.bit_width is not None]
@@ -95,6 +112,7 @@ def plan_model(
         bits_per_weight=8 * stored / weights if weights else 0.0,
         warnings=(*plan.warnings, *([] if runs else method_warnings(config.method))),
         tensors=tensors,
+        mixed_precision=mixed,
     )
 
 
@@ -112,4 +130,5 @@ def _planned(tensor: core.PlannedTensor) -> PlannedTensor:
         source_bytes=tensor.source_bytes,
         planned_bytes=tensor.planned_bytes,
         reason=tensor.reason,
+        fixed=tensor.fixed,
     )

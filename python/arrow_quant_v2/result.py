@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arrow_quant_v2._calibrate_first import Calibration
 from arrow_quant_v2._display import Table, as_html, as_text, value_text
@@ -16,6 +16,9 @@ from arrow_quant_v2._engine import engine_method
 from arrow_quant_v2._native import core
 from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.config import DiffusionQuantConfig
+
+if TYPE_CHECKING:
+    from arrow_quant_v2.mixed.allocation import MixedPrecision
 
 __all__ = ["QuantizationResult", "TensorResult", "ValidationResult"]
 
@@ -180,6 +183,8 @@ class QuantizationResult(_Result):
             )
         if len(self["layers_by_bit_width"]) > 1:
             facts["layers_by_bit_width"] = histogram_text(self["layers_by_bit_width"])
+        if self["mixed_precision"]:
+            facts["mixed_precision"] = mixed_text(self["mixed_precision"])
         if not self["meets_min_accuracy"]:
             facts["meets_min_accuracy"] = "no"
         if self["warnings"]:
@@ -252,6 +257,7 @@ def quantization_result(
     config: DiffusionQuantConfig,
     calibration: Calibration,
     seconds: float,
+    mixed: MixedPrecision | None = None,
 ) -> QuantizationResult:
     """Bring the engine's report into the form of the contract; `seconds` is the whole call."""
     weights = report.weights_bytes
@@ -288,6 +294,7 @@ def quantization_result(
         "strategy": _strategy_used(report, config),
         "components": list(report.components),
         "total_size_mb": report.total_bytes / _MB,
+        "mixed_precision": mixed.to_dict() if mixed else None,
         "warnings": [*calibration.warnings, *_warnings(report, config)],
     }
     return QuantizationResult(values, [_tensor_result(tensor) for tensor in report.tensors])
@@ -298,6 +305,15 @@ def histogram_text(layers: Mapping[int, int]) -> str:
     return ", ".join(f"{count} at INT{bits}" for bits, count in sorted(layers.items()))
 
 
+def mixed_text(mixed: Mapping[str, Any]) -> str:
+    """A target and how it was met, in words."""
+    ((name, value),) = mixed["target"].items()
+    by = f"by {mixed['measure']}"
+    if mixed["measured_drift"] is None:
+        return f"{name} {value:g}, {by} ({mixed['measure_reason']})"
+    return f"{name} {value:g}, {by}: drift {mixed['measured_drift']:.3g}"
+
+
 def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list[str]:
     """The engine's warnings, and that more bits were used than asked for."""
     found = list(report.warnings)
@@ -306,6 +322,10 @@ def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list
     if report.bit_width > config.bit_width:
         where = "" if config.fallback_scope == "model" else " for the layers that missed"
         found.append(f"INT{report.bit_width} was used instead of INT{config.bit_width}{where}")
+    if config.target_size_mb is not None and report.weights_bytes > config.target_size_mb * _MB:
+        found.append(
+            f"the weights take {report.weights_bytes / _MB:.4g} MB, more than target_size_mb"
+        )
     return found
 
 

@@ -35,7 +35,7 @@ void summarize(QuantizeReport& report) {
   report.bits_per_weight = static_cast<double>(stored) * 8 / elements;
 }
 
-std::string report_json(const QuantizeReport& report) {
+std::string report_json(const QuantizeReport& report, const std::string& mixed_precision_json) {
   using Json = nlohmann::json;
   Json attempts = Json::array();
   for (const Attempt& attempt : report.attempts) {
@@ -62,6 +62,7 @@ std::string report_json(const QuantizeReport& report) {
                {"meets_min_accuracy", report.meets_min_accuracy},
                {"attempts", std::move(attempts)}};
   if (report.output_nmse) json["output_nmse"] = *report.output_nmse;
+  if (!mixed_precision_json.empty()) json["mixed_precision"] = Json::parse(mixed_precision_json);
   return json.dump();
 }
 

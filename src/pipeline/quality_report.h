@@ -10,7 +10,8 @@ namespace arrow_quant {
 /// Fill what `report` says about all tensors together from report.tensors.
 void summarize(QuantizeReport& report);
 
-/// The report as JSON, without what depends on time and place.
-std::string report_json(const QuantizeReport& report);
+/// The report as JSON, without what depends on time and place; `mixed_precision_json` is part of it
+/// unless it is empty.
+std::string report_json(const QuantizeReport& report, const std::string& mixed_precision_json);
 
 }  // namespace arrow_quant

@@ -153,7 +153,9 @@ class QuantizeJob {
     const bool layer_missed = report.min_cosine_similarity < options_.min_layer_accuracy;
     report.meets_min_accuracy = !mean_missed && !layer_missed;
     if (report.meets_min_accuracy) return true;
-    std::string what = "INT" + std::to_string(report.bit_width) + " reached ";
+    const bool mixed = !options_.plan.allocation.empty();
+    std::string what =
+        (mixed ? "mixed precision" : "INT" + std::to_string(report.bit_width)) + " reached ";
     if (mean_missed) {
       what += "a cosine similarity of " + std::to_string(report.cosine_similarity) +
               ", min_accuracy is " + std::to_string(options_.min_accuracy);
@@ -197,12 +199,13 @@ class QuantizeJob {
     return raise_bits(model_, options_.plan, failing, plan) > 0;
   }
 
-  // The widest codes that no rule of the user decided; where rules decided all, what was asked for.
+  // The widest codes that neither a rule nor an allocation decided; without such, what was asked
+  // for.
   int bit_width_of(const Plan& plan) const {
     int widest = 0;
     for (const ComponentPlan& component : plan.components) {
       for (const TensorPlan& tensor : component.tensors) {
-        if (tensor.encoding == Encoding::kCopy || tensor.by_rule) continue;
+        if (tensor.encoding == Encoding::kCopy || tensor.fixed) continue;
         widest = std::max(widest, tensor.spec.bit_width);
       }
     }
@@ -323,13 +326,14 @@ class QuantizeJob {
     // The last time that the caller may stop the job: after the rename there is nothing to undo.
     progress_.report("commit", 1.0);
     std::ranges::sort(files_, {}, &FileRecord::path);
-    const std::string manifest = write_manifest({.tool_version = ARROW_QUANT_VERSION,
-                                                 .modality = report.modality,
-                                                 .source_fingerprint = fingerprint(),
-                                                 .config_json = options_.config_json,
-                                                 .report_json = report_json(report),
-                                                 .components = components_,
-                                                 .files = files_});
+    const std::string manifest =
+        write_manifest({.tool_version = ARROW_QUANT_VERSION,
+                        .modality = report.modality,
+                        .source_fingerprint = fingerprint(),
+                        .config_json = options_.config_json,
+                        .report_json = report_json(report, options_.mixed_precision_json),
+                        .components = components_,
+                        .files = files_});
     report.total_bytes = manifest.size();
     for (const FileRecord& file : files_) report.total_bytes += file.size;
     staging.commit(manifest);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <string_view>
 #include <utility>
 
@@ -58,10 +59,11 @@ std::vector<uint32_t> choose_components(const ModelDirectory& model,
 }
 
 bool can_rise(const TensorPlan& tensor) noexcept {
-  return tensor.encoding != Encoding::kCopy && !tensor.by_rule && tensor.spec.bit_width < 8;
+  return tensor.encoding != Encoding::kCopy && !tensor.fixed && tensor.spec.bit_width < 8;
 }
 
-ParamEncoding encoding_for(const PlanOptions& options, int bit_width, uint64_t cols) {
+ParamEncoding encoding_for(const PlanOptions& options, int bit_width, int group_size,
+                           uint64_t cols) {
   switch (options.param_encoding) {
     case ParamEncodingChoice::kTwoLevel:
       return bit_width == 8 ? ParamEncoding::kRow : ParamEncoding::kTwoLevel;
@@ -76,18 +78,72 @@ ParamEncoding encoding_for(const PlanOptions& options, int bit_width, uint64_t c
       break;
   }
   if (bit_width == 8) return ParamEncoding::kRow;
-  const bool fits = options.group_size % (8 * kSubGroups) == 0 && cols >= kTwoLevelInputs;
+  const bool fits = group_size % (8 * kSubGroups) == 0 && cols >= kTwoLevelInputs;
   return fits ? ParamEncoding::kTwoLevel : ParamEncoding::kFp16;
 }
 
+void check_group_size(int group, ParamEncodingChoice encoding) {
+  if (group < 8 || group > kLargestGroup || group % 8 != 0) {
+    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
+                                               ". Must be a multiple of 8 from 8 to 65536.");
+  }
+  const bool residual = encoding == ParamEncodingChoice::kResidualBinary;
+  const bool sub_groups = residual || encoding == ParamEncodingChoice::kTwoLevel;
+  if (sub_groups && group % (8 * kSubGroups) != 0) {
+    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
+                                               ". Must be a multiple of 32 for " +
+                                               (residual ? "residual_binary." : "two_level."));
+  }
+}
+
+/// An allocation, looked up by component and name.
+class Allocation {
+ public:
+  Allocation(const std::vector<LayerBits>& layers, ParamEncodingChoice choice) {
+    for (const LayerBits& layer : layers) {
+      const int bits = layer.bit_width;
+      if (bits != 0 && bits != 2 && bits != 4 && bits != 8) {
+        throw Error(ErrorCode::kConfiguration,
+                    "the allocation gives " + std::to_string(bits) + " bits, expected 0, 2, 4 or 8",
+                    {.tensor = layer.name});
+      }
+      if (layer.group_size != 0) check_group_size(layer.group_size, choice);
+      if (!layers_.emplace(std::pair(layer.component, layer.name), &layer).second) {
+        throw Error(ErrorCode::kConfiguration, "the allocation names a tensor twice",
+                    {.tensor = layer.name});
+      }
+    }
+  }
+
+  /// What is said about a tensor, or null.
+  const LayerBits* find(const std::string& component, const std::string& name) {
+    const auto found = layers_.find(std::pair(component, name));
+    if (found == layers_.end()) return nullptr;
+    ++found_;
+    return found->second;
+  }
+
+  /// Raises kConfiguration unless every tensor was looked up.
+  void check_all_found() const {
+    if (found_ == layers_.size()) return;
+    throw Error(ErrorCode::kConfiguration, "the allocation names " +
+                                               std::to_string(layers_.size() - found_) +
+                                               " tensors that the model does not have");
+  }
+
+ private:
+  std::map<std::pair<std::string, std::string>, const LayerBits*> layers_;
+  size_t found_ = 0;
+};
+
 TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOptions& options,
-                       const LayerRules& rules) {
+                       const LayerRules& rules, const LayerBits* allotted) {
   TensorPlan plan{.tensor = number};
   const LayerRule* rule = rules.find(tensor.name);
   const std::optional<std::string> keep = default_keep_reason(tensor);
   if (rule != nullptr) {
     plan.reason = "rule '" + rule->glob + "'";
-    plan.by_rule = true;
+    plan.fixed = true;
     if (rule->bit_width == 0) return plan;
     if (!can_quantize(tensor)) {
       plan.reason = "kept: " + keep.value_or("no elements") + "; " + plan.reason + " cannot apply";
@@ -96,14 +152,23 @@ TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOpti
   } else if (keep) {
     plan.reason = "kept: " + *keep;
     return plan;
+  } else if (allotted != nullptr) {
+    plan.reason = allotted->reason;
+    plan.fixed = true;
+    if (allotted->bit_width == 0) return plan;
   } else {
     plan.reason = tensor.shape.size() == 2 ? "linear weight" : "convolution weight";
   }
-  const int bits = rule != nullptr ? rule->bit_width : options.bit_width;
-  plan.spec = {.bit_width = bits,
-               .group_size = options.group_size,
-               .param_encoding = encoding_for(options, bits, tensor.elements() / tensor.shape[0]),
-               .method = options.method};
+  const int bits = rule != nullptr       ? rule->bit_width
+                   : allotted != nullptr ? allotted->bit_width
+                                         : options.bit_width;
+  const bool own_groups = rule == nullptr && allotted != nullptr && allotted->group_size != 0;
+  const int group = own_groups ? allotted->group_size : options.group_size;
+  plan.spec = {
+      .bit_width = bits,
+      .group_size = group,
+      .param_encoding = encoding_for(options, bits, group, tensor.elements() / tensor.shape[0]),
+      .method = options.method};
   plan.encoding = encoding_of(plan.spec);
   return plan;
 }
@@ -125,18 +190,8 @@ void check_plan_options(const PlanOptions& options) {
     throw Error(ErrorCode::kConfiguration,
                 "Invalid bit_width: " + std::to_string(bits) + ". Must be 2, 4, or 8.");
   }
-  const int group = options.group_size;
-  if (group < 8 || group > kLargestGroup || group % 8 != 0) {
-    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
-                                               ". Must be a multiple of 8 from 8 to 65536.");
-  }
+  check_group_size(options.group_size, options.param_encoding);
   const bool residual = options.param_encoding == ParamEncodingChoice::kResidualBinary;
-  const bool sub_groups = residual || options.param_encoding == ParamEncodingChoice::kTwoLevel;
-  if (sub_groups && group % (8 * kSubGroups) != 0) {
-    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
-                                               ". Must be a multiple of 32 for " +
-                                               (residual ? "residual_binary." : "two_level."));
-  }
   if (residual && bits != 2) {
     throw Error(
         ErrorCode::kConfiguration,
@@ -157,6 +212,7 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
     for (const TensorInfo& tensor : model.components[i].tensors) tensors.push_back(&tensor);
   }
   const LayerRules rules(options.layer_rules, tensors);
+  Allocation allocation(options.allocation, options.param_encoding);
 
   Plan plan{.modality = std::move(modality.name),
             .modality_reason = std::move(modality.reason),
@@ -167,11 +223,14 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
     ComponentPlan& out = plan.components.emplace_back(ComponentPlan{.component = i});
     out.source_bytes = component.total_bytes();
     for (uint32_t t = 0; t < component.tensors.size(); ++t) {
-      out.tensors.push_back(plan_tensor(component.tensors[t], t, options, rules));
-      out.planned_bytes += planned_bytes(component.tensors[t], out.tensors.back());
+      const TensorInfo& tensor = component.tensors[t];
+      const LayerBits* allotted = allocation.find(component.component, tensor.name);
+      out.tensors.push_back(plan_tensor(tensor, t, options, rules, allotted));
+      out.planned_bytes += planned_bytes(tensor, out.tensors.back());
       quantizes |= out.tensors.back().encoding != Encoding::kCopy;
     }
   }
+  allocation.check_all_found();
   if (!quantizes) {
     throw Error(ErrorCode::kConfiguration, "no tensor of this model would be quantized",
                 {.path = model.path,
@@ -198,8 +257,8 @@ uint64_t raise_bits(const ModelDirectory& model, const PlanOptions& options,
       if (failing.at(number++) && can_rise(tensor)) {
         const int before = tensor.spec.bit_width;
         tensor.spec.bit_width = 2 * before;
-        tensor.spec.param_encoding =
-            encoding_for(options, 2 * before, source.elements() / source.shape[0]);
+        tensor.spec.param_encoding = encoding_for(options, 2 * before, tensor.spec.group_size,
+                                                  source.elements() / source.shape[0]);
         tensor.reason += "; INT" + std::to_string(before) + " missed the accuracy";
         ++raised;
       }

@@ -97,6 +97,24 @@ MinAccuracy = Annotated[
         help="Mean cosine similarity to reach, 0 to 1.",
     ),
 ]
+TargetBits = Annotated[
+    float | None,
+    typer.Option(
+        "--target-bits", metavar="X", help="Mixed precision with at most X bits per weight."
+    ),
+]
+TargetSize = Annotated[
+    float | None,
+    typer.Option("--target-size-mb", metavar="X", help="Mixed precision with at most X MB."),
+]
+MaxQualityLoss = Annotated[
+    float | None,
+    typer.Option(
+        "--max-quality-loss",
+        metavar="X",
+        help="Mixed precision, as small as the predictions drift by X at most.",
+    ),
+]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Fail when the accuracy is missed; do not add bits.")
 ]

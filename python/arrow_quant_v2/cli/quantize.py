@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from arrow_quant_v2.api import quantize_files
+from arrow_quant_v2.api import plan_files, quantize_files
 from arrow_quant_v2.cli import _options as options
 from arrow_quant_v2.cli._console import (
     print_blank,
@@ -21,8 +21,9 @@ from arrow_quant_v2.cli._console import (
     warn,
 )
 from arrow_quant_v2.cli._run import command
-from arrow_quant_v2.plan import ModelPlan, PlannedTensor, plan_model
-from arrow_quant_v2.result import QuantizationResult, histogram_text
+from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.plan import ModelPlan, PlannedTensor
+from arrow_quant_v2.result import QuantizationResult, histogram_text, mixed_text
 
 _MB = 1e6
 
@@ -44,6 +45,9 @@ def quantize(
     samples: options.Samples = None,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
+    target_bits: options.TargetBits = None,
+    target_size_mb: options.TargetSize = None,
+    max_quality_loss: options.MaxQualityLoss = None,
     fail_fast: options.FailFast = False,
     threads: options.Threads = None,
     max_memory_mb: options.MaxMemory = None,
@@ -71,6 +75,9 @@ def quantize(
         calibration_samples=samples,
         modality=modality,
         min_accuracy=min_accuracy,
+        target_bits=target_bits,
+        target_size_mb=target_size_mb,
+        max_quality_loss=max_quality_loss,
         num_threads=threads,
         max_memory_mb=max_memory_mb,
     )
@@ -102,9 +109,14 @@ def plan(
     config: options.ConfigFile = None,
     layer_rule: options.LayerRules = None,
     components: options.Components = None,
+    stats: options.Statistics = None,
+    data: options.Data = None,
     samples: options.Samples = None,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
+    target_bits: options.TargetBits = None,
+    target_size_mb: options.TargetSize = None,
+    max_quality_loss: options.MaxQualityLoss = None,
     fail_fast: options.FailFast = False,
     threads: options.Threads = None,
     max_memory_mb: options.MaxMemory = None,
@@ -112,7 +124,10 @@ def plan(
     every: options.Every = False,
     json: options.Json = False,
 ) -> None:
-    """Show what would happen to every tensor, and why. Writes nothing."""
+    """Show what would happen to every tensor, and why. Writes nothing.
+
+    With a target of mixed precision, the model is calibrated and run to find out.
+    """
     settings = options.build_config(
         config=config,
         layer_rules=layer_rule,
@@ -127,10 +142,21 @@ def plan(
         calibration_samples=samples,
         modality=modality,
         min_accuracy=min_accuracy,
+        target_bits=target_bits,
+        target_size_mb=target_size_mb,
+        max_quality_loss=max_quality_loss,
         num_threads=threads,
         max_memory_mb=max_memory_mb,
     )
-    made = plan_model(model, settings)
+    if settings.target is None and (stats is not None or data is not None):
+        raise ConfigurationError(
+            "--stats and --data are for plans with a target",
+            hint="Add --target-bits, --target-size-mb or --max-quality-loss.",
+        )
+    with progress_bar(quiet=json or settings.target is None) as show:
+        made = plan_files(
+            model, settings, progress_callback=show, statistics=stats, calibration_data=data
+        )
     warn(made.warnings)
     if json:
         print_json(made.json())
@@ -163,6 +189,8 @@ def _print_result(result: QuantizationResult) -> None:
     ]
     if len(result["layers_by_bit_width"]) > 1:
         facts.append(("layers", histogram_text(result["layers_by_bit_width"])))
+    if result["mixed_precision"]:
+        facts.append(("mixed precision", mixed_text(result["mixed_precision"])))
     if len(result["attempts"]) > 1:
         facts.append(("attempts", attempts))
     print_facts(facts)
@@ -197,7 +225,16 @@ def _print_plan(made: ModelPlan, every: bool) -> None:
         ("components", ", ".join(name for name in made.components if name) or "the model"),
         ("quantized", f"{quantized} tensors, {made.bits_per_weight:.3f} bits per weight"),
     ]
-    kept = Counter(tensor.reason for tensor in made.tensors if tensor.bit_width is None)
+    if made.mixed_precision:
+        facts += [
+            ("mixed precision", mixed_text(made.mixed_precision.to_dict())),
+            ("layers", made.mixed_precision.histogram()),
+        ]
+    kept = Counter(
+        tensor.reason
+        for tensor in made.tensors
+        if tensor.bit_width is None and not tensor.reason.startswith("mixed: ")
+    )
     facts += [
         ("kept", f"{count} tensors ({reason.removeprefix('kept: ')})")
         for reason, count in kept.most_common()

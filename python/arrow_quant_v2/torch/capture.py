@@ -91,14 +91,11 @@ def capture(
         )
 
     def report(message: str, fraction: float) -> None:
-        if progress_callback is None:
-            return
-        try:
-            progress_callback(message, fraction)
-        except Exception as error:
-            raise _Stopped(error) from error
+        if progress_callback is not None:
+            with _stopping():
+                progress_callback(message, fraction)
 
-    try:
+    with _stoppable():
         report("loading the model", 0.0)
         plan = plan_model(model_path, config)
         model = _load(Path(model_path), plan, config.calibration_samples, seed)
@@ -106,7 +103,7 @@ def capture(
         with evaluating(model.network):
             return run_tape(
                 model.network,
-                _tape(model, data, report),
+                _tape(model, data, lambda f: report("running the model", _RECORDING * f)),
                 stats_path,
                 layers=_planned(plan, model.component),
                 component=model.component,
@@ -118,8 +115,6 @@ def capture(
                 notes=_not_covered(plan, model.component),
                 progress_callback=lambda m, f: report(m, _RECORDING + (1 - _RECORDING) * f),
             )
-    except _Stopped as stopped:
-        raise stopped.error from None
 
 
 def _require_finite(network: nn.Module, model_path: StrPath) -> None:
@@ -145,14 +140,32 @@ class _Stopped(BaseException):
         self.error = error
 
 
-def _tape(model: _Model, data: Samples, report: Callable[[str, float], None]) -> list[Batch]:
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Around a call of the user's callback."""
+    try:
+        yield
+    except Exception as error:
+        raise _Stopped(error) from error
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Around a run: what the user's callback raised comes out as it was."""
+    try:
+        yield
+    except _Stopped as stopped:
+        raise stopped.error from None
+
+
+def _tape(model: _Model, data: Samples, progress: Callable[[float], None]) -> list[Batch]:
     """Batches of the user, or what the model is given while it makes samples."""
     if data.make_batches is not None:
         return as_batches(data.make_batches(model.network), held_out=True)
     if data.batches:
         return as_batches(data.batches, held_out=True)
     with _failures():
-        return model.record(data, lambda f: report("running the model", _RECORDING * f))
+        return model.record(data, progress)
 
 
 def record_tape(
@@ -162,19 +175,28 @@ def record_tape(
     samples: int,
     seed: int,
     progress: Callable[[float], None],
+    calibration_data: Any = None,
 ) -> tuple[str, nn.Module, list[Batch]]:
-    """Load a model, let it make `samples` samples from neutral inputs, and watch no layer.
+    """Load a model, let it make `samples` samples, and watch no layer.
 
-    Returns the component that runs at every step, its network, and what that was given.
+    Returns the component that runs at every step, its network, and what that was given. Without
+    data, inputs are neutral.
 
     Raises
     ------
     CannotRunError
         As :func:`capture`.
     """
-    model = _load(model_path, plan, samples, seed)
-    with _failures(), evaluating(model.network):
-        return model.component, model.network, model.record(Samples(), progress)
+
+    def report(fraction: float) -> None:
+        with _stopping():
+            progress(fraction)
+
+    data = read_samples(calibration_data)
+    with _stoppable():
+        model = _load(model_path, plan, samples, seed)
+        with evaluating(model.network):
+            return model.component, model.network, _tape(model, data, report)
 
 
 def _planned(plan: ModelPlan, component: str) -> list[str]:

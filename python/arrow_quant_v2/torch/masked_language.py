@@ -95,7 +95,8 @@ def _masked_texts(
         scores = torch.rand(maskable.shape, generator=generator).masked_fill(~maskable, 2.0)
         order = scores.argsort(dim=1).argsort(dim=1)
         ids = coded["input_ids"].masked_fill(order < masked[:, None], tokenizer.mask_token_id)
-        batches.append(_batch(ids, present, masked / counts, numbers))
+        hidden = ids == tokenizer.mask_token_id
+        batches.append(_batch(ids, present, hidden, masked / counts, numbers))
     return batches
 
 
@@ -117,7 +118,9 @@ def _own_texts(
         rows = torch.nonzero(wanted[:, step])[:, 0]
         if len(rows):
             ratio = masked[rows].sum(dim=1) / total
-            batches.append(_batch(ids[rows], present[rows], ratio, _pick(numbers, rows)))
+            batches.append(
+                _batch(ids[rows], present[rows], masked[rows], ratio, _pick(numbers, rows))
+            )
         if step == steps - 1:
             break
         logits = model(input_ids=ids, attention_mask=present.long()).logits.float()
@@ -147,10 +150,13 @@ def _pick(numbers: range, rows: Tensor) -> list[int]:
     return [numbers[int(row)] for row in rows]
 
 
-def _batch(ids: Tensor, present: Tensor, ratio: Tensor, numbers: range | list[int]) -> Batch:
+def _batch(
+    ids: Tensor, present: Tensor, masked: Tensor, ratio: Tensor, numbers: range | list[int]
+) -> Batch:
     return Batch(
         kwargs={"input_ids": ids, "attention_mask": present.long()},
         timestep=ratio.double(),
         held_out=is_held_out(torch.tensor(numbers)),
         valid=present,
+        masked=masked,
     )

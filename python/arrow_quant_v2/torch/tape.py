@@ -30,6 +30,9 @@ class Batch:
     valid
         Booleans of shape [samples, tokens]: tokens that count where an activation has that many;
         None: all.
+    masked
+        Booleans of the same shape: the tokens that a language model is asked about; None: its whole
+        output counts.
     """
 
     args: tuple[Any, ...] = ()
@@ -37,6 +40,7 @@ class Batch:
     timestep: float | Tensor = 0.0
     held_out: Tensor | None = None
     valid: Tensor | None = None
+    masked: Tensor | None = None
 
     @property
     def samples(self) -> int:

@@ -74,6 +74,47 @@ TEST(PlanOptions, TheEncodingMustFit) {
   EXPECT_NO_THROW(check_plan_options({.group_size = 40, .param_encoding = kFp16}));
 }
 
+TEST(Plan, AnAllocationDecidesWhereNoRuleDoes) {
+  const ModelDirectory model =
+      component_of({tensor_of("a.weight", {64, 128}), tensor_of("b.weight", {64, 128}),
+                    tensor_of("c.weight", {64, 128}), tensor_of("d.weight", {64, 128})},
+                   kConfig);
+  const PlanOptions options{.bit_width = 2,
+                            .layer_rules = {{"b", 4}},
+                            .allocation = {{"", "a.weight", 8, 0, "matters"},
+                                           {"", "b.weight", 8, 0, "matters"},
+                                           {"", "c.weight", 0, 0, "matters most"},
+                                           {"", "d.weight", 2, 32, "a little"}}};
+  Plan plan = make_plan(model, options);
+  const std::vector<TensorPlan>& tensors = plan.components.at(0).tensors;
+  EXPECT_EQ(tensors[0].spec.bit_width, 8);
+  EXPECT_EQ(tensors[0].spec.param_encoding, ParamEncoding::kRow);
+  EXPECT_EQ(tensors[0].reason, "matters");
+  EXPECT_EQ(tensors[1].spec.bit_width, 4);
+  EXPECT_EQ(tensors[1].reason, "rule 'b'");
+  EXPECT_EQ(tensors[2].encoding, Encoding::kCopy);
+  EXPECT_EQ(tensors[2].reason, "matters most");
+  EXPECT_EQ(tensors[3].spec.bit_width, 2);
+  EXPECT_EQ(tensors[3].spec.group_size, 32);
+  EXPECT_EQ(tensors[4].spec.bit_width, 2);
+  EXPECT_EQ(tensors[4].spec.group_size, 128);
+  // The fallback leaves alone what was decided.
+  EXPECT_EQ(raise_bits(model, options, {true, true, true, true, true}, plan), 1);
+  EXPECT_EQ(tensors[4].spec.bit_width, 4);
+  EXPECT_EQ(tensors[3].spec.bit_width, 2);
+  EXPECT_EQ(tensors[1].spec.bit_width, 4);
+}
+
+TEST(Plan, AnAllocationNamesTensorsOnceAndWithKnownWidths) {
+  const ModelDirectory model = component_of({tensor_of("a.weight", {64, 128})}, kConfig);
+  refuse(model, {.allocation = {{"", "a.weight", 3, 0, ""}}}, {"gives 3 bits"});
+  refuse(model, {.allocation = {{"", "a.weight", 2, 0, ""}, {"", "a.weight", 4, 0, ""}}},
+         {"twice"});
+  refuse(model, {.allocation = {{"", "a.weight", 2, 12, ""}}}, {"Invalid group_size: 12"});
+  refuse(model, {.allocation = {{"unet", "a.weight", 2, 0, ""}}},
+         {"1 tensors that the model does not have"});
+}
+
 TEST(Plan, AutoIsTwoLevelForFewBitsAndRowForEight) {
   EXPECT_EQ(plan_of({64, 128}, {.bit_width = 2}).spec.param_encoding, ParamEncoding::kTwoLevel);
   EXPECT_EQ(plan_of({64, 128}, {.bit_width = 4}).spec.param_encoding, ParamEncoding::kTwoLevel);

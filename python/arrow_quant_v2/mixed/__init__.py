@@ -1,0 +1,1 @@
+"""Mixed precision: bits for each layer by how much the model minds."""

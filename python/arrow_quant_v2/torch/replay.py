@@ -1,0 +1,127 @@
+"""How far the predictions of a network move when its weights change.
+
+The measure, called drift, is relative to the size of the predictions, so that 0 is no change and 1
+as much as all of them:
+
+- in general, the squared distance of the outputs over the square of the original's;
+- of the masked tokens of a language model, the Kullback-Leibler divergence from the original's
+  distribution over that one's entropy: by how much the loss grows, where the original is right
+  about its own uncertainty.
+
+Both are ratios of sums over the states in a part of the range of diffusion times, averaged over
+these parts, so that times with small predictions count as much as others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arrow_quant_v2.config import SENSITIVITY
+from arrow_quant_v2.torch.observe import evaluating
+from arrow_quant_v2.torch.tape import Batch
+
+__all__ = ["LARGEST_DRIFT", "Replay"]
+
+#: What predictions count as that are not finite, or further off.
+LARGEST_DRIFT = 1e6
+
+
+class Replay:
+    """A network and the states of a tape, with its own predictions for them.
+
+    Parameters
+    ----------
+    network
+        Any module; its first output is its prediction.
+    tape
+        What it is given.
+    check
+        Called between two batches; may raise.
+    """
+
+    def __init__(
+        self, network: nn.Module, tape: Sequence[Batch], check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._network = network
+        self._tape = tape
+        self._check = check
+        self._parameters = dict(network.named_parameters(remove_duplicate=False))
+        self._bins = _bins(tape)
+        self._expected = [self._predict(batch) for batch in tape]
+
+    @property
+    def states(self) -> int:
+        """How many states the tape has."""
+        return sum(batch.samples for batch in self._tape)
+
+    def knows(self, name: str) -> bool:
+        """Whether the network has a parameter of this name."""
+        return name in self._parameters
+
+    def drift(self, weights: Mapping[str, Tensor]) -> float:
+        """The drift with these in place of the network's own weights, by their names."""
+        moved = torch.zeros(SENSITIVITY.time_bins, dtype=torch.float64)
+        whole = torch.zeros_like(moved)
+        with self._replaced(weights):
+            for batch, bins, expected in zip(self._tape, self._bins, self._expected, strict=True):
+                compare = _squares if batch.masked is None else _divergences
+                distances, sizes = compare(batch, expected, self._predict(batch))
+                moved.index_add_(0, bins, distances)
+                whole.index_add_(0, bins, sizes)
+        seen = torch.unique(torch.cat(self._bins))
+        drift = float(torch.where(moved == 0, 0.0, moved / whole)[seen].mean())
+        return min(drift, LARGEST_DRIFT) if math.isfinite(drift) else LARGEST_DRIFT
+
+    def _predict(self, batch: Batch) -> Tensor:
+        """[rows, ...]: the output for every sample, or for every masked token."""
+        self._check()
+        with evaluating(self._network):
+            output: Any = self._network(*batch.args, **batch.kwargs)
+        output = output if isinstance(output, Tensor) else output[0]
+        return output if batch.masked is None else output[batch.masked].float().log_softmax(-1)
+
+    @contextmanager
+    def _replaced(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        own = {name: self._parameters[name].data for name in weights}
+        try:
+            for name, weight in weights.items():
+                self._parameters[name].data = weight.to(own[name]).reshape(own[name].shape)
+            yield
+        finally:
+            for name, weight in own.items():
+                self._parameters[name].data = weight
+
+
+def _bins(tape: Sequence[Batch]) -> list[Tensor]:
+    """For each sample of each batch, the part of the range of times that it is in."""
+    times = [batch.times() for batch in tape]
+    low = min(float(t.min()) for t in times)
+    width = (max(float(t.max()) for t in times) - low) / SENSITIVITY.time_bins or 1.0
+    return [((t - low) / width).long().clamp(max=SENSITIVITY.time_bins - 1) for t in times]
+
+
+def _squares(batch: Batch, expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """(e - f)^2 and e^2 of each sample; of a text, over its tokens without padding."""
+    e, f = expected.double(), found.double()
+    if batch.valid is not None and batch.valid.shape == e.shape[:2]:
+        e, f = e * batch.valid[..., None], f * batch.valid[..., None]
+    e, f = e.reshape(batch.samples, -1), f.reshape(batch.samples, -1)
+    return ((e - f) ** 2).sum(1).cpu(), (e**2).sum(1).cpu()
+
+
+def _divergences(batch: Batch, expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each sample, p (log p - log q) and -p log p, summed over its masked tokens."""
+    assert batch.masked is not None
+    p, q = expected.double(), found.double()
+    owners = torch.nonzero(batch.masked)[:, 0]
+
+    def by_sample(tokens: Tensor) -> Tensor:
+        return p.new_zeros(batch.samples).index_add_(0, owners, tokens.sum(-1)).cpu()
+
+    return by_sample(p.exp() * (p - q)), by_sample(-p.exp() * p)
