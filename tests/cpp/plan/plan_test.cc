@@ -77,7 +77,8 @@ TEST(PlanOptions, TheEncodingMustFit) {
 TEST(Plan, AnAllocationDecidesWhereNoRuleDoes) {
   const ModelDirectory model =
       component_of({tensor_of("a.weight", {64, 128}), tensor_of("b.weight", {64, 128}),
-                    tensor_of("c.weight", {64, 128}), tensor_of("d.weight", {64, 128})},
+                    tensor_of("c.weight", {64, 128}), tensor_of("d.weight", {64, 128}),
+                    tensor_of("e.weight", {64, 128})},
                    kConfig);
   const PlanOptions options{.bit_width = 2,
                             .layer_rules = {{"b", 4}},
