@@ -68,7 +68,7 @@ def quantized(work: Path, layers: int) -> Path:
 
 
 def run(artefact: Path, layers: int, threads: int) -> dict[str, Any]:
-    for file in artefact.rglob("weights.parquet*"):
+    for file in filter(Path.is_file, artefact.rglob("*")):
         with file.open("rb") as stream:
             while stream.read(1 << 24):  # into the cache
                 pass

@@ -79,7 +79,8 @@ def one_model(name: str, make: Callable[[], Any], work: Path) -> dict[str, Any]:
 
 def stored_bytes(artefact: Path) -> int:
     """Bytes of the packed weights on disk."""
-    return sum(f.stat().st_size for f in artefact.rglob("weights.parquet*") if f.is_file())
+    files = [f for f in artefact.rglob("*") if f.is_file()]
+    return sum(f.stat().st_size for f in files if "weights.parquet" in f.as_posix())
 
 
 def held_bytes(model: nn.Module) -> int:
