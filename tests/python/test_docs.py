@@ -23,7 +23,11 @@ DOCS = ROOT / "docs"
 #: Pages whose blocks run, in order, in one folder for each page.
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 #: What a page says in full and a test does in small.
-SMALLER = {"--samples 128": "--samples 5", "calibration_samples=128": "calibration_samples=5"}
+SMALLER = {
+    "--samples 128": "--samples 2",
+    "calibration_samples=128": "calibration_samples=2",
+    "num_inference_steps=50": "num_inference_steps=2",
+}
 #: Pages that speak of an artefact which another page made.
 GIVEN = {"running": "my-model-int4", "troubleshooting": "my-model-int2"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
