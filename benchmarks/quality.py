@@ -195,8 +195,10 @@ def quantize(model: Any, method: Any, artefact: Path) -> tuple[Path, float, floa
     """The artefact, its bits per weight, and the seconds it took."""
     from arrow_quant_v2 import ArrowQuantV2
 
-    statistics = model.statistics_path if method.calibrated else None
     settings = model.settings(**method.settings)
+    statistics = None
+    if method.calibrated:
+        statistics = model.statistics_for(time_aware=settings.enable_time_aware)
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -103,22 +103,22 @@ class MeasuredModel:
     def planned(self) -> list[str]:
         return [tensor.name for tensor in self.plan.tensors if tensor.bit_width is not None]
 
-    @cached_property
-    def statistics_path(self) -> Path:
-        """The file of statistics that every calibrated method works from."""
-        path = self._work / f"calibration-{self._samples}.stats"
+    def statistics_for(self, *, time_aware: bool) -> Path:
+        """The same samples, as time-aware quantization counts them, or each token alike."""
+        kind = "time-aware" if time_aware else "plain"
+        path = self._work / f"calibration-{self._samples}-{kind}.stats"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                settings = self.settings()
+                settings = self.settings(enable_time_aware=time_aware)
                 capture(self.source, path, settings, seed=CALIBRATION_SEED)
             except CannotRunError:
-                self._calibrate_by_overhearing(path)
+                self._calibrate_by_overhearing(path, time_aware)
         return path
 
     @cached_property
     def grams(self) -> Mapping[str, np.ndarray]:
-        statistics = CalibrationStatistics.load(self.statistics_path)
+        statistics = CalibrationStatistics.load(self.statistics_for(time_aware=False))
         found = {}
         for number in range(len(statistics)):
             gram = statistics.gram(number)
@@ -226,7 +226,7 @@ class MeasuredModel:
     @cached_property
     def _ranges(self) -> dict[str, np.ndarray]:
         """Largest magnitude of every input channel over all timesteps, by weight."""
-        statistics = CalibrationStatistics.load(self.statistics_path)
+        statistics = CalibrationStatistics.load(self.statistics_for(time_aware=False))
         shapes = {tensor.name: tensor.shape for tensor in self.plan.tensors}
         found = {}
         for number in range(len(statistics)):
@@ -236,7 +236,7 @@ class MeasuredModel:
                 found[name] = largest.reshape(shapes[name][1], -1).max(axis=1)
         return found
 
-    def _calibrate_by_overhearing(self, path: Path) -> None:
+    def _calibrate_by_overhearing(self, path: Path, time_aware: bool) -> None:
         """For networks that no library knows: the evaluation's own sampler, with another seed."""
         subject = load(self.directory).subject
         network = self.network_of(subject)
@@ -253,4 +253,11 @@ class MeasuredModel:
         effort = Effort(items=self._samples, samples=self._samples, steps=_STEPS)
         subject.generate(Setting(effort, seed=CALIBRATION_SEED))
         handle.remove()
-        calibrate(network, heard, path, layers=self.planned, data="neutral")
+        calibrate(
+            network,
+            heard,
+            path,
+            layers=self.planned,
+            data="neutral",
+            time_aware=time_aware,
+        )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-#: Activations at run time: as they are, int8 by token, or int8 by group of timesteps.
+#: Activations at run time: as they are, int8 by token, or int8 by ranges that calibration found.
 Activation = Literal["none", "dynamic", "static"]
 
 #: Part of every name of the ablation.

@@ -96,8 +96,10 @@ def _ablation(rows: Rows) -> str:
     text = (
         "### What spatial and time-aware quantization bring\n\n"
         "Calibrated INT2, INT4 and INT8 at group size 64; activations of A8 are simulated int8,\n"
-        "static by group of timesteps or dynamic by token (convolutions: by sample). Drift of\n"
-        "each model, and by how much its geometric mean over models is below *base*.\n\n"
+        "static with one range (time-aware: one for each group of timesteps) or dynamic by token\n"
+        "(convolutions: by sample). Without time-aware, every token of the same samples counts\n"
+        "alike. Drift of each model, and by how much its geometric mean over models is below\n"
+        "*base*.\n\n"
     )
     models = list(dict.fromkeys(row["model"] for row in rows))
     cells = {(row["method"], row["model"]): max(row["drift"], 1e-12) for row in rows}

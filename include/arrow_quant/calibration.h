@@ -31,10 +31,15 @@ ARROW_QUANT_API std::vector<uint64_t> weight_sample_positions(uint64_t elements)
 /// Whether two samples come from one weight, allowing for conversion to f16 or bf16.
 ARROW_QUANT_API bool same_weight(std::span<const float> a, std::span<const float> b) noexcept;
 
+inline constexpr size_t kSampleTokens = 4;
+
 /// Tokens as they enter a Gram matrix: sum of weight * x, and of weights.
 struct WeightedSum {
   double weight = 0;
   std::vector<double> sum;  ///< per channel
+  /// Some of them as they are, [n][channels], n at most kSampleTokens: those whose bytes have the
+  /// least hashes, so that the choice does not depend on the order of adding.
+  std::vector<float> sample;
 };
 
 /// Range and moments of every channel over the tokens whose timestep lies in [begin, end).

@@ -70,6 +70,12 @@ class CalibrationEffort:
         Below the last number for each channel there is a warning.
     text_length
         Tokens of a text for masked language models, at most.
+    profile_part, profile_times
+        Part of the recorded samples that run backwards too, to find at which times and tokens
+        errors cost most; and at how many times that is told apart.
+    profile_power, least_share
+        Tokens are seen in proportion to this power of what their errors cost, and none less than
+        this part of an even share.
     """
 
     sampler_steps: int = 25
@@ -79,6 +85,10 @@ class CalibrationEffort:
     least_tokens: int = 4096
     fewest_tokens_per_channel: int = 4
     text_length: int = 128
+    profile_part: float = 0.1
+    profile_times: int = 16
+    profile_power: float = 0.5
+    least_share: float = 0.1
 
 
 CALIBRATION = CalibrationEffort()
@@ -280,8 +290,9 @@ class DiffusionQuantConfig(BaseModel):
     )
     activation_bits: Annotated[Literal[8] | None, Must("8 or None")] = Field(
         default=None,
-        description="8: static int8 activations, with a range for each group of timesteps. Needs "
-        "calibration; None: activations stay as they are, or are rounded token by token.",
+        description="8: static int8 activations, with a range for each group of timesteps, or one "
+        "for all without `enable_time_aware`. Needs calibration; None: activations stay as they "
+        "are, or are rounded token by token.",
     )
     min_accuracy: Annotated[float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")] = (
         Field(default=0.85, description="Mean cosine similarity below which more bits are tried.")

@@ -69,8 +69,8 @@ class RowGroup {
     }
     return result;
   }
-  std::string_view bytes(int64_t row) const {
-    return value<arrow::BinaryArray>(kStatGram, row).GetView(row);
+  std::string_view bytes(StatColumn column, int64_t row) const {
+    return value<arrow::BinaryArray>(column, row).GetView(row);
   }
 
  private:
@@ -230,22 +230,30 @@ struct StatisticsReader::State {
     inputs.back().layers.push_back(std::move(layer));
   }
 
-  static WeightedSum read_sum(const RowGroup& group, int64_t row, StatColumn weight,
-                              StatColumn sum) {
-    return {.weight = group.real(weight, row),
-            .sum = group.list<arrow::DoubleArray, double>(sum, row)};
+  static WeightedSum read_sum(const RowGroup& group, int64_t row, StatColumn weight, StatColumn sum,
+                              StatColumn sample) {
+    WeightedSum result{.weight = group.real(weight, row),
+                       .sum = group.list<arrow::DoubleArray, double>(sum, row),
+                       .sample = {}};
+    const std::string_view bytes = group.bytes(sample, row);
+    result.sample.resize(bytes.size() / sizeof(float));
+    if (!bytes.empty()) {
+      std::memcpy(result.sample.data(), bytes.data(), result.sample.size() * sizeof(float));
+    }
+    return result;
   }
 
   void read_bin(const RowGroup& group, int64_t row) {
-    TimeBin bin{.begin = group.real(kStatBegin, row),
-                .end = group.real(kStatEnd, row),
-                .tokens = group.integer(kStatTokens, row),
-                .low = group.list<arrow::FloatArray, float>(kStatLow, row),
-                .high = group.list<arrow::FloatArray, float>(kStatHigh, row),
-                .sum = group.list<arrow::DoubleArray, double>(kStatSum, row),
-                .squares = group.list<arrow::DoubleArray, double>(kStatSquares, row),
-                .fitted = read_sum(group, row, kStatFittedWeight, kStatFittedSum),
-                .held_out = read_sum(group, row, kStatHeldOutWeight, kStatHeldOutSum)};
+    TimeBin bin{
+        .begin = group.real(kStatBegin, row),
+        .end = group.real(kStatEnd, row),
+        .tokens = group.integer(kStatTokens, row),
+        .low = group.list<arrow::FloatArray, float>(kStatLow, row),
+        .high = group.list<arrow::FloatArray, float>(kStatHigh, row),
+        .sum = group.list<arrow::DoubleArray, double>(kStatSum, row),
+        .squares = group.list<arrow::DoubleArray, double>(kStatSquares, row),
+        .fitted = read_sum(group, row, kStatFittedWeight, kStatFittedSum, kStatFittedSample),
+        .held_out = read_sum(group, row, kStatHeldOutWeight, kStatHeldOutSum, kStatHeldOutSample)};
     int exponent = 0;
     const double width = bin.end - bin.begin;
     const auto finite = [](const auto& values) {
@@ -253,7 +261,8 @@ struct StatisticsReader::State {
     };
     const size_t n = channels.back();
     const auto sound = [&](const WeightedSum& s) {
-      return std::isfinite(s.weight) && s.weight >= 0 && s.sum.size() == n && finite(s.sum);
+      return std::isfinite(s.weight) && s.weight >= 0 && s.sum.size() == n && finite(s.sum) &&
+             s.sample.size() % n == 0 && s.sample.size() <= kSampleTokens * n && finite(s.sample);
     };
     const bool fits = std::isfinite(bin.begin) && std::isfinite(width) && width > 0 &&
                       std::frexp(width, &exponent) == 0.5 && bin.low.size() == n &&
@@ -303,7 +312,7 @@ struct StatisticsReader::State {
     GramMatrix gram(width, matrix.block == width ? 0 : matrix.block);
     for (const Piece& piece : matrix.pieces) {
       const RowGroup group = read(piece.row_group, true);
-      const std::string_view bytes = group.bytes(piece.row);
+      const std::string_view bytes = group.bytes(kStatGram, piece.row);
       const std::vector<uint64_t> offsets = row_offsets(width, matrix.block, piece);
       if (bytes.size() != offsets.back() * sizeof(float)) {
         fail_damaged(path, "a matrix of the wrong size");

@@ -9,7 +9,7 @@
 namespace arrow_quant::statistics_schema {
 
 inline constexpr std::string_view kVersionKey = "arrow_quant_v2.calibration";
-inline constexpr std::string_view kVersion = "1";
+inline constexpr std::string_view kVersion = "2";
 inline constexpr std::string_view kComponentKey = "component";
 inline constexpr std::string_view kDataKey = "data";
 inline constexpr std::string_view kNotesKey = "notes";
@@ -43,6 +43,8 @@ enum StatColumn : int {
   kStatFittedSum,
   kStatHeldOutWeight,
   kStatHeldOutSum,
+  kStatFittedSample,
+  kStatHeldOutSample,
   kStatCount,
 };
 
@@ -70,6 +72,8 @@ inline const std::shared_ptr<arrow::Schema>& schema() {
       field("fitted_sum", arrow::list(field("element", arrow::float64(), false))),
       field("held_out_weight", arrow::float64()),
       field("held_out_sum", arrow::list(field("element", arrow::float64(), false))),
+      field("fitted_sample", arrow::binary()),
+      field("held_out_sample", arrow::binary()),
   });
   return all;
 }

@@ -153,6 +153,9 @@ class StatisticsWriter {
       rows_.list<arrow::DoubleBuilder>(kStatFittedSum, bin.fitted.sum);
       rows_.real(kStatHeldOutWeight, bin.held_out.weight);
       rows_.list<arrow::DoubleBuilder>(kStatHeldOutSum, bin.held_out.sum);
+      rows_.bytes(kStatFittedSample, bin.fitted.sample);
+      rows_.bytes(kStatHeldOutSample, bin.held_out.sample);
+      if (rows_.pending_bytes() >= kFlushBytes) flush();
     }
     write_gram(kGram, number, input.gram, input.tokens);
     write_gram(kHeldOut, number, input.held_out, input.held_out_tokens);

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <span>
 #include <utility>
 
+#include "core/hash.h"
 #include "kernels/moments.h"
 
 namespace arrow_quant {
@@ -27,9 +30,28 @@ TimeBin empty_bin(uint64_t channels) {
   return bin;
 }
 
+/// Add x[][channels] to a sample: the kSampleTokens different tokens of the least hashes.
+void sample_tokens(std::span<const float> x, size_t channels, std::vector<float>& sample) {
+  std::map<uint64_t, const float*> least;
+  const auto offer = [&](std::span<const float> tokens) {
+    for (size_t at = 0; at + channels <= tokens.size(); at += channels) {
+      const uint64_t hash = hash_64(std::as_bytes(tokens.subspan(at, channels)));
+      if (least.size() == kSampleTokens && hash >= least.rbegin()->first) continue;
+      least.emplace(hash, tokens.data() + at);
+      if (least.size() > kSampleTokens) least.erase(std::prev(least.end()));
+    }
+  };
+  const std::vector<float> before = std::move(sample);
+  offer(before);
+  offer(x);
+  sample.clear();
+  for (const auto& [hash, token] : least) sample.insert(sample.end(), token, token + channels);
+}
+
 void merge(const WeightedSum& from, double factor, WeightedSum& to) {
   to.weight += factor * from.weight;
   for (size_t i = 0; i < to.sum.size(); ++i) to.sum[i] += factor * from.sum[i];
+  if (!from.sample.empty()) sample_tokens(from.sample, to.sum.size(), to.sample);
 }
 
 void merge(const TimeBin& from, TimeBin& to) {
@@ -69,7 +91,9 @@ void TimeBins::add(double timestep, const float* x, uint64_t tokens, double weig
   block.tokens = tokens;
   add_moments(x, tokens, channels_, channels_,
               {block.low.data(), block.high.data(), block.sum.data(), block.squares.data()});
-  merge({static_cast<double>(tokens), block.sum}, weight, held_out ? block.held_out : block.fitted);
+  WeightedSum& kind = held_out ? block.held_out : block.fitted;
+  merge({static_cast<double>(tokens), block.sum, {}}, weight, kind);
+  sample_tokens({x, tokens * channels_}, channels_, kind.sample);
   merge(block, bin(key_of(timestep, exponent_)));
   while (bins_.size() > kMaxBins) coarsen();
 }

@@ -38,6 +38,10 @@ void Hasher::update(std::span<const std::byte> bytes) noexcept {
 
 std::string Hasher::hex() const { return to_hex(XXH3_128bits_digest(&state_->xxh)); }
 
+uint64_t hash_64(std::span<const std::byte> bytes) noexcept {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 std::string hash_hex(std::span<const std::byte> bytes) {
   return to_hex(XXH3_128bits(bytes.data(), bytes.size()));
 }

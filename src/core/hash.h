@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -26,6 +27,9 @@ class Hasher {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// A shorter one, to order or tell apart values in memory.
+uint64_t hash_64(std::span<const std::byte> bytes) noexcept;
 
 /// Digest of one span.
 std::string hash_hex(std::span<const std::byte> bytes);

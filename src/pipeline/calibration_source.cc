@@ -104,23 +104,23 @@ std::vector<float> CalibrationSource::importance(size_t input) const {
 }
 
 std::shared_ptr<const FeedbackFactor> CalibrationSource::factor_of(const GramMatrix& gram,
-                                                                   size_t input) {
+                                                                   size_t input, int bit_width) {
   return std::make_shared<const FeedbackFactor>(
-      make_feedback_factor(gram, facts(input).tokens, {}, pool_, poll_));
+      make_feedback_factor(gram, facts(input).tokens, {.bit_width = bit_width}, pool_, poll_));
 }
 
-Centred CalibrationSource::centred(size_t input, const TimeMeans& means) {
+Centred CalibrationSource::centred(const TimeMeans& means) {
   Centred& kept = centred_[means.fitted_weights.size()];
   if (kept.gram != nullptr) return kept;
-  auto gram = std::make_shared<GramMatrix>(matrices(input)->gram);
+  auto gram = std::make_shared<GramMatrix>(matrices_->gram);
   take_means_out(means, *gram);
-  kept.factor = factor_of(*gram, input);
+  kept.factor = factor_of(*gram, loaded_, bit_width_);
   kept.gram = std::move(gram);
   return kept;
 }
 
-std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input) {
-  if (matrices_ && loaded_ == input) return matrices_;
+std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input, int bit_width) {
+  if (matrices_ && loaded_ == input && bit_width_ == bit_width) return matrices_;
   matrices_.reset();
   centred_.clear();
   auto loaded = std::make_shared<InputMatrices>();
@@ -131,9 +131,10 @@ std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input) {
   const uint64_t needed = 4 * bytes + 4 * FeedbackFactor::bytes(loaded->held_out);
   if (bytes <= max_bytes_ && needed <= max_bytes_) {
     loaded->gram = held_out ? reader_.read_gram(input, false) : loaded->held_out;
-    loaded->factor = factor_of(loaded->gram, input);
+    loaded->factor = factor_of(loaded->gram, input, bit_width);
   }
   loaded_ = input;
+  bit_width_ = bit_width;
   matrices_ = std::move(loaded);
   return matrices_;
 }

@@ -68,23 +68,25 @@ class CalibrationSource {
   /// Mean square of each channel of an input.
   std::vector<float> importance(size_t input) const;
 
-  /// Of the input last asked for: its Gram matrix with the means of groups taken out, and the
-  /// factor of that; kept by number of groups. Needs matrices(input)->gram.
-  Centred centred(size_t input, const TimeMeans& means);
+  /// Of the matrices last asked for: the Gram matrix with the means of groups taken out, and the
+  /// factor of that; kept by number of groups.
+  Centred centred(const TimeMeans& means);
 
-  /// The factor of a matrix made of that of the input.
-  std::shared_ptr<const FeedbackFactor> factor_of(const GramMatrix& gram, size_t input);
-
-  /// The matrices of an input, read if they are not those of the last call.
-  std::shared_ptr<const InputMatrices> matrices(size_t input);
+  /// The matrices of an input, factored for codes of `bit_width` bits; made if they are not those
+  /// of the last call.
+  std::shared_ptr<const InputMatrices> matrices(size_t input, int bit_width);
 
  private:
+  std::shared_ptr<const FeedbackFactor> factor_of(const GramMatrix& gram, size_t input,
+                                                  int bit_width);
+
   StatisticsReader reader_;
   uint64_t max_bytes_;
   ThreadPool& pool_;
   std::function<void()> poll_;
   std::map<std::string, size_t> by_layer_;
   size_t loaded_ = 0;
+  int bit_width_ = 0;
   std::shared_ptr<const InputMatrices> matrices_;
   std::map<size_t, Centred> centred_;  // of the loaded input
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -9,7 +10,6 @@
 #include "arrow_quant/format.h"
 #include "kernels/convert.h"
 #include "pipeline/mean_errors.h"
-#include "quantize/error_feedback.h"
 #include "quantize/output_error.h"
 #include "validate/error_sums.h"
 
@@ -163,7 +163,7 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
                             .by_magnitude = job.input.by_magnitude};
         const bool fits = job.input.factor != nullptr
                               ? quantize_rows_with_feedback(spec, settings, rows, *job.input.factor,
-                                                            out, sums[block])
+                                                            out, sums[block], job.input.effort)
                               : quantize_rows(spec, settings, rows, out, sums[block]);
         if (!fits) overflow = true;
       },
@@ -202,10 +202,29 @@ QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const R
   chunk.tensor_scale = settings.tensor_scale;
   chunk.offset_unit = settings.offset_unit;
   chunk.equalization.assign(input.equalization.begin(), input.equalization.end());
-  if (input.held_out != nullptr || input.time != nullptr || !input.equalization.empty()) {
+  if (input.row_gain && input.fitted != nullptr) apply_gains(job, chunk);
+  if (input.held_out != nullptr || input.row_gain || input.time != nullptr ||
+      !input.equalization.empty()) {
     measure(job, chunk);
   }
   return chunk;
+}
+
+// Multiply each row by what its outputs over the fitted inputs ask for.
+void ChunkQuantizer::apply_gains(const Job& job, QuantizedChunk& chunk) {
+  const uint64_t slab = std::max<uint64_t>(1, kSlabElements / job.cols);
+  std::vector<float> original;
+  std::vector<float> restored;
+  std::vector<OutputSums> rows;
+  for (uint64_t first = 0; first < job.rows; first += slab) {
+    const uint64_t count = std::min(slab, job.rows - first);
+    original.resize(count * job.cols);
+    restored.resize(count * job.cols);
+    (void)restore(job, chunk, first, count, original, restored);
+    std::ranges::copy(output_sums(*job.input.fitted, original, restored, pool_, poll_),
+                      std::back_inserter(rows));
+  }
+  (void)apply_row_gains(job.info.spec, job.cols, row_gains(*job.input.row_gain, rows), chunk);
 }
 
 // The errors of a finished chunk, of weights as the source has them and of outputs, and what makes

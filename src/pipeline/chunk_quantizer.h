@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,7 +18,9 @@
 #include "core/thread_pool.h"
 #include "pipeline/time_groups.h"
 #include "quantize/affine.h"
+#include "quantize/error_feedback.h"
 #include "quantize/feedback_factor.h"
+#include "quantize/row_gain.h"
 #include "run/dequantize_rows.h"
 
 namespace arrow_quant {
@@ -61,6 +64,9 @@ struct ChunkInput {
   std::span<const float> equalization = {};  ///< factor of each input channel
   const TimeCorrection* time = nullptr;
   const GramMatrix* held_out = nullptr;  ///< of inputs to measure the error of outputs by
+  const GramMatrix* fitted = nullptr;    ///< of inputs to fit row gains to
+  std::optional<RowGain> row_gain = {};  ///< what each row is multiplied by; needs `fitted`
+  FeedbackEffort effort = FeedbackEffort::kScales;
 };
 
 class ChunkQuantizer {
@@ -90,6 +96,7 @@ class ChunkQuantizer {
   ChunkSettings settings_from_sample(const Job& job);
   bool run_blocks(const Job& job, const ChunkSettings& settings, QuantizedChunk& chunk);
   float absmax(const Job& job);
+  void apply_gains(const Job& job, QuantizedChunk& chunk);
   void measure(const Job& job, QuantizedChunk& chunk);
   ErrorSums restore(const Job& job, const QuantizedChunk& chunk, uint64_t first, uint64_t count,
                     std::vector<float>& original, std::vector<float>& restored);

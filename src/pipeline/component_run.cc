@@ -7,6 +7,7 @@
 
 #include "arrow_quant/error.h"
 #include "arrow_quant/format.h"
+#include "io/equalization_factors.h"
 #include "io/time_params.h"
 #include "pipeline/chunk_quantizer.h"
 #include "pipeline/write_queue.h"
@@ -43,7 +44,7 @@ uint64_t copied_row_bytes(const TensorInfo& source, uint64_t rows) noexcept {
 
 uint64_t stored_bytes(const QuantizedChunk& chunk) noexcept {
   return chunk.codes.size() + chunk.params.size() + chunk.row_scales.size() * sizeof(uint16_t) +
-         chunk.equalization.size() * sizeof(float) + time_params_bytes(chunk.time_groups);
+         pack_factors(chunk.equalization).size() + time_params_bytes(chunk.time_groups);
 }
 
 /// The loop over tensors and chunks, with what it carries along.
@@ -133,7 +134,7 @@ class ComponentRun {
         report.info.cols(), source.dtype, context_.pool.size());
     ChoiceOptions options = context_.choice;
     options.matrices = scratch <= context_.max_memory_bytes / 2;
-    options.correct_means = has_bias(source.name);
+    options.correct_means = options.correct_means && has_bias(source.name);
     LayerChoice choice = choose_layer(report.info, rows, path_of(source), *context_.calibration,
                                       *input, options, quantizer_);
     report.info = choice.info;

@@ -81,11 +81,11 @@ double choose_spec(const std::vector<AffineSpec>& specs, LayerTrial& trial, Laye
 }
 
 /// Static activation parameters for the layer as it was decided.
-void add_activation_groups(const InputStatistics& facts, const ChoiceOptions& options,
-                           LayerChoice& choice) {
+void add_activation_ranges(const InputStatistics& facts, const ChoiceOptions& options,
+                           LayerTrial& trial, LayerChoice& choice) {
   auto time = choice.time ? std::make_shared<TimeCorrection>(*choice.time)
                           : std::make_shared<TimeCorrection>();
-  std::vector<TimeGroup> groups = activation_groups(facts, options.times, choice.equalization);
+  std::vector<TimeGroup> groups = trial.activation_ranges(choice);
   if (!time->groups.empty() && time->groups.size() != groups.size()) {
     // Biases are stored for every group in any case: then each gets its own.
     time->means = means_by_time(facts, options.times);
@@ -94,14 +94,33 @@ void add_activation_groups(const InputStatistics& facts, const ChoiceOptions& op
   choice.time = std::move(time);
 }
 
+/// Rows rescaled so that the regression of their outputs on the original ones has slope 1, or by
+/// least squares, where that lowers the error on inputs that were not fitted to. It costs no bits.
+void rescale_rows(LayerTrial& trial, LayerChoice& best, double& least, Json& tried) {
+  if (best.info.spec.bit_width == 8 || best.gram == nullptr || best.gram->channels() == 0) return;
+  const LayerChoice plain = best;
+  for (const RowGain gain : {RowGain::kUnitSlope, RowGain::kLeastSquares}) {
+    LayerChoice choice = plain;
+    choice.row_gain = gain;
+    const double error = trial.output_nmse(choice);
+    tried.push_back({{"method", to_string(choice.info.spec.method)},
+                     {"param_encoding", to_string(choice.info.spec.param_encoding)},
+                     {"row_gain", gain == RowGain::kUnitSlope ? "unit_slope" : "least_squares"},
+                     {"output_nmse", rounded(error)}});
+    if (error >= least) continue;
+    least = error;
+    best = std::move(choice);
+  }
+}
+
 }  // namespace
 
 LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& rows,
                          const std::string& path, CalibrationSource& source, size_t input,
                          const ChoiceOptions& options, ChunkQuantizer& quantizer) {
   LayerChoice best{.info = planned, .importance = source.importance(input)};
-  best.matrices =
-      options.matrices ? source.matrices(input) : std::make_shared<const InputMatrices>();
+  best.matrices = options.matrices ? source.matrices(input, planned.spec.bit_width)
+                                   : std::make_shared<const InputMatrices>();
   best.factor = best.matrices->factor;
   best.gram = std::shared_ptr<const GramMatrix>(best.matrices, &best.matrices->gram);
   if (best.has_factor()) best.importance = best.factor->importance;
@@ -109,26 +128,24 @@ LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& ro
   take(specs[0], best);
 
   const InputStatistics& facts = source.facts(input);
+  const bool by_time = !options.times.empty() && !facts.bins.empty();
+  const bool static_activations = options.static_activations && by_time;
+  LayerTrial trial(planned, rows, path, quantizer);
+  if (static_activations) trial.round_activations(facts, options.times);
   if (best.matrices->judge() != nullptr) {
-    LayerTrial trial(planned, rows, path, quantizer);
-    if (options.static_activations && !options.times.empty() && !facts.bins.empty()) {
-      trial.round_activations(facts, options.times);
-    }
     Json tried = Json::array();
     double least = choose_spec(specs, trial, best, tried);
-    if (options.correct_means && !options.times.empty() && !facts.bins.empty()) {
-      const auto centre = [&](const TimeMeans& means) { return source.centred(input, means); };
+    if (options.correct_means && by_time) {
+      const auto centre = [&](const TimeMeans& means) { return source.centred(means); };
       correct_over_time(facts, options.times, centre, trial, best, least, tried);
     }
     if (options.equalize && planned.shape.size() >= 2) {
-      const auto factor = [&](const GramMatrix& gram) { return source.factor_of(gram, input); };
-      equalize_layer(facts, factor, trial, best, least, tried);
+      equalize_layer(facts, trial, best, least, tried);
     }
+    rescale_rows(trial, best, least, tried);
     if (tried.size() > 1) best.info.candidates = tried.dump();
   }
-  if (options.static_activations && !options.times.empty() && !facts.bins.empty()) {
-    add_activation_groups(facts, options, best);
-  }
+  if (static_activations) add_activation_ranges(facts, options, trial, best);
   return best;
 }
 

@@ -16,8 +16,8 @@ struct ChoiceOptions {
   bool any_encoding = false;    ///< of the parameters; else the planned one
   bool residual_first = false;  ///< residual binary before GPTQ where both are as good
   bool equalize = false;
-  std::vector<TimeSpan> times = {};  ///< groups of time; empty: nothing depends on it
-  bool correct_means = false;        ///< there is a bias beside the weight
+  std::vector<TimeSpan> times = {};  ///< groups of time; one: nothing depends on it
+  bool correct_means = false;        ///< by group of time; there is a bias beside the weight
   bool static_activations = false;   ///< 8 bits, by group of time
   bool matrices = true;              ///< there is memory for them; else the diagonal has to do
 };

@@ -1,20 +1,16 @@
 // Spatial quantization of one layer: factors of its input channels, kept only where they pay.
 #pragma once
 
-#include <functional>
 #include <nlohmann/json_fwd.hpp>
 
 #include "pipeline/layer_trial.h"
 
 namespace arrow_quant {
 
-/// Makes the error-feedback factor of an equalized Gram matrix.
-using MakeFactor = std::function<std::shared_ptr<const FeedbackFactor>(const GramMatrix&)>;
-
 /// Look for factors that lower the output error of `best`, which is `least` without them, by more
 /// than the same bytes would lower it as wider codes. Change `best` and `least` if there are some;
 /// add what was tried to `tried`. `facts` are of the layer's input.
-void equalize_layer(const InputStatistics& facts, const MakeFactor& make_factor, LayerTrial& trial,
-                    LayerChoice& best, double& least, nlohmann::json& tried);
+void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice& best,
+                    double& least, nlohmann::json& tried);
 
 }  // namespace arrow_quant

@@ -10,6 +10,9 @@ namespace arrow_quant {
 namespace {
 
 constexpr uint64_t kSampleRows = 256;  // one block of error feedback
+constexpr uint64_t kFewRows = 64;
+constexpr double kWorthwhile =
+    0.95;  // of the error: below that, ranges by time pay for their bytes
 
 }  // namespace
 
@@ -18,11 +21,13 @@ ChunkInput LayerChoice::input() const {
           .factor = needs_statistics(info.spec.method) ? factor.get() : nullptr,
           .equalization = equalization,
           .time = time.get(),
-          .held_out = matrices->judge()};
+          .held_out = matrices->judge(),
+          .fitted = gram == nullptr || gram->channels() == 0 ? nullptr : gram.get(),
+          .row_gain = row_gain};
 }
 
-SampledRows::SampledRows(const RowSource& all, uint64_t rows)
-    : all_(all), rows_(rows), count_(std::min(rows, kSampleRows)) {}
+SampledRows::SampledRows(const RowSource& all, uint64_t rows, uint64_t most)
+    : all_(all), rows_(rows), count_(std::min(rows, most)) {}
 
 std::span<const std::byte> SampledRows::rows(uint64_t row, uint64_t count,
                                              std::vector<std::byte>& scratch) const {
@@ -39,62 +44,102 @@ std::span<const std::byte> SampledRows::rows(uint64_t row, uint64_t count,
 
 LayerTrial::LayerTrial(const QuantizedTensorInfo& planned, const RowSource& rows,
                        const std::string& path, ChunkQuantizer& quantizer)
-    : planned_(planned), sample_(rows, planned.rows()), path_(path), quantizer_(quantizer) {}
+    : planned_(planned),
+      sample_(rows, planned.rows(), kSampleRows),
+      small_(rows, planned.rows(), kFewRows),
+      path_(path),
+      quantizer_(quantizer) {}
 
 void LayerTrial::round_activations(const InputStatistics& facts, std::span<const TimeSpan> times) {
   facts_ = &facts;
   times_ = times;
-  look_at_weights();
 }
 
 double LayerTrial::output_nmse(const LayerChoice& choice) {
+  return nmse(choice, sample_, FeedbackEffort::kScales);
+}
+
+double LayerTrial::rough_nmse(const LayerChoice& choice) {
+  return nmse(choice, small_, FeedbackEffort::kOnce);
+}
+
+double LayerTrial::nmse(const LayerChoice& choice, const SampledRows& sample,
+                        FeedbackEffort effort) {
   QuantizedTensorInfo info = choice.info;
-  info.shape[0] = sample_.count();
+  info.shape[0] = sample.count();
+  ChunkInput input = choice.input();
+  input.effort = effort;
   const ErrorSums outputs =
-      quantizer_.quantize(info, sample_, 0, sample_.count(), choice.input(), path_).output_error;
+      quantizer_.quantize(info, sample, 0, sample.count(), input, path_).output_error;
   if (facts_ == nullptr || !(outputs.ww > 0)) return outputs.nmse();
-  return outputs.nmse() + activation_error(choice) / outputs.ww;
+  double error = 0;
+  if (effort == FeedbackEffort::kOnce) {
+    const ReadingLayer layer = reading_layer();
+    const auto groups = activation_groups(*facts_, times_, layer, choice.equalization, true);
+    error = activation_error(*facts_, groups, layer, choice.equalization);
+  } else {
+    (void)best_ranges(choice, error);
+  }
+  // Of the whole sample of rows, also where fewer were quantized.
+  const double rows = static_cast<double>(sample_.count()) / static_cast<double>(sample.count());
+  return outputs.nmse() + error / (rows * outputs.ww);
 }
 
-// Rounding to steps of d adds noise of variance d^2 / 12 to every input: sum over groups of time of
-// n d^2 / 12, times the squared weights that it meets.
-double LayerTrial::activation_error(const LayerChoice& choice) const {
-  double weights = 0;
-  for (size_t c = 0; c < weight_squares_.size(); ++c) {
-    const double factor = choice.equalization.empty() ? 1.0 : double{choice.equalization[c]};
-    weights += factor * factor * weight_squares_[c];
-  }
-  const TimeMeans means = means_by_time(*facts_, times_);
-  const std::vector<TimeGroup> groups = activation_groups(*facts_, times_, choice.equalization);
-  double noise = 0;
-  for (size_t g = 0; g < groups.size(); ++g) {
-    const double step = double{groups[g].activation_scale};
-    noise += means.held_out_weights[g] * step * step / 12;
-  }
-  return noise * weights;
+std::vector<TimeGroup> LayerTrial::activation_ranges(const LayerChoice& choice) {
+  double error = 0;
+  return best_ranges(choice, error);
 }
 
-const std::vector<float>& LayerTrial::weight_ranges() {
+std::vector<TimeGroup> LayerTrial::best_ranges(const LayerChoice& choice, double& error) {
+  const ReadingLayer layer = reading_layer();
+  const auto try_on = [&](std::span<const TimeSpan> spans, double& cost) {
+    std::vector<TimeGroup> groups = activation_groups(*facts_, spans, layer, choice.equalization);
+    cost = activation_error(*facts_, groups, layer, choice.equalization);
+    return groups;
+  };
+  const std::vector<TimeSpan> whole = {{times_.front().begin, times_.back().end}};
+  std::vector<TimeGroup> one = try_on(whole, error);
+  if (times_.size() == 1) return one;
+  double error_by_time = 0;
+  std::vector<TimeGroup> many = try_on(times_, error_by_time);
+  const bool has_biases = choice.time != nullptr && choice.time->groups.size() == times_.size();
+  if (!has_biases && !(error_by_time < kWorthwhile * error)) return one;
+  error = error_by_time;
+  return many;
+}
+
+const ChannelSizes& LayerTrial::weight_sizes() {
   look_at_weights();
-  return weight_ranges_;
+  return sizes_;
+}
+
+ReadingLayer LayerTrial::reading_layer() {
+  look_at_weights();
+  return {.weights = weights_, .cols = planned_.cols(), .energy = energy_};
 }
 
 void LayerTrial::look_at_weights() {
-  if (!weight_ranges_.empty()) return;
-  const uint64_t cols = planned_.cols();
+  if (!weights_.empty()) return;
+  const uint64_t cols = planned_.cols(), rows = sample_.count();
   const uint64_t channels = planned_.shape[1];
   const uint64_t span = cols / channels;
-  weight_ranges_.assign(channels, 0.0F);
-  weight_squares_.assign(channels, 0.0);
+  weights_.resize(rows * cols);
+  energy_.assign(cols, 0.0);
+  sizes_ = {std::vector<float>(channels, 0.0F), std::vector<float>(channels, 0.0F)};
   std::vector<std::byte> scratch;
-  std::vector<float> row(cols);
-  for (uint64_t r = 0; r < sample_.count(); ++r) {
-    (void)convert_to_f32(planned_.source_dtype, sample_.rows(r, 1, scratch).data(), cols,
-                         row.data());
+  for (uint64_t r = 0; r < rows; ++r) {
+    float* row = weights_.data() + r * cols;
+    (void)convert_to_f32(planned_.source_dtype, sample_.rows(r, 1, scratch).data(), cols, row);
     for (uint64_t c = 0; c < cols; ++c) {
-      weight_ranges_[c / span] = std::max(weight_ranges_[c / span], std::abs(row[c]));
-      weight_squares_[c / span] += double{row[c]} * double{row[c]};
+      sizes_.largest[c / span] = std::max(sizes_.largest[c / span], std::abs(row[c]));
+      energy_[c] += double{row[c]} * double{row[c]};
     }
+  }
+  for (uint64_t j = 0; j < channels; ++j) {
+    double sum = 0;
+    for (uint64_t c = j * span; c < (j + 1) * span; ++c) sum += energy_[c];
+    sizes_.root_mean_square[j] =
+        static_cast<float>(std::sqrt(sum / static_cast<double>(rows * span)));
   }
 }
 

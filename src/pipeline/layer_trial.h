@@ -3,13 +3,16 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "arrow_quant/quantized_tensor.h"
+#include "pipeline/activation_ranges.h"
 #include "pipeline/calibration_source.h"
 #include "pipeline/chunk_quantizer.h"
+#include "quantize/equalize.h"
 
 namespace arrow_quant {
 
@@ -28,6 +31,7 @@ struct LayerChoice {
   std::shared_ptr<const GramMatrix> gram;
   std::shared_ptr<const FeedbackFactor> factor;  ///< of `gram` after equalization; null: unknown
   std::shared_ptr<const TimeCorrection> time;    ///< null: nothing depends on time
+  std::optional<RowGain> row_gain;
 
   bool has_factor() const noexcept { return factor != nullptr && factor->usable; }
   /// What the chunks of the layer are to be quantized with; valid as long as this object.
@@ -37,7 +41,8 @@ struct LayerChoice {
 /// Rows of a layer, evenly spread over it.
 class SampledRows final : public RowSource {
  public:
-  SampledRows(const RowSource& all, uint64_t rows);
+  /// At most `most` of `rows` rows.
+  SampledRows(const RowSource& all, uint64_t rows, uint64_t most);
   uint64_t count() const noexcept { return count_; }
   std::span<const std::byte> rows(uint64_t row, uint64_t count,
                                   std::vector<std::byte>& scratch) const override;
@@ -54,26 +59,35 @@ class LayerTrial {
   LayerTrial(const QuantizedTensorInfo& planned, const RowSource& rows, const std::string& path,
              ChunkQuantizer& quantizer);
 
-  /// From now on, errors are with activations rounded in the range that they have in each of
-  /// `times`. Both must outlive this object.
+  /// From now on, errors are with static int8 activations: one range for all of `times`, or one for
+  /// each where that pays for its bytes. Both must outlive this object.
   void round_activations(const InputStatistics& facts, std::span<const TimeSpan> times);
 
   /// Errors of the outputs of the sample over the inputs that judge, relative to their energy.
   double output_nmse(const LayerChoice& choice);
 
-  /// Largest |weight| of each input channel in the sample.
-  const std::vector<float>& weight_ranges();
+  /// The same of fewer rows, and with less effort: enough to tell choices of a kind apart.
+  double rough_nmse(const LayerChoice& choice);
+
+  /// The ranges of static activations for `choice`, whose biases, if it has some, decide how many.
+  std::vector<TimeGroup> activation_ranges(const LayerChoice& choice);
+
+  /// Each input channel's largest |weight| in the sample, and the root of its mean square.
+  const ChannelSizes& weight_sizes();
 
  private:
+  double nmse(const LayerChoice& choice, const SampledRows& sample, FeedbackEffort effort);
+  void look_at_weights();
+  ReadingLayer reading_layer();
+  std::vector<TimeGroup> best_ranges(const LayerChoice& choice, double& error);
+
   const QuantizedTensorInfo& planned_;
-  SampledRows sample_;
+  SampledRows sample_, small_;
   const std::string& path_;
   ChunkQuantizer& quantizer_;
-  void look_at_weights();
-  double activation_error(const LayerChoice& choice) const;
-
-  std::vector<float> weight_ranges_;
-  std::vector<double> weight_squares_;
+  std::vector<float> weights_;  // of the sample
+  std::vector<double> energy_;  // of each column: sum of the squares of these
+  ChannelSizes sizes_;
   const InputStatistics* facts_ = nullptr;
   std::span<const TimeSpan> times_;
 };

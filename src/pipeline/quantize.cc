@@ -134,11 +134,9 @@ class QuantizeJob {
                                                        [this] { progress_.poll(); });
     calibrated_component_ = calibration_->component_of(model_, plan);
     calibration_->check_model(model_.components[calibrated_component_]);
-    if (options_.enable_time_aware) {
-      times_ =
-          partition_times(calibration_->inputs(), static_cast<size_t>(options_.num_time_groups),
-                          options_.activation_bits);
-    }
+    const int groups = options_.enable_time_aware ? options_.num_time_groups : 1;
+    times_ = partition_times(calibration_->inputs(), static_cast<size_t>(groups),
+                             options_.activation_bits);
     std::ranges::copy(calibration_->origin().notes, std::back_inserter(warnings_));
     if (!calibration_->holds_out()) {
       warnings_.push_back(
@@ -251,6 +249,7 @@ class QuantizeJob {
                    .residual_first = text,
                    .equalize = options_.enable_spatial,
                    .times = times_,
+                   .correct_means = options_.enable_time_aware,
                    .static_activations = options_.activation_bits == 8}};
     std::vector<TensorReport> tensors = run_component(
         component, component_plan, context,
@@ -346,7 +345,7 @@ class QuantizeJob {
   ThreadPool pool_;
   std::unique_ptr<CalibrationSource> calibration_;
   size_t calibrated_component_ = 0;
-  std::vector<TimeSpan> times_;  // groups of time; empty: nothing depends on it
+  std::vector<TimeSpan> times_;  // groups of time; one: nothing depends on it
   uint64_t source_bytes_ = 0;
   uint64_t bytes_done_ = 0;
   double fraction_begin_ = 0;  // of the attempt that runs

@@ -89,7 +89,8 @@ Json time_json(const std::vector<TensorReport>& tensors) {
   uint64_t layers = 0, corrected = 0;
   int group_size = 0;
   for (const TensorReport& tensor : tensors) {
-    if (tensor.time_groups.empty()) continue;
+    // One range for all times is no matter of time.
+    if (tensor.time_groups.size() < 2 && !tensor.time_bias) continue;
     if (groups == nullptr || tensor.time_groups.size() > groups->size()) {
       groups = &tensor.time_groups;
     }

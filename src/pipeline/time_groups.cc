@@ -11,21 +11,6 @@ namespace {
 
 constexpr size_t kChannels = 256;  // of an input that the partition looks at
 constexpr float kLevels = 255.0F;
-constexpr float kSymmetricLevels = 254.0F;
-
-double middle(const TimeBin& bin) noexcept { return 0.5 * (bin.begin + bin.end); }
-
-/// Which of `spans`, by time, holds `time`; the nearest when none does.
-size_t span_of(std::span<const TimeSpan> spans, double time) noexcept {
-  size_t best = 0;
-  double least = std::numeric_limits<double>::infinity();
-  for (size_t i = 0; i < spans.size(); ++i) {
-    const double distance = std::max(
-        {0.0, spans[i].begin - time, time - std::nexttoward(spans[i].end, spans[i].begin)});
-    if (distance < least) least = distance, best = i;
-  }
-  return best;
-}
 
 /// One input, its times brought to those of the reference: what a run of times costs.
 class RunCost {
@@ -116,6 +101,19 @@ void put_means(const std::vector<WeightedSum>& groups, size_t channels, std::vec
 
 }  // namespace
 
+double middle(const TimeBin& bin) noexcept { return 0.5 * (bin.begin + bin.end); }
+
+size_t span_of(std::span<const TimeSpan> spans, double time) noexcept {
+  size_t best = 0;
+  double least = std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < spans.size(); ++i) {
+    const double distance = std::max(
+        {0.0, spans[i].begin - time, time - std::nexttoward(spans[i].end, spans[i].begin)});
+    if (distance < least) least = distance, best = i;
+  }
+  return best;
+}
+
 std::vector<TimeSpan> partition_times(const std::vector<InputStatistics>& inputs, size_t most,
                                       int activation_bits) {
   const InputStatistics* reference = nullptr;
@@ -173,37 +171,6 @@ void take_means_out(const TimeMeans& means, GramMatrix& gram) {
       }
     }
   }
-}
-
-std::vector<TimeGroup> activation_groups(const InputStatistics& facts,
-                                         std::span<const TimeSpan> spans,
-                                         std::span<const float> equalization) {
-  std::vector<float> low(spans.size(), 0.0F), high(spans.size(), 0.0F);
-  for (const TimeBin& bin : facts.bins) {
-    const size_t g = span_of(spans, middle(bin));
-    const size_t columns = equalization.empty() ? 1 : bin.low.size() / equalization.size();
-    for (size_t c = 0; c < bin.low.size(); ++c) {
-      const float factor = equalization.empty() ? 1.0F : equalization[c / columns];
-      low[g] = std::min(low[g], bin.low[c] / factor);
-      high[g] = std::max(high[g], bin.high[c] / factor);
-    }
-  }
-  std::vector<TimeGroup> groups;
-  for (size_t g = 0; g < spans.size(); ++g) {
-    TimeGroup& group = groups.emplace_back();
-    group.begin = spans[g].begin;
-    group.end = spans[g].end;
-    const float symmetric = 2 * std::max(-low[g], high[g]) / kSymmetricLevels;
-    const float affine = (high[g] - low[g]) / kLevels;
-    if (affine < 0.9F * symmetric) {
-      group.activation_scale = affine;
-      group.activation_zero = std::round(-128.0F - low[g] / affine);
-    } else {
-      group.activation_scale = symmetric;
-    }
-    if (!(group.activation_scale > 0)) group.activation_scale = 1.0F;  // an input of zeros
-  }
-  return groups;
 }
 
 }  // namespace arrow_quant

@@ -36,10 +36,10 @@ TimeMeans means_by_time(const InputStatistics& facts, std::span<const TimeSpan> 
 /// H - sum over groups of n m m^T: the Gram matrix of the tokens less the means of their groups.
 void take_means_out(const TimeMeans& means, GramMatrix& gram);
 
-/// Scale and zero of static 8-bit activations x / s for each group; symmetric where that costs less
-/// than a tenth of the resolution. `equalization` is s, per input channel, or empty.
-std::vector<TimeGroup> activation_groups(const InputStatistics& facts,
-                                         std::span<const TimeSpan> spans,
-                                         std::span<const float> equalization);
+/// Which of `spans`, by time, holds `time`; the nearest when none does.
+size_t span_of(std::span<const TimeSpan> spans, double time) noexcept;
+
+/// The middle of a bin, by which it belongs to a group.
+double middle(const TimeBin& bin) noexcept;
 
 }  // namespace arrow_quant

@@ -4,11 +4,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "io/equalization_factors.h"
+
 namespace arrow_quant {
 namespace {
 
 constexpr double kKeep = 0.95;  // of the average, from one time to the next
-constexpr float kMostFactor = 4096.0F;
 
 /// Rank of each value, ties with their mean rank.
 std::vector<double> ranks(std::span<const float> values) {
@@ -73,6 +74,8 @@ std::string_view to_string(Pooling pooling) noexcept {
       return "spearman";
     case Pooling::kEma:
       return "ema";
+    case Pooling::kEnergy:
+      return "energy";
   }
   return "";
 }
@@ -115,23 +118,10 @@ std::vector<float> equalization_factors(std::span<const float> ranges,
   const auto mean = static_cast<float>(sum / static_cast<double>(live));
   for (size_t j = 0; j < ranges.size(); ++j) {
     if (is_live(j)) {
-      factors[j] = std::clamp(std::exp2(logs[j] - mean), 1.0F / kMostFactor, kMostFactor);
+      factors[j] = byte_factor(std::exp2(logs[j] - mean));
     }
   }
   return factors;
-}
-
-GramMatrix equalized(GramMatrix gram, std::span<const float> factors, size_t columns) {
-  for (const GramMatrix::Tile& tile : gram.tiles()) {
-    for (uint64_t i = 0; i < tile.rows; ++i) {
-      float* row = gram.values().data() + tile.offset + i * tile.columns;
-      const float factor = factors[(tile.row + i) / columns];
-      for (uint64_t j = 0; j < tile.columns; ++j) {
-        row[j] /= factor * factors[(tile.column + j) / columns];
-      }
-    }
-  }
-  return gram;
 }
 
 }  // namespace arrow_quant

@@ -13,6 +13,7 @@ namespace {
 
 // Fractions of the mean diagonal (algorithms: held-out error of layers with few tokens).
 constexpr double kDamping = 0.01;
+constexpr double kTwoBitDamping = 0.03;     // 2 bits: errors are larger than what samples can tell
 constexpr double kFewTokensDamping = 0.05;  // below kEnoughTokens per channel
 constexpr double kDeficientDamping = 0.2;   // some directions never occurred
 constexpr uint64_t kEnoughTokens = 4;
@@ -205,6 +206,7 @@ FeedbackFactor make_feedback_factor(const GramMatrix& gram, uint64_t tokens,
     double damping = options.damping > 0             ? options.damping
                      : deficient                     ? kDeficientDamping
                      : tokens < kEnoughTokens * size ? kFewTokensDamping
+                     : options.bit_width == 2        ? kTwoBitDamping
                                                      : kDamping;
     bool done = block.factor(damping, pool, poll);
     if (!deficient && (!done || block.missing(kSuspiciousRatio * damping))) {
@@ -229,6 +231,28 @@ FeedbackFactor make_feedback_factor(const GramMatrix& gram, uint64_t tokens,
     result.blocks.push_back(block.finish(pool, poll));
   }
   result.feedback_importance = feedback_importance(diagonal, result.blocks);
+  return result;
+}
+
+FeedbackFactor equalized(const FeedbackFactor& factor, std::span<const float> factors,
+                         size_t columns) {
+  FeedbackFactor result = factor;
+  for (size_t c = 0; c < result.channels; ++c) {
+    const float s = factors[c / columns];
+    result.importance[c] /= s * s;
+    result.feedback_importance[c] /= s * s;
+  }
+  for (FeedbackBlock& block : result.blocks) {
+    std::vector<float> s(block.size);
+    for (uint64_t k = 0; k < block.size; ++k) {
+      s[k] = factors[(block.begin + block.order[k]) / columns];
+      block.cost[k] /= s[k] * s[k];
+    }
+    for (uint64_t k = 0; k < block.size; ++k) {
+      float* row = block.mix.data() + k * block.size;
+      for (uint64_t r = 0; r < k; ++r) row[r] *= s[r] / s[k];
+    }
+  }
   return result;
 }
 

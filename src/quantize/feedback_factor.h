@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,8 @@ struct FeedbackFactor {
 
 struct FeedbackOptions {
   bool act_order = true;
-  double damping = 0;  ///< fraction of the mean diagonal; 0: by rank and number of tokens
+  double damping = 0;  ///< fraction of the mean diagonal; 0: by rank, number of tokens and bits
+  int bit_width = 8;   ///< of the codes: the coarser, the more damping pays
 };
 
 /// Factor the Gram matrix of `tokens` tokens. Raises kQuantization when it holds NaN or Inf. The
@@ -64,5 +66,10 @@ struct FeedbackOptions {
 FeedbackFactor make_feedback_factor(const GramMatrix& gram, uint64_t tokens,
                                     const FeedbackOptions& options, ThreadPool& pool,
                                     const std::function<void()>& poll = {});
+
+/// The factor for weights W diag(s) and inputs diag(1/s) x, with `columns` channels for each of the
+/// factors s: with the same order and damping, errors are only passed on in other units.
+FeedbackFactor equalized(const FeedbackFactor& factor, std::span<const float> factors,
+                         size_t columns);
 
 }  // namespace arrow_quant

@@ -12,6 +12,7 @@
 #include "arrow_quant/format.h"
 #include "core/hash.h"
 #include "core/thread_pool.h"
+#include "io/equalization_factors.h"
 #include "io/file_reader.h"
 #include "io/time_params.h"
 #include "read/artefact_damage.h"
@@ -57,15 +58,12 @@ std::vector<float> to_factors(std::span<const uint8_t> bytes, const QuantizedTen
                               const std::string& path) {
   if (bytes.empty()) return {};
   const uint64_t channels = info.shape.size() < 2 ? 0 : info.shape[1];
-  check_length(bytes.size(), channels * sizeof(float), "equalization", path, info.name);
-  std::vector<float> factors(channels);
-  std::memcpy(factors.data(), bytes.data(), bytes.size());
-  for (const float factor : factors) {
-    if (!std::isnormal(factor) || factor < 0) {
-      fail_damaged(path, "an equalization factor is not a positive number", info.name);
-    }
+  if (bytes.size() != channels) {
+    check_length(bytes.size(), channels * sizeof(float), "equalization", path, info.name);
   }
-  return factors;
+  auto factors = unpack_factors(bytes, channels);
+  if (!factors) fail_damaged(path, "an equalization factor is not a positive number", info.name);
+  return std::move(*factors);
 }
 
 std::vector<TimeGroup> to_time_groups(std::span<const uint8_t> bytes, uint64_t rows,

@@ -14,6 +14,7 @@
 #include "arrow_quant/error.h"
 #include "arrow_quant/format.h"
 #include "core/hash.h"
+#include "io/equalization_factors.h"
 #include "io/file_reader.h"
 #include "io/page_memory.h"
 #include "io/parquet_footer.h"
@@ -62,6 +63,7 @@ std::shared_ptr<parquet::WriterProperties> writer_properties() {
 struct ComponentWriter::Row {
   QuantizedTensorInfo info;
   QuantizedChunk chunk;
+  std::vector<uint8_t> factors = pack_factors(chunk.equalization);
 };
 
 /// One Parquet file.
@@ -117,7 +119,7 @@ class ComponentWriter::Part {
                           [](const Row& row) { return byte_array(row.chunk.params); });
     write_optional<Bytes>(
         group, rows, [](const Row& row) { return !row.chunk.equalization.empty(); },
-        [](const Row& row) { return byte_array(row.chunk.equalization); });
+        [](const Row& row) { return byte_array(row.factors); });
     write_time_params(group, rows);
     write_optional<Float>(group, rows, affine, [](const Row& row) {
       return static_cast<float>(row.chunk.error.cosine());

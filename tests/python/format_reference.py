@@ -55,7 +55,10 @@ def _decode_row(row: dict[str, Any]) -> npt.NDArray[Any]:
     }[row["param_encoding"]]
     weights = decode(row, codes)
     if row["equalization"] is not None:
-        factors = np.frombuffer(row["equalization"], "<f4")
+        raw = np.frombuffer(row["equalization"], "u1")
+        by_byte = len(raw) == row["shape"][1]
+        exact = np.exp2((raw - 128.0) / 8).astype("f4")
+        factors = exact if by_byte else raw.view("<f4")
         weights /= factors.repeat(cols // row["shape"][1])
     return weights
 

@@ -156,12 +156,21 @@ def test_codes_with_a_zero_point_stand_for_what_they_say() -> None:
         assert relative_error(packed(x), twin((code + 100).double() * 0.02)) < 1e-6
 
 
-def test_groups_without_scales_correct_outputs_and_leave_inputs_dynamic() -> None:
+def test_groups_without_scales_correct_outputs_and_leave_inputs_as_they_are() -> None:
     packed, twin = static_linear([group(0, 1000, 0.0, torch.ones(8).numpy())])
-    assert packed.activation == "dynamic"
+    assert packed.activation == "none"
+    assert packed.lacks_scales
     x = torch.randn(4, 64)
     with timestep(3):
-        assert relative_error(packed(x), twin(rounded(x, (-1,))) + 0.5) < 1e-6
+        assert relative_error(packed(x), twin(x.double()) + 0.5) < 1e-6
+
+
+def test_one_static_scale_for_all_times_needs_no_time() -> None:
+    packed, twin = static_linear([group(0, 1000, 0.02)])
+    assert packed.activation == "static"
+    assert not packed.lacks_scales
+    x = torch.randn(4, 64)
+    assert relative_error(packed(x), twin(rounded(x, (-1,), torch.tensor(0.02)))) < 1e-6
 
 
 def test_edges_that_change_are_seen() -> None:

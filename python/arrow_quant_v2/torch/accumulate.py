@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,12 +16,14 @@ from arrow_quant_v2.config import CALIBRATION
 from arrow_quant_v2.torch.observe import InputNumbers
 from arrow_quant_v2.torch.survey import ObservedInput
 from arrow_quant_v2.torch.tape import Batch
+from arrow_quant_v2.torch.time_profile import Profile
 from arrow_quant_v2.torch.tokens import Window, choose_tokens, count_tokens, take_tokens
 
 __all__ = ["BUFFERED_TOKENS", "Accumulator"]
 
 #: Tokens that are added to the sums at once: enough for matrix products at full speed.
 BUFFERED_TOKENS = 1024
+_LEVELS = 4  # of the weights of tokens in a doubling
 
 
 @dataclass
@@ -43,14 +46,19 @@ class Accumulator:
         inputs: dict[int, tuple[int, ObservedInput]],
         samples: int,
         seed: int,
+        profiles: Mapping[int, Profile],
     ) -> None:
-        """`inputs`: number in the survey -> number in `statistics`, and what the survey found."""
+        """`inputs`: number in the survey -> number in `statistics`, and what the survey found.
+
+        `profiles` of some inputs, by their number in the survey, say which tokens count for more.
+        """
         self._statistics = statistics
         self._inputs = inputs
         self._input_of = {w: n for n, (_, found) in inputs.items() for w in found.weights}
         self._samples = samples
         self._seed = seed
-        self._buffers = {(n, held): _Buffer() for n in inputs for held in (False, True)}
+        self._profiles = profiles
+        self._buffers: dict[tuple[int, bool, int], _Buffer] = {}
         self._batch = Batch()
         self._times = torch.zeros(1)
         self._held_out = torch.zeros(1, dtype=torch.bool)
@@ -91,16 +99,40 @@ class Accumulator:
         generator = torch.Generator().manual_seed(
             hash((self._seed, self._batch_number, number, call)) % (1 << 63)
         )
-        quota = self._quota(number)
-        which, token = choose_tokens(samples, tokens, quota, generator, self._batch.valid)
+        quotas, levels = self._quotas(number, times, tokens)
+        which, token = choose_tokens(
+            quotas, tokens, generator, self._batch.valid, self._odds(number, samples, tokens)
+        )
         row = which * (rows // samples) + token // per_row
         taken = take_tokens(x, window, row, token % per_row).cpu().numpy()
-        for held in (False, True):
-            mask = (held_out[which] == held).numpy()
-            if mask.all():
-                self._buffer(number, held, taken, times[which].numpy())
-            elif mask.any():
-                self._buffer(number, held, taken[mask], times[which].numpy()[mask])
+        kinds = torch.stack([held_out.long(), levels], dim=1)
+        for kind in kinds.unique(dim=0):
+            mask = (kinds[which] == kind).all(dim=1).numpy()
+            if mask.any():
+                key = (number, bool(kind[0]), int(kind[1]))
+                self._buffer(key, taken[mask], times[which].numpy()[mask])
+
+    def _quotas(self, number: int, times: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+        """Tokens wanted of each sample; and their weight, as a power of 2^(1/4).
+
+        Samples at times that count for more give more tokens. What they have too few tokens for,
+        the weight makes up.
+        """
+        quota = self._quota(number)
+        profile = self._profiles.get(number)
+        if profile is None:
+            return torch.full((len(times),), quota), torch.zeros(len(times), dtype=torch.long)
+        wanted = quota * profile.share(times)
+        quotas = wanted.round().clamp(1, tokens).long()
+        weights = wanted / quotas * min(1.0, tokens / quota)
+        return quotas, (_LEVELS * weights.log2()).round().long()
+
+    def _odds(self, number: int, samples: int, tokens: int) -> Tensor | None:
+        """How much likelier hidden tokens of a language model are chosen."""
+        profile, hidden = self._profiles.get(number), self._batch.masked
+        if profile is None or hidden is None or hidden.shape != (samples, tokens):
+            return None
+        return torch.where(hidden, profile.hidden, 1.0)
 
     def _quota(self, number: int) -> int:
         """Tokens of one sample that are wanted for an input."""
@@ -111,30 +143,29 @@ class Accumulator:
 
     def _buffer(
         self,
-        number: int,
-        held: bool,
+        key: tuple[int, bool, int],
         tokens: npt.NDArray[np.float32],
         times: npt.NDArray[np.float64],
     ) -> None:
-        buffer = self._buffers[number, held]
+        buffer = self._buffers.setdefault(key, _Buffer())
         buffer.tokens.append(tokens)
         buffer.times.append(times)
         buffer.count += len(tokens)
         if buffer.count >= BUFFERED_TOKENS:
-            self._flush(number, held)
+            self._flush(key)
 
-    def _flush(self, number: int, held: bool) -> None:
-        buffer = self._buffers[number, held]
-        if buffer.count:
-            self._buffers[number, held] = _Buffer()
-            self._statistics.add(
-                self._inputs[number][0],
-                np.concatenate(buffer.tokens),
-                np.concatenate(buffer.times),
-                held_out=held,
-            )
+    def _flush(self, key: tuple[int, bool, int]) -> None:
+        buffer = self._buffers.pop(key)
+        number, held, level = key
+        self._statistics.add(
+            self._inputs[number][0],
+            np.concatenate(buffer.tokens),
+            np.concatenate(buffer.times),
+            weight=2.0 ** (level / _LEVELS),
+            held_out=held,
+        )
 
     def finish(self) -> None:
         """Add what is still waiting."""
-        for number, held in self._buffers:
-            self._flush(number, held)
+        for key in sorted(self._buffers):
+            self._flush(key)

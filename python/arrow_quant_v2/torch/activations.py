@@ -98,6 +98,8 @@ class TimeParameters(nn.Module):
 
     def _group(self, like: Tensor) -> Tensor | int:
         """The group of this call, or of each sample."""
+        if self.edges.numel() == 0:
+            return 0  # at all times, known or not
         t = self.clock.now()
         if t.dim() == 0 and t.device.type == "cpu" and not torch.compiler.is_compiling():
             return bisect_right(self._edges(), float(t))  # spares every layer some operators

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from arrow_quant_v2.torch.observe import evaluating, watch
 from arrow_quant_v2.torch.passes import join_files, plan_passes
 from arrow_quant_v2.torch.survey import ObservedInput, Survey, survey
 from arrow_quant_v2.torch.tape import Batch, as_batches
+from arrow_quant_v2.torch.time_profile import Profile, measure_profiles
 
 __all__ = ["CalibrationRun", "calibrate", "run_tape"]
 
@@ -64,6 +65,7 @@ def calibrate(
     component: str = "",
     data: Literal["user", "neutral"] = "user",
     held_out: bool = True,
+    time_aware: bool = True,
     max_memory_mb: int = 1024,
     num_threads: int = 0,
     seed: int = 0,
@@ -91,6 +93,9 @@ def calibrate(
         ``"neutral"``: the batches were made up.
     held_out
         Set every fifth sample aside, to choose between methods by.
+    time_aware
+        Let tokens count as much as errors at their time cost the module's outputs; a part of the
+        batches runs backwards for it.
     max_memory_mb
         Memory for statistics. Where they take more, the batches run several times; where one
         matrix takes more, only its diagonal blocks are kept.
@@ -124,6 +129,7 @@ def calibrate(
         layers=_weights(module) if layers is None else list(layers),
         component=component,
         data=data,
+        time_aware=time_aware,
         max_memory_mb=max_memory_mb,
         num_threads=num_threads,
         seed=seed,
@@ -143,6 +149,7 @@ def run_tape(
     layers: Sequence[str],
     component: str,
     data: Literal["user", "neutral"],
+    time_aware: bool,
     max_memory_mb: int,
     num_threads: int,
     seed: int,
@@ -184,7 +191,13 @@ def run_tape(
             raise ConfigurationError(
                 "calibration observed no layer", hint="\n".join(notes) or "Name layers to observe."
             )
-        collector = _Collector(module, tape, weights, names, found, seed, notes)
+        profiles: Mapping[int, Profile] = {}
+        if time_aware:
+            profiles, reason = measure_profiles(
+                module, tape, weights, found.inputs, lambda: report("calibrating", 0.0)
+            )
+            notes += [reason] if reason else []
+        collector = _Collector(module, tape, weights, names, found, profiles, seed, notes)
         collector.statistics = lambda: CalibrationStatistics(component, num_threads, data=data)
         collector.report = report
         passes = collector.write(path, max_memory_mb << 20, overwrite)
@@ -223,6 +236,7 @@ class _Collector:
         weights: list[Tensor],
         names: dict[int, list[str]],
         found: Survey,
+        profiles: Mapping[int, Profile],
         seed: int,
         notes: list[str],
     ) -> None:
@@ -231,6 +245,7 @@ class _Collector:
         self._weights = weights
         self._names = names
         self._found = found
+        self._profiles = profiles
         self._seed = seed
         self._notes = notes
 
@@ -275,7 +290,7 @@ class _Collector:
                     "for want of memory"
                 )
         samples = sum(batch.samples for batch in self._tape)
-        accumulator = Accumulator(statistics, inputs, samples, self._seed)
+        accumulator = Accumulator(statistics, inputs, samples, self._seed, self._profiles)
         with watch(self._weights, accumulator.on_call):
             for i, batch in enumerate(self._tape):
                 accumulator.begin(batch)

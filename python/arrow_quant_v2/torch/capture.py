@@ -108,6 +108,7 @@ def capture(
                 layers=_planned(plan, model.component),
                 component=model.component,
                 data=data.kind,
+                time_aware=config.enable_time_aware,
                 max_memory_mb=config.max_memory_mb,
                 num_threads=config.num_threads,
                 seed=seed,

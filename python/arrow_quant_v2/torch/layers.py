@@ -65,13 +65,20 @@ class _QuantLayer(nn.Module):
 
     @property
     def activation(self) -> str:
-        """How this layer treats its input: weights without an int8 form stay weight-only."""
-        if not self.weight.fmt.has_int8_form:
+        """How this layer treats its input.
+
+        Without an int8 form of the weight, or a static scale where one is wanted, weight-only.
+        """
+        if not self.weight.fmt.has_int8_form or self.lacks_scales:
             return "none"
-        time = self.time_parameters
-        if self.execution.activation == "static" and (time is None or not time.has_scales):
-            return "dynamic"
         return self.execution.activation
+
+    @property
+    def lacks_scales(self) -> bool:
+        """Whether inputs are to have static scales, and calibration found none."""
+        if self.execution.activation != "static" or not self.weight.fmt.has_int8_form:
+            return False
+        return self.time_parameters is None or not self.time_parameters.has_scales
 
     def _input(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
@@ -275,6 +282,11 @@ class _QuantConvTranspose(_QuantConvNd):
     def activation(self) -> str:
         """Transposed convolutions are weight-only."""
         return "none"
+
+    @property
+    def lacks_scales(self) -> bool:
+        """They need none."""
+        return False
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve."""

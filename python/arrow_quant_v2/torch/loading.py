@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from arrow_quant_v2._engine import StrPath
+from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.artefact import QuantizedModel, open_quantized
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.torch.attention import attend_by_engine
@@ -46,8 +47,8 @@ def load_quantized(
     activation
         ``"none"`` (the default unless `compute` is ``"int8"``): inputs stay floats, only weights
         are quantized. ``"dynamic"``: inputs become int8, each token (each sample of a convolution)
-        by its own range. ``"static"``: by the range that calibration found for the diffusion time;
-        layers without one are dynamic.
+        by its own range. ``"static"``: by the range that calibration found, one for all diffusion
+        times or one for each group of them; layers without one keep floating-point inputs.
     compute
         ``"packed"``: codes stay packed, the least memory. ``"int8"``: the int8 form of every weight
         is kept too, for the fastest products. ``"float"``: weights are restored once, ordinary
@@ -160,6 +161,8 @@ def _fitted(
         clock.watch(model)
     if not settings["as_floats"]:
         attend_by_engine(model)
+    if settings["execution"].activation == "static":
+        _check_static(model, artefact.path)
     return model.requires_grad_(False)
 
 
@@ -173,6 +176,26 @@ def clock_of(model: nn.Module, folder: Path) -> Clock:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     mask = tokenizer.mask_token_id
     return Clock(mask, [token for token in tokenizer.all_special_ids if token != mask])
+
+
+def _check_static(model: nn.Module, path: Path) -> None:
+    """Raise where no layer has static scales, and say which have none."""
+    layers = {
+        name: layer for name, layer in model.named_modules() if hasattr(layer, "lacks_scales")
+    }
+    without = [name for name, layer in layers.items() if layer.lacks_scales]
+    if layers and len(without) == len(layers):
+        raise ConfigurationError(
+            "activation='static' needs ranges that calibration found, and no layer has one",
+            path=str(path),
+            hint="Quantize with activation_bits=8 and calibration, or load with "
+            "activation='dynamic'.",
+        )
+    if without:
+        warn_caller(
+            f"{len(without)} layers have no static range, as calibration did not reach them, and "
+            f"keep floating-point inputs: {', '.join(without[:3])}"
+        )
 
 
 def _check_complete(model: nn.Module) -> None:

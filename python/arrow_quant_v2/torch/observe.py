@@ -24,6 +24,9 @@ __all__ = ["InputNumbers", "evaluating", "watch"]
 
 #: Gets the number of a weight, what is multiplied by it, and how; a string says why it cannot.
 OnCall = Callable[[int, Tensor, "Window | str"], None]
+#: Gets the number of a weight, what it made, and the dimension of its channels; what it returns
+#: takes the place of the output.
+OnOutput = Callable[[int, Tensor, int], Tensor]
 
 _CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 _TRANSPOSED = (
@@ -44,10 +47,13 @@ _attention.__kwdefaults__ = functional.multi_head_attention_forward.__kwdefaults
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, numbers: Mapping[int, int], on_call: OnCall) -> None:
+    def __init__(
+        self, numbers: Mapping[int, int], on_call: OnCall, on_output: OnOutput | None
+    ) -> None:
         super().__init__()
         self._numbers = numbers
         self._on_call = on_call
+        self._on_output = on_output
 
     def __torch_function__(
         self, func: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -57,19 +63,25 @@ class _Watch(TorchFunctionMode):
             with self:
                 return _attention(*args, **kwargs)
         if func is functional.linear or func in _CONVOLUTIONS or func in _TRANSPOSED:
-            self._see(func, *args, **kwargs)
+            number = self._see(func, *args, **kwargs)
+            if number is not None and self._on_output is not None:
+                linear = func is functional.linear
+                return self._on_output(number, func(*args, **kwargs), -1 if linear else 1)
         return func(*args, **kwargs)
 
-    def _see(self, func: Any, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> None:
+    def _see(
+        self, func: Any, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any
+    ) -> int | None:
         number = self._numbers.get(id(weight))
         if number is None:
-            return
+            return None
         if func is functional.linear:
             self._on_call(number, input, Window())
         elif func in _TRANSPOSED:
             self._on_call(number, input, "the rows of a transposed convolution are its inputs")
         else:
             self._on_call(number, input, _window(weight.shape[2:], *args, **kwargs))
+        return number
 
 
 def _window(
@@ -92,12 +104,14 @@ def _window(
 
 
 @contextmanager
-def watch(weights: list[Tensor], on_call: OnCall) -> Iterator[None]:
-    """Call `on_call` wherever one of `weights` is used, by its number in the list."""
+def watch(
+    weights: list[Tensor], on_call: OnCall, on_output: OnOutput | None = None
+) -> Iterator[None]:
+    """Call `on_call` and `on_output` where one of `weights` is used, by its number in the list."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it would use weights unseen
     try:
-        with _Watch({id(weight): i for i, weight in enumerate(weights)}, on_call):
+        with _Watch({id(weight): i for i, weight in enumerate(weights)}, on_call, on_output):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

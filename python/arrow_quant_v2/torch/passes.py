@@ -17,6 +17,7 @@ __all__ = ["input_bytes", "join_files", "plan_passes"]
 _TILE = 256
 _INPUT = 1  # position of the column 'input'
 _TIME_SPANS = 64
+_SAMPLE_TOKENS = 4
 _MB = 1 << 20
 
 
@@ -33,7 +34,7 @@ def _triangle_bytes(side: int) -> int:
 
 def input_bytes(channels: int, block: int = 0) -> int:
     """Memory that the statistics of one input take while they are collected."""
-    by_time = _TIME_SPANS * channels * (4 + 4 + 8 + 8)
+    by_time = _TIME_SPANS * channels * (4 + 4 + 4 * 8 + 2 * 4 * _SAMPLE_TOKENS)
     buffers = 2 * 2 * BUFFERED_TOKENS * channels * 4
     return 2 * gram_bytes(channels, block) + by_time + buffers
 

@@ -77,19 +77,45 @@ def take_tokens(x: Tensor, window: Window, rows: Tensor, places: Tensor) -> Tens
 
 
 def choose_tokens(
-    samples: int, tokens: int, quota: int, generator: torch.Generator, valid: Tensor | None = None
+    quotas: Tensor,
+    tokens: int,
+    generator: torch.Generator,
+    valid: Tensor | None = None,
+    odds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """At most `quota` of the tokens of each sample, at random: numbers of samples and of tokens."""
-    usable = valid is not None and valid.shape == (samples, tokens)
-    if quota >= tokens and not usable:
+    """Some tokens of each sample, at random: numbers of samples and of tokens.
+
+    Parameters
+    ----------
+    quotas
+        Integers ``[samples]``: at most so many of each.
+    tokens
+        Of each sample.
+    generator
+        Where chance comes from.
+    valid
+        Booleans ``[samples, tokens]``: those that may be chosen; of another shape, or None: all.
+    odds
+        Numbers above 0, ``[samples, tokens]``: how much likelier one is than another; None: all
+        alike (Efraimidis and Spirakis, 2006: the least of exponential variables of these rates).
+    """
+    samples = len(quotas)
+    if valid is not None and valid.shape != (samples, tokens):
+        valid = None
+    if valid is None and int(quotas.min()) >= tokens:
         return (
             torch.arange(samples).repeat_interleave(tokens),
             torch.arange(tokens).repeat(samples),
         )
     scores = torch.rand(samples, tokens, generator=generator)
-    if usable and valid is not None:
-        scores[~valid] = 2.0
-    lowest = torch.topk(scores, min(quota, tokens), dim=1, largest=False, sorted=False)
+    if odds is not None:
+        scores = -torch.log1p(-scores) / odds
+    if valid is not None:
+        scores[~valid] = torch.inf
+    most = min(int(quotas.max()), tokens)
+    lowest = torch.topk(scores, most, dim=1, largest=False, sorted=True)
+    wanted = torch.arange(most)[None] < quotas[:, None]
+    wanted &= lowest.values.isfinite()
     chosen, order = lowest.indices.sort(dim=1)
-    keep = lowest.values.gather(1, order) < 1.5
+    keep = wanted.gather(1, order)
     return torch.nonzero(keep)[:, 0], chosen[keep]

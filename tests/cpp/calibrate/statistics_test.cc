@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "arrow_quant/calibration.h"
@@ -78,6 +79,33 @@ TEST(Calibration, SumsTheGramMatrixOverBlocksOfAnyLength) {
     }
     EXPECT_EQ(whole.input(0).tokens, 137U);
   }
+}
+
+TEST(Calibration, KeepsAFewTokensWhateverTheOrderOfAdding) {
+  const size_t channels = 20;
+  const std::vector<float> x = random_activations(60, channels);
+  const auto token = [&](size_t t) {
+    return std::vector<float>(x.begin() + static_cast<ptrdiff_t>(t * channels),
+                              x.begin() + static_cast<ptrdiff_t>((t + 1) * channels));
+  };
+  CalibrationStatistics forwards = statistics(channels), backwards = statistics(channels);
+  CalibrationStatistics first = statistics(channels), second = statistics(channels);
+  for (size_t t = 0; t < 60; ++t) {
+    add(forwards, token(t), 3);
+    add(backwards, token(59 - t), 3);
+    add(t < 25 ? first : second, token(t), 3);
+  }
+  first.merge(second);
+  const std::vector<float> sample = forwards.input(0).bins[0].fitted.sample;
+  ASSERT_EQ(sample.size(), kSampleTokens * channels);
+  EXPECT_EQ(backwards.input(0).bins[0].fitted.sample, sample);
+  EXPECT_EQ(first.input(0).bins[0].fitted.sample, sample);
+  for (size_t i = 0; i < kSampleTokens; ++i) {
+    const auto begin = sample.begin() + static_cast<ptrdiff_t>(i * channels);
+    EXPECT_NE(std::search(x.begin(), x.end(), begin, begin + channels), x.end());
+  }
+  add(forwards, token(0), 3);
+  EXPECT_EQ(forwards.input(0).bins[0].fitted.sample, sample) << "a token is kept once";
 }
 
 TEST(Calibration, KeepsOnlyTheDiagonalBlocksIfAsked) {

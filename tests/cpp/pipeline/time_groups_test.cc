@@ -18,8 +18,8 @@ TimeBin bin(double begin, double mean, float low, float high, uint64_t tokens = 
   b.high.assign(kChannels, high);
   b.sum.assign(kChannels, 2 * n * mean);
   b.squares.assign(kChannels, 2 * n * (mean * mean + 1));
-  b.fitted = {n, std::vector<double>(kChannels, n * mean)};
-  b.held_out = {n, std::vector<double>(kChannels, n * (mean + 0.5))};
+  b.fitted = {n, std::vector<double>(kChannels, n * mean), {}};
+  b.held_out = {n, std::vector<double>(kChannels, n * (mean + 0.5)), {}};
   return b;
 }
 
@@ -79,7 +79,7 @@ TEST(TimeGroups, MeansAreThoseOfTheTokensOfEitherMatrix) {
 
 TEST(TimeGroups, WithoutHeldOutTokensTheFittedOnesJudge) {
   InputStatistics input = steps({1, 3});
-  for (TimeBin& b : input.bins) b.held_out = {0, std::vector<double>(kChannels, 0.0)};
+  for (TimeBin& b : input.bins) b.held_out = {0, std::vector<double>(kChannels, 0.0), {}};
   const TimeMeans means = means_by_time(input, std::vector<TimeSpan>{{0, 10}, {10, 20}});
   EXPECT_EQ(means.held_out, means.fitted);
   EXPECT_EQ(means.held_out_weights, means.fitted_weights);
@@ -119,21 +119,6 @@ TEST(TimeGroups, TakingMeansOutLeavesTheGramMatrixOfTheRest) {
   for (uint64_t i = 0; i < kWide; i += 17) {
     for (uint64_t j = i; j < kWide; j += 13) EXPECT_NEAR(all.at(i, j), rest.at(i, j), 0.02F);
   }
-}
-
-TEST(TimeGroups, StaticRangesHoldEveryActivationAfterEqualization) {
-  InputStatistics input;
-  input.bins = {bin(0, 0, -4, 4), bin(10, 5, 0, 20)};
-  input.bins[0].low[0] = -80;  // channel 0 is loud, and its factor takes that away
-  std::vector<float> factors(kChannels, 1.0F);
-  factors[0] = 20;
-  const std::vector<TimeSpan> spans = {{0, 10}, {10, 20}};
-  const std::vector<TimeGroup> groups = activation_groups(input, spans, factors);
-  EXPECT_FLOAT_EQ(groups[0].activation_scale, 8.0F / 254);
-  EXPECT_EQ(groups[0].activation_zero, 0.0F);
-  EXPECT_FLOAT_EQ(groups[1].activation_scale, 20.0F / 255);
-  EXPECT_EQ(groups[1].activation_zero, -128.0F) << "one-sided: the zero moves to the end";
-  EXPECT_LE(std::round(20 / groups[1].activation_scale) + groups[1].activation_zero, 127);
 }
 
 }  // namespace

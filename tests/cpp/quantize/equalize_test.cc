@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 
 namespace arrow_quant {
 namespace {
@@ -42,10 +41,11 @@ TEST(Equalize, FactorsFollowTheFormulaAndKeepTheMagnitudeOfTheWeights) {
   const std::vector<float> factors = equalization_factors(ranges, weights, 0.5F);
   // sqrt(a / w) = 2, 1/2, -, 4: the geometric mean is 4^(1/3).
   const float mean = std::cbrt(4.0F);
-  EXPECT_NEAR(factors[0], 2 / mean, 1e-6);
-  EXPECT_NEAR(factors[1], 0.5 / mean, 1e-6);
+  // Factors are rounded to the powers of 2^(1/8) that a byte holds.
+  EXPECT_NEAR(std::log2(factors[0]), std::log2(2 / mean), 1.0 / 16);
+  EXPECT_NEAR(std::log2(factors[1]), std::log2(0.5F / mean), 1.0 / 16);
   EXPECT_EQ(factors[2], 1.0F) << "a channel that is always zero";
-  EXPECT_NEAR(factors[3], 4 / mean, 1e-6);
+  EXPECT_NEAR(std::log2(factors[3]), std::log2(4 / mean), 1.0 / 16);
 }
 
 TEST(Equalize, FactorsStayWithinBoundsWhateverTheRanges) {
@@ -53,23 +53,6 @@ TEST(Equalize, FactorsStayWithinBoundsWhateverTheRanges) {
   for (const float factor : equalization_factors(ranges, weights, 0.7F)) {
     EXPECT_GE(factor, 1.0F / 4096);
     EXPECT_LE(factor, 4096.0F);
-  }
-}
-
-TEST(Equalize, TheGramMatrixIsThatOfTheDividedInputs) {
-  // 300 channels reach over more than one tile; 3 of them share a factor.
-  constexpr uint64_t kChannels = 300;
-  GramMatrix gram(kChannels);
-  std::mt19937 random(3);
-  for (float& value : gram.values()) value = static_cast<float>(random() % 100);
-  std::vector<float> factors(kChannels / 3);
-  for (float& factor : factors) factor = 0.5F + static_cast<float>(random() % 8);
-  const GramMatrix changed = equalized(gram, factors, 3);
-  for (uint64_t i = 0; i < kChannels; i += 7) {
-    for (uint64_t j = i; j < kChannels; j += 11) {
-      const float expected = gram.at(i, j) / (factors[i / 3] * factors[j / 3]);
-      EXPECT_NEAR(changed.at(i, j), expected, 1e-5F * expected);
-    }
   }
 }
 

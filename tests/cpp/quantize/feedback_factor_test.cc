@@ -57,6 +57,42 @@ TEST(FeedbackFactor, MixesErrorsByTheTriangularFactorOfTheGramMatrix) {
   }
 }
 
+TEST(FeedbackFactor, OfEqualizedInputsIsThatOfTheirGramMatrix) {
+  const size_t n = 300;
+  const GramMatrix gram = gram_of(correlated_tokens(4 * n, n), n);
+  const FeedbackFactor factor = factor_of(gram, 4 * n);
+  std::vector<float> s(n / 3);  // three channels share a factor
+  for (size_t j = 0; j < s.size(); ++j) s[j] = 0.25F + static_cast<float>(j % 7);
+  const FeedbackFactor changed = equalized(factor, s, 3);
+  const FeedbackBlock& block = changed.blocks[0];
+  double mean = 0;
+  for (size_t i = 0; i < n; ++i) mean += gram.at(i, i) / static_cast<double>(n);
+  const auto mix = [&](size_t a, size_t b) { return a == b ? 1.0 : block.mix[a * n + b]; };
+  for (size_t i = 0; i < n; i += 7) {
+    for (size_t j = 0; j <= i; j += 5) {
+      const uint32_t a = block.order[i], b = block.order[j];
+      double sum = 0;
+      for (size_t k = 0; k <= j; ++k) sum += mix(i, k) * block.cost[k] * mix(j, k);
+      const double expected =
+          (gram.at(a, b) + (i == j ? 0.01 * mean : 0.0)) / (s[a / 3] * s[b / 3]);
+      EXPECT_NEAR(sum, expected, 2e-4 * mean / (s[a / 3] * s[b / 3])) << i << ", " << j;
+    }
+  }
+  for (size_t c = 0; c < n; ++c) {
+    const float square = s[c / 3] * s[c / 3];
+    EXPECT_FLOAT_EQ(changed.importance[c], factor.importance[c] / square);
+    EXPECT_FLOAT_EQ(changed.feedback_importance[c], factor.feedback_importance[c] / square);
+  }
+}
+
+TEST(FeedbackFactor, DampsMoreForTwoBits) {
+  const size_t n = 64;
+  const GramMatrix gram = gram_of(correlated_tokens(8 * n, n), n);
+  EXPECT_EQ(factor_of(gram, 8 * n, {.bit_width = 2}).damping, 0.03);
+  EXPECT_EQ(factor_of(gram, 8 * n, {.bit_width = 4}).damping, 0.01);
+  EXPECT_EQ(factor_of(gram, 8 * n, {.damping = 0.5, .bit_width = 2}).damping, 0.5);
+}
+
 TEST(FeedbackFactor, DampsByTheNumberOfTokens) {
   const size_t n = 64;
   for (const auto& [tokens, damping] :
