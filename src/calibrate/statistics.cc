@@ -257,7 +257,8 @@ void CalibrationStatistics::merge(const CalibrationStatistics& other) {
   for (const auto& from : other.state_->inputs) numbers.push_back(state_->match(from->facts));
   for (size_t i = 0; i < numbers.size(); ++i) {
     const InputStatistics& from = other.state_->inputs[i]->facts;
-    const size_t number = numbers[i] ? *numbers[i] : state_->append(from.layers, from.gram.zeros());
+    const std::optional<size_t> known = numbers[i];
+    const size_t number = known ? *known : state_->append(from.layers, from.gram.zeros());
     State::Input& to = *state_->inputs[number];
     add_matrix(from.gram, to.facts.gram);
     add_matrix(from.held_out, to.facts.held_out);

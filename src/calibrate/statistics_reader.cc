@@ -318,6 +318,7 @@ struct StatisticsReader::State {
         fail_damaged(path, "a matrix of the wrong size");
       }
       for (const GramMatrix::Tile& tile : gram.tiles()) {
+        // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the size was just checked
         copy_rows(piece, bytes.data(), offsets, tile, gram);
       }
     }

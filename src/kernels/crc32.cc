@@ -57,9 +57,9 @@ inline uint32_t update(uint32_t crc, const uint8_t* data, size_t size) noexcept 
 HWY_BEFORE_NAMESPACE();
 namespace arrow_quant {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
+namespace hn = hwy::HWY_NAMESPACE;
 using D128 = hn::FixedTag<uint64_t, 2>;
 using V128 = hn::Vec<D128>;
 

@@ -211,7 +211,7 @@ template <class Dot, int kBits, int kPlanes>
 void two_level_rows(const GemvRows& m, const GemvToken& token, float* out) {
   const size_t row_bytes = (m.inputs * kBits + 7) / 8, whole = row_bytes / kGemvBlock;
   const size_t groups = (m.inputs + m.group - 1) / m.group, padded = groups + kSlack;
-  const ScaleShuffle scales(m.group / (4 * (8 / kBits)));
+  const ScaleShuffle scales(m.group / (4 * size_t{8 / kBits}));
   static thread_local std::vector<uint8_t> scratch;
   scratch.assign(kRowsAtATime * padded + kGemvBlock, 0x80);  // z = 0
   uint8_t* params = scratch.data();

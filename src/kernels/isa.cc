@@ -79,11 +79,14 @@ std::vector<std::string> available_names() {
 // Guards the choice below; none means "the best one".
 std::mutex choice_mutex;
 const Isa* forced = nullptr;
-std::atomic<bool> dot_products = available().front().dot_products;
+std::atomic<bool>& dot_products() {
+  static std::atomic<bool> value = available().front().dot_products;
+  return value;
+}
 
 void use(const Isa* isa) {
   forced = isa;
-  dot_products = isa != nullptr ? isa->dot_products : available().front().dot_products;
+  dot_products() = isa != nullptr ? isa->dot_products : available().front().dot_products;
   hwy::SetSupportedTargetsForTest(isa != nullptr ? isa->target : 0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
@@ -127,7 +130,7 @@ std::string active_isa() {
   return (forced != nullptr ? *forced : available().front()).name;
 }
 
-bool has_dot_products() noexcept { return dot_products; }
+bool has_dot_products() noexcept { return dot_products(); }
 
 std::vector<std::string> supported_isas() {
   const std::lock_guard lock(choice_mutex);

@@ -202,7 +202,7 @@ QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const R
   chunk.tensor_scale = settings.tensor_scale;
   chunk.offset_unit = settings.offset_unit;
   chunk.equalization.assign(input.equalization.begin(), input.equalization.end());
-  if (input.row_gain && input.fitted != nullptr) apply_gains(job, chunk);
+  if (input.row_gain && input.fitted != nullptr) apply_gains(job, *input.row_gain, chunk);
   if (input.held_out != nullptr || input.row_gain || input.time != nullptr ||
       !input.equalization.empty()) {
     measure(job, chunk);
@@ -211,7 +211,7 @@ QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const R
 }
 
 // Multiply each row by what its outputs over the fitted inputs ask for.
-void ChunkQuantizer::apply_gains(const Job& job, QuantizedChunk& chunk) {
+void ChunkQuantizer::apply_gains(const Job& job, RowGain gain, QuantizedChunk& chunk) {
   const uint64_t slab = std::max<uint64_t>(1, kSlabElements / job.cols);
   std::vector<float> original;
   std::vector<float> restored;
@@ -224,7 +224,7 @@ void ChunkQuantizer::apply_gains(const Job& job, QuantizedChunk& chunk) {
     std::ranges::copy(output_sums(*job.input.fitted, original, restored, pool_, poll_),
                       std::back_inserter(rows));
   }
-  (void)apply_row_gains(job.info.spec, job.cols, row_gains(*job.input.row_gain, rows), chunk);
+  (void)apply_row_gains(job.info.spec, job.cols, row_gains(gain, rows), chunk);
 }
 
 // The errors of a finished chunk, of weights as the source has them and of outputs, and what makes

@@ -96,7 +96,7 @@ class ChunkQuantizer {
   ChunkSettings settings_from_sample(const Job& job);
   bool run_blocks(const Job& job, const ChunkSettings& settings, QuantizedChunk& chunk);
   float absmax(const Job& job);
-  void apply_gains(const Job& job, QuantizedChunk& chunk);
+  void apply_gains(const Job& job, RowGain gain, QuantizedChunk& chunk);
   void measure(const Job& job, QuantizedChunk& chunk);
   ErrorSums restore(const Job& job, const QuantizedChunk& chunk, uint64_t first, uint64_t count,
                     std::vector<float>& original, std::vector<float>& restored);

@@ -206,6 +206,7 @@ ValidationReport validate_artefact(const std::string& original_path,
   const ModelDirectory original = open_model(original_path);
   std::optional<ModelDirectory> old;
   const std::optional<Artefact> opened = open_artefact_or_old(quantized_path, old);
+  // NOLINTNEXTLINE(bugprone-unchecked-optional-access): it is either an artefact or an old model
   if (!opened) return validate_legacy(original, *old, num_threads, progress);
   const Artefact& artefact = *opened;
   artefact.verify([&progress] { progress.poll(); });

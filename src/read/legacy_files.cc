@@ -24,7 +24,7 @@ std::optional<LegacyGroups> spatial_groups(const LegacyRecord& record) {
   if (record.scales == 1) return LegacyGroups{.count = 1, .block = record.elements};
   const uint64_t rows = first_dim(record);
   const uint64_t row_elements = record.elements / rows;
-  if (record.group_size.value_or(0) > 0) {
+  if (record.group_size && *record.group_size > 0) {
     const uint64_t size = std::min(static_cast<uint64_t>(*record.group_size), rows);
     if (record.scales != ceil_div(rows, size)) return std::nullopt;
     return LegacyGroups{.count = record.scales, .block = size * row_elements};

@@ -234,7 +234,7 @@ void append_records(parquet::RowGroupReader& group, int number, const LegacySche
 int64_t legacy_memory_limit(uint64_t elements) noexcept {
   // A weight takes at most 8 bytes of data, and 8 of scale and zero point. A page may be there
   // compressed, decompressed, and as a dictionary.
-  constexpr uint64_t kPerElement = 3 * 16;
+  constexpr uint64_t kPerElement = uint64_t{3} * 16;
   constexpr uint64_t kBase = 64ULL << 20;
   return static_cast<int64_t>(kBase + std::min(elements, uint64_t{1} << 48) * kPerElement);
 }
