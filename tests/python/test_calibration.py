@@ -82,7 +82,7 @@ def test_file_gives_back_everything_and_merges(tmp_path: Path) -> None:
 def test_file_is_a_table_that_pyarrow_reads(tmp_path: Path) -> None:
     collected().save(tmp_path / "s.parquet")
     table = pq.read_table(tmp_path / "s.parquet")
-    assert table.schema.metadata[b"arrow_quant_v2.calibration"] == b"1"
+    assert table.schema.metadata[b"arrow_quant_v2.calibration"] == b"2"
     rows = table.to_pylist()
     assert [row["kind"] for row in rows] == ["layer", "layer", "time", "gram"]
     assert rows[0]["name"] == "to_q.weight"

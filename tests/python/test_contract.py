@@ -463,7 +463,7 @@ def test_contract_15_image_and_audio_start_from_gptq_and_try_equalization(
     # Channels are equalized by ranges that are pooled or smoothed over time.
     forms = {c["equalization"] for t in known for c in tried(t) if "equalization" in c}
     assert forms
-    assert forms <= {"max", "spearman", "ema"}
+    assert forms <= {"max", "spearman", "ema", "energy"}
 
 
 @pytest.mark.parametrize("modality", ["text", "image", "audio"])

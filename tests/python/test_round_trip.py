@@ -75,7 +75,9 @@ def test_every_encoding_decodes_by_its_description(
 def test_the_error_is_what_the_format_promises(tmp_path: Path, bits: int, encoding: str) -> None:
     weights = gaussian(256, 1024)
     model = write_safetensors(tmp_path / "model.safetensors", {"attn.to_q.weight": weights})
-    output = quantize(model, tmp_path / "out", bit_width=bits, param_encoding=encoding)
+    output = quantize(
+        model, tmp_path / "out", bit_width=bits, param_encoding=encoding, method="search"
+    )
     decoded = decode_file(output / "weights.parquet")["attn.to_q.weight"]
     assert nmse(weights, decoded) < LIMITS[bits, encoding]
 

@@ -290,7 +290,7 @@ def test_data_of_unknown_form_says_what_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("x")
     (tmp_path / "folder").mkdir()
     for data, words in (
-        (tmp_path / "absent.txt", "cannot be read"),
+        (tmp_path / "absent.txt", "no such calibration data"),
         (tmp_path / "absent", "no such calibration data"),
         (tmp_path / "empty.txt", "at least one sample"),
         (tmp_path / "bad.jsonl", "line 1: expected one of the keys prompt, text, label"),
