@@ -131,7 +131,8 @@ def test_the_repr_fits_80_columns_and_tells_the_story(
     assert f"min_cosine_similarity  {result['min_cosine_similarity']:.4f}" in text
     assert f"worst_layer            {result['worst_layer']}" in text
     assert "calibration            none" in text
-    assert "attempts               INT2 0.9" in text
+    first_attempt = result["attempts"][0]["cosine_similarity"]
+    assert f"attempts               INT2 {first_attempt:.4f}" in text
     assert "INT4 was used instead of INT2" in text
     assert repr(validation).startswith("ValidationResult: passed (weights)\n")
 
