@@ -54,6 +54,34 @@ PROFILES_HEAD = """\
 supplies these values for what nothing else sets; all other settings keep their defaults.
 """
 
+LAYERS = """\
+## Which layers are quantized
+
+By default the weights of linear layers and convolutions in what a network repeats: attention,
+feed-forward, convolutions, and what each block makes of the time (`time_emb_proj`, `norm1.linear`,
+`adaLN_modulation`). Kept as they are: biases and norms; embeddings, of tokens, classes, positions
+and of the time itself; the first convolution or projection and the output head; tensors with fewer
+than 1024 elements or 32 inputs; everything that is not floating-point.
+
+```console
+$ arrow-quant plan my-model/ --all
+...
+```
+
+says for every tensor what it gets and why. `layer_rules` changes it: a pattern (`*`, `?`, `[abc]`)
+over names, with or without `.weight`, and bits or `keep`. The last pattern that matches wins; one
+that matches nothing is an error.
+
+```python
+config = DiffusionQuantConfig(bit_width=4, layer_rules={"*.to_v": 8, "mid_block.*": "keep"})
+```
+
+The projections of the time are many bytes and little error: in the DiT of the [zoo](../zoo/README.md)
+`layer_rules={"*.norm1.linear": "keep"}` lowers the square error of the outputs by 2 % at 4 bits and
+makes the file half as large again. In a U-Net the layers are called `*.time_emb_proj`, in the
+original code of DiT `*.adaLN_modulation*`.
+"""
+
 YAML_HEAD = """\
 ## Files
 
@@ -93,6 +121,7 @@ def configuration_page() -> str:
             "\n".join(fields),
             PROFILES_HEAD,
             _table(["setting", *(f"`{name}`" for name in names)], profiles),
+            LAYERS,
             YAML_HEAD,
             _table(["V1", "V2"], renames),
         ]
