@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "arrow_quant/artefact.h"
+#include "arrow_quant/page_reuse.h"
 #include "core/thread_pool.h"
 #include "run/dequantize_rows.h"
 
@@ -117,6 +118,7 @@ int run(int argc, char** argv) {
     total += item.chunk == 0 ? item.elements : 0;
     largest = std::max(largest, item.elements);
   }
+  const arrow_quant::PageReuse reuse;
   std::vector<std::vector<float>> buffers(static_cast<size_t>(pool.size()),
                                           std::vector<float>(largest));
   const double yardstick = streaming_sum_gbs(pool, repeats);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "arrow_quant/api.h"
+#include "arrow_quant/byte_buffer.h"
 #include "arrow_quant/dtype.h"
 
 namespace arrow_quant {
@@ -105,8 +106,8 @@ struct QuantizedChunk {
   int32_t chunk = 0;
   uint64_t row_begin = 0;
   uint64_t rows = 0;
-  std::vector<uint8_t> codes;        ///< rows * packed_row_bytes
-  std::vector<uint8_t> params;       ///< rows * param_row_bytes
+  ByteBuffer codes;                  ///< rows * packed_row_bytes
+  ByteBuffer params;                 ///< rows * param_row_bytes
   std::vector<uint16_t> row_scales;  ///< fp16 bits, one per row; empty for fp16 parameters
   float tensor_scale = 1.0F;         ///< a power of two
   int8_t offset_unit = 0;            ///< m of two_level

@@ -1,7 +1,6 @@
 #include "io/page_memory.h"
 
 #include <arrow/status.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
@@ -9,12 +8,12 @@
 #include <cstring>
 #include <string>
 
+#include "core/pages.h"
+
 namespace arrow_quant {
 namespace {
 
-constexpr int64_t kHugePage = 2 << 20;
-
-constexpr bool is_large(int64_t size) noexcept { return size >= kHugePage; }
+constexpr bool is_large(int64_t size) noexcept { return size >= static_cast<int64_t>(kLargeBlock); }
 
 arrow::Status out_of_memory(int64_t size) {
   return arrow::Status::OutOfMemory("cannot allocate ", size, " bytes");
@@ -28,10 +27,8 @@ class PageMemoryPool final : public arrow::MemoryPool {
 
   arrow::Status Allocate(int64_t size, int64_t alignment, uint8_t** out) override {
     if (!is_large(size)) return small_.Allocate(size, alignment, out);
-    void* block =
-        ::mmap(nullptr, bytes(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED) return out_of_memory(size);
-    advise(block, size);
+    void* block = map_pages(bytes(size));
+    if (block == nullptr) return out_of_memory(size);
     *out = static_cast<uint8_t*>(block);
     count(size);
     return arrow::Status::OK();
@@ -45,9 +42,8 @@ class PageMemoryPool final : public arrow::MemoryPool {
     if (!is_large(old_size) || !is_large(new_size)) {
       return move(old_size, new_size, alignment, ptr);
     }
-    void* block = ::mremap(*ptr, bytes(old_size), bytes(new_size), MREMAP_MAYMOVE);
-    if (block == MAP_FAILED) return out_of_memory(new_size);
-    advise(block, new_size);
+    void* block = remap_pages(*ptr, bytes(old_size), bytes(new_size));
+    if (block == nullptr) return out_of_memory(new_size);
     *ptr = static_cast<uint8_t*>(block);
     count(new_size - old_size);
     return arrow::Status::OK();
@@ -55,7 +51,7 @@ class PageMemoryPool final : public arrow::MemoryPool {
 
   void Free(uint8_t* buffer, int64_t size, int64_t alignment) override {
     if (!is_large(size)) return small_.Free(buffer, size, alignment);
-    ::munmap(buffer, bytes(size));
+    unmap_pages(buffer, bytes(size));
     large_bytes_ -= size;
   }
 
@@ -66,13 +62,6 @@ class PageMemoryPool final : public arrow::MemoryPool {
 
  private:
   static size_t bytes(int64_t size) noexcept { return static_cast<size_t>(size); }
-
-  // Best effort: without huge pages it only takes longer.
-  static void advise([[maybe_unused]] void* block, [[maybe_unused]] int64_t size) noexcept {
-#ifdef MADV_HUGEPAGE
-    ::madvise(block, bytes(size), MADV_HUGEPAGE);
-#endif
-  }
 
   void count(int64_t grown_by) noexcept {
     large_bytes_ += grown_by;

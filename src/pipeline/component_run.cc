@@ -16,6 +16,10 @@
 namespace arrow_quant {
 namespace {
 
+// Several fit a third of little memory, so that one is read while another is written.
+constexpr uint64_t kCopiedChunkBytes = 32ULL << 20;
+static_assert(kCopiedChunkBytes <= kMaxChunkBytes);
+
 class TensorRows final : public RowSource {
  public:
   TensorRows(const TensorReader& reader, const TensorInfo& tensor, uint64_t row_bytes)
@@ -169,7 +173,7 @@ class ComponentRun {
   static uint64_t chunk_rows(const TensorInfo& source, const QuantizedTensorInfo& info) noexcept {
     if (info.encoding != Encoding::kCopy) return rows_per_chunk(info.cols(), info.spec.bit_width);
     const uint64_t row_bytes = copied_row_bytes(source, info.rows());
-    return row_bytes == 0 ? info.rows() : std::max<uint64_t>(1, kMaxChunkBytes / row_bytes);
+    return row_bytes == 0 ? info.rows() : std::max<uint64_t>(1, kCopiedChunkBytes / row_bytes);
   }
 
   static uint64_t chunk_bytes(const TensorInfo& source, const QuantizedTensorInfo& info,

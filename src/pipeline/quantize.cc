@@ -11,6 +11,7 @@
 
 #include "arrow_quant/error.h"
 #include "arrow_quant/format.h"
+#include "arrow_quant/page_reuse.h"
 #include "arrow_quant/pipeline.h"
 #include "core/text.h"
 #include "core/thread_pool.h"
@@ -342,6 +343,7 @@ class QuantizeJob {
   Progress& progress_;
   const ModelDirectory model_;
   const std::string output_path_;
+  PageReuse page_reuse_;
   ThreadPool pool_;
   std::unique_ptr<CalibrationSource> calibration_;
   size_t calibrated_component_ = 0;

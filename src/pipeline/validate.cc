@@ -10,6 +10,7 @@
 
 #include "arrow_quant/artefact.h"
 #include "arrow_quant/error.h"
+#include "arrow_quant/page_reuse.h"
 #include "arrow_quant/pipeline.h"
 #include "core/thread_pool.h"
 #include "kernels/convert.h"
@@ -210,6 +211,7 @@ ValidationReport validate_artefact(const std::string& original_path,
   if (!opened) return validate_legacy(original, *old, num_threads, progress);
   const Artefact& artefact = *opened;
   artefact.verify([&progress] { progress.poll(); });
+  const PageReuse reuse;
   ThreadPool pool(num_threads);
   ValidationReport report;
   const size_t components = artefact.manifest().components.size();

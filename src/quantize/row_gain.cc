@@ -60,7 +60,7 @@ bool multiply_halves(std::span<uint8_t> halves, float gain) noexcept {
 bool apply_row_gains(const AffineSpec& spec, uint64_t cols, std::span<const float> gains,
                      QuantizedChunk& chunk) {
   std::vector<uint16_t> scales = chunk.row_scales;
-  std::vector<uint8_t> params = chunk.params;
+  ByteBuffer params = chunk.params;
   const size_t row_bytes = param_row_bytes(cols, spec);
   for (size_t row = 0; row < chunk.rows; ++row) {
     const bool fits =

@@ -34,8 +34,8 @@ parquet::ByteArray byte_array(std::string_view text) {
                             reinterpret_cast<const uint8_t*>(text.data()));
 }
 
-template <typename T>
-parquet::ByteArray byte_array(const std::vector<T>& values) {
+template <typename T, typename Allocator>
+parquet::ByteArray byte_array(const std::vector<T, Allocator>& values) {
   return parquet::ByteArray(static_cast<uint32_t>(values.size() * sizeof(T)),
                             reinterpret_cast<const uint8_t*>(values.data()));
 }
@@ -179,7 +179,7 @@ class ComponentWriter::Part {
     for (Row& row : rows) {
       const parquet::ByteArray value = byte_array(row.chunk.codes);
       column.WriteBatch(1, nullptr, nullptr, &value);
-      row.chunk.codes = std::vector<uint8_t>();
+      row.chunk.codes = ByteBuffer();
     }
     column.Close();
   }

@@ -114,7 +114,7 @@ TEST_P(Quantize, StoresConstantGroupsWithScaleOneAndTheirValueAsOffset) {
     ASSERT_TRUE(result.fits);
     EXPECT_EQ(decode_half(result.params.data()), 1.0);
     EXPECT_EQ(decode_half(result.params.data() + 4), 1.0) << "the short group too";
-    EXPECT_EQ(result.codes, std::vector<uint8_t>(50, 0));
+    EXPECT_EQ(result.codes, ByteBuffer(50, 0));
     for (size_t c = 0; c < 100; ++c) EXPECT_EQ(result.weight(0, c), 0.375);
     EXPECT_EQ(result.sums.err, 0.0);
   }
@@ -167,13 +167,13 @@ TEST_P(Quantize, PacksTheFirstElementIntoTheLowestBits) {
   // One row of 0, 1, 2, ... with scale 1 and offset 0 after division by tensor_scale.
   Matrix matrix{1, 6, {0, 15, 1, 2, 3, 14}};
   const QuantizedRows int4 = quantize_matrix(kFp16Int4, matrix);
-  EXPECT_EQ(int4.codes, (std::vector<uint8_t>{0xF0, 0x21, 0xE3}));
+  EXPECT_EQ(int4.codes, (ByteBuffer{0xF0, 0x21, 0xE3}));
   matrix.values = {0, 3, 1, 2, 3, 0};
   const QuantizedRows int2 = quantize_matrix({2, 64, ParamEncoding::kFp16, Method::kRtn}, matrix);
-  EXPECT_EQ(int2.codes, (std::vector<uint8_t>{0b10011100, 0b0011}));
+  EXPECT_EQ(int2.codes, (ByteBuffer{0b10011100, 0b0011}));
   matrix.values = {127, -127, 1, -1, 0, 64};
   const QuantizedRows int8 = quantize_matrix(kRowInt8, matrix);
-  EXPECT_EQ(int8.codes, (std::vector<uint8_t>{127, 129, 1, 255, 0, 64}));
+  EXPECT_EQ(int8.codes, (ByteBuffer{127, 129, 1, 255, 0, 64}));
 }
 
 TEST_P(Quantize, ReportsParametersThatLeaveTheHalfRangeAndSucceedsAfterRescaling) {

@@ -35,7 +35,7 @@ struct QuantizedRows {
   ChunkSettings settings;
   size_t rows = 0, cols = 0;
   // 0xAA, so that a byte that is never written shows.
-  std::vector<uint8_t> codes, params;
+  ByteBuffer codes, params;
   std::vector<uint16_t> scales;
   ErrorSums sums;
   bool fits = false;

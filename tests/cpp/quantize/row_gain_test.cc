@@ -35,7 +35,7 @@ TEST(RowGain, BringsTheSlopeOfTheOutputsToOne) {
     QuantizedChunk chunk =
         quantize_chunk_with_feedback(spec, layer.matrix.values, kRows, layer.factor, layer.pool);
     const std::vector<float> gains = row_gains(RowGain::kUnitSlope, layer.sums(spec, chunk));
-    const std::vector<uint8_t> codes = chunk.codes;
+    const ByteBuffer codes = chunk.codes;
     ASSERT_TRUE(apply_row_gains(spec, kCols, gains, chunk));
     EXPECT_EQ(chunk.codes, codes);
     for (const OutputSums& row : layer.sums(spec, chunk)) EXPECT_NEAR(row.yz() / row.yy, 1.0, 2e-3);

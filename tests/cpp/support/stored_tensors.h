@@ -16,8 +16,8 @@
 
 namespace arrow_quant::testing {
 
-inline std::vector<uint8_t> pattern(uint64_t size, uint64_t seed) {
-  std::vector<uint8_t> bytes(size);
+inline ByteBuffer pattern(uint64_t size, uint64_t seed) {
+  ByteBuffer bytes(size);
   uint64_t state = seed * 2 + 1;
   for (uint8_t& byte : bytes) {
     state = state * 6364136223846793005ULL + 1442695040888963407ULL;

@@ -162,7 +162,7 @@ TEST(ComponentWriter, ATensorInChunksComesBackWithAllRows) {
 TEST(ComponentWriter, ACopyInChunksComesBackToo) {
   const TempFolder temp;
   QuantizedTensor tensor = copied("copy", DType::kF32, {6, 5});
-  const std::vector<uint8_t> all = tensor.chunks[0].codes;
+  const ByteBuffer all = tensor.chunks[0].codes;
   tensor.chunks.clear();
   for (int32_t i = 0; i < 3; ++i) {
     QuantizedChunk chunk{.chunk = i, .row_begin = static_cast<uint64_t>(2 * i), .rows = 2};
