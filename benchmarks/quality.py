@@ -194,6 +194,8 @@ def measure_ours(run: Run, wanted: Any) -> Iterator[Result]:
 def quantize(model: Any, method: Any, artefact: Path) -> tuple[Path, float, float]:
     """The artefact, its bits per weight, and the seconds it took."""
     from arrow_quant_v2 import ArrowQuantV2
+    from arrow_quant_v2.config import LEARNING
+    from arrow_quant_v2.torch import quantize_learned
 
     settings = model.settings(**method.settings)
     statistics = None
@@ -202,9 +204,15 @@ def quantize(model: Any, method: Any, artefact: Path) -> tuple[Path, float, floa
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        result = ArrowQuantV2().quantize_diffusion_model(
-            model.source, artefact, settings, statistics=statistics
-        )
+        if settings.method == "learned" and model.source.is_file():
+            network, heard = model.overheard(LEARNING.seed)
+            result = quantize_learned(
+                network, heard, model.source, artefact, settings, statistics=statistics
+            )
+        else:
+            result = ArrowQuantV2().quantize_diffusion_model(
+                model.source, artefact, settings, statistics=statistics
+            )
     return artefact, result["bits_per_weight"], time.perf_counter() - start
 
 

@@ -236,12 +236,12 @@ class MeasuredModel:
                 found[name] = largest.reshape(shapes[name][1], -1).max(axis=1)
         return found
 
-    def _calibrate_by_overhearing(self, path: Path, time_aware: bool) -> None:
-        """For networks that no library knows: the evaluation's own sampler, with another seed."""
+    def overheard(self, seed: int) -> tuple[nn.Module, list[Batch]]:
+        """A network that no library knows, and what the evaluation's own sampler gives to it."""
         subject = load(self.directory).subject
         network = self.network_of(subject)
         heard: list[Batch] = []
-        generator = torch.Generator().manual_seed(CALIBRATION_SEED)
+        generator = torch.Generator().manual_seed(seed)
 
         def hear(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             count = len(args[0])
@@ -251,8 +251,12 @@ class MeasuredModel:
 
         handle = network.register_forward_pre_hook(hear)
         effort = Effort(items=self._samples, samples=self._samples, steps=_STEPS)
-        subject.generate(Setting(effort, seed=CALIBRATION_SEED))
+        subject.generate(Setting(effort, seed=seed))
         handle.remove()
+        return network, heard
+
+    def _calibrate_by_overhearing(self, path: Path, time_aware: bool) -> None:
+        network, heard = self.overheard(CALIBRATION_SEED)
         calibrate(
             network,
             heard,

@@ -40,6 +40,9 @@ def own_methods() -> Iterator[OwnMethod]:
                 if not calibrated:
                     settings["calibration_samples"] = 0
                 yield OwnMethod(name, f"INT{bits}", calibrated, settings)
+            if bits == 2:
+                settings = {"bit_width": bits, "group_size": group, "method": "learned"}
+                yield OwnMethod(f"INT2 ArrowQuant learned{size}", "INT2", True, settings)
     # Mixed precision against one width with smaller groups, which takes as many bits.
     yield OwnMethod("INT2 ArrowQuant g32", "INT2", True, {"bit_width": 2, "group_size": 32})
     for target in (2.56, 3.06):

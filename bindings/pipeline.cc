@@ -2,15 +2,46 @@
 #include "arrow_quant/pipeline.h"
 
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/pair.h>
 
+#include <map>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bindings.h"
 #include "parse.h"
 
 namespace arrow_quant::python {
 namespace {
+
+EarlierResult earlier_result(const QuantizeReport& report,
+                             const std::vector<std::pair<std::string, Tensor>>& tensors) {
+  EarlierResult earlier{.bit_width = report.bit_width,
+                        .meets_min_accuracy = report.meets_min_accuracy,
+                        .attempts = report.attempts,
+                        .warnings = report.warnings};
+  std::map<std::pair<std::string, std::string>, const TensorReport*> reports;
+  for (const TensorReport& tensor : report.tensors) {
+    reports[{tensor.component, tensor.info.name}] = &tensor;
+  }
+  for (const auto& [component, tensor] : tensors) {
+    const QuantizedTensorInfo& info = tensor.info();
+    const auto found = reports.find({component, info.name});
+    if (found == reports.end() || info.encoding != found->second->info.encoding) {
+      throw Error(ErrorCode::kConfiguration, "the tensor is not one of the earlier run",
+                  {.tensor = info.name});
+    }
+    EarlierTensor& entry = earlier.tensors[found->first];
+    entry = {.report = *found->second, .tensor = tensor.tensor};
+    if (info.spec.method == Method::kLearned) {
+      entry.report.info.spec.method = Method::kLearned;
+      entry.report.info.candidates = info.candidates;
+    }
+  }
+  return earlier;
+}
 
 void bind_options(nb::module_& m) {
   nb::class_<QuantizeOptions>(m, "QuantizeOptions", "Settings of one run over a model.")
@@ -41,7 +72,16 @@ void bind_options(nb::module_& m) {
       .def_rw("data_free_reason", &QuantizeOptions::data_free_reason)
       .def_rw("activation_bits", &QuantizeOptions::activation_bits)
       .def_rw("config_json", &QuantizeOptions::config_json)
-      .def_rw("mixed_precision_json", &QuantizeOptions::mixed_precision_json);
+      .def_rw("mixed_precision_json", &QuantizeOptions::mixed_precision_json)
+      .def_rw("learned_json", &QuantizeOptions::learned_json)
+      .def(
+          "store_again",
+          [](QuantizeOptions& o, const QuantizeReport& report,
+             const std::vector<std::pair<std::string, Tensor>>& tensors) {
+            o.earlier = std::make_shared<const EarlierResult>(earlier_result(report, tensors));
+          },
+          nb::arg("report"), nb::arg("tensors"),
+          "Write quantized tensors of an earlier run, by component, in place of new ones.");
 }
 
 void bind_quantize_report(nb::module_& m) {

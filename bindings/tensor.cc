@@ -1,6 +1,7 @@
 // Packed tensors: what they are, views of their memory, and the ways back to numbers.
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -123,6 +124,35 @@ Tensor slice_rows(const Tensor& source, uint64_t first, uint64_t rows) {
   return {std::move(tensor)};
 }
 
+// The tensor with other codes, parameters and row scales, which have the sizes that they had.
+Tensor learned(const Tensor& source, const ByteArray& codes, const ByteArray& params,
+               const ByteArray& row_scales, const std::string& candidates) {
+  auto tensor = std::make_shared<QuantizedTensor>(*source.tensor);
+  const QuantizedTensorInfo& info = tensor->info;
+  const uint64_t code_row = code_row_bytes(info);
+  const uint64_t param_row = param_row_bytes(info.cols(), info.spec);
+  const uint64_t scale_row = info.spec.param_encoding == ParamEncoding::kFp16 ? 0 : 2;
+  const uint64_t rows = info.rows();
+  if (info.encoding == Encoding::kCopy || codes.size() != rows * code_row ||
+      params.size() != rows * param_row || row_scales.size() != rows * scale_row) {
+    throw Error(ErrorCode::kShapeMismatch,
+                "codes, parameters and row scales must have the sizes that they had",
+                {.tensor = info.name});
+  }
+  for (QuantizedChunk& chunk : tensor->chunks) {
+    const auto take = [&chunk](const ByteArray& all, uint64_t row_size, void* part) {
+      std::memcpy(part, all.data() + chunk.row_begin * row_size, chunk.rows * row_size);
+    };
+    take(codes, code_row, chunk.codes.data());
+    take(params, param_row, chunk.params.data());
+    take(row_scales, scale_row, chunk.row_scales.data());
+  }
+  tensor->info.spec.method = Method::kLearned;
+  tensor->info.method = to_string(Method::kLearned);
+  tensor->info.candidates = candidates;
+  return {std::move(tensor)};
+}
+
 void bind_info(nb::module_& m) {
   nb::class_<QuantizedTensorInfo>(m, "TensorInfo", "Everything about a stored tensor but its data.")
       .def_ro("name", &QuantizedTensorInfo::name)
@@ -234,6 +264,10 @@ void bind_tensor(nb::module_& m) {
                    })
       .def("slice_rows", &slice_rows, nb::arg("first"), nb::arg("rows"),
            "Copy rows [first, first + rows) of a tensor of one chunk into a tensor of their own.")
+      .def("learned", &learned, nb::arg("codes"), nb::arg("params"), nb::arg("row_scales"),
+           nb::arg("candidates"),
+           "Copy a quantized tensor with other codes, parameters and fp16 bits of row scales, as "
+           "bytes.")
       .def(
           "dequantize",
           [](const Tensor& t, const FloatsOut& out, int num_threads) {

@@ -8,9 +8,11 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arrow_quant/api.h"
@@ -23,6 +25,8 @@ namespace arrow_quant {
 
 /// What gets more bits when the accuracy is missed: every layer, or those that miss it.
 enum class FallbackScope : uint8_t { kModel, kLayer };
+
+struct EarlierResult;
 
 struct QuantizeOptions {
   PlanOptions plan;
@@ -42,6 +46,8 @@ struct QuantizeOptions {
   int activation_bits = 0;           ///< 8: static activation parameters by group of time; 0: none
   std::string config_json = "{}";    ///< embedded in the artefact; must be free of paths and times
   std::string mixed_precision_json;  ///< how plan.allocation came about, for the manifest
+  std::shared_ptr<const EarlierResult> earlier;  ///< to store again; null: quantize
+  std::string learned_json;  ///< for the artefact: how rounding was learned; empty: nobody asked
 };
 
 /// One tensor of the result, in source order.
@@ -89,6 +95,23 @@ struct QuantizeReport {
   std::vector<Attempt> attempts;
   std::vector<std::string> warnings;
   std::vector<TensorReport> tensors;
+};
+
+/// A quantized tensor of an earlier run, whose codes and parameters may have been changed since.
+struct EarlierTensor {
+  TensorReport report;
+  std::shared_ptr<const QuantizedTensor> tensor;
+};
+
+/// What an earlier run with the same options made of a model. A run that gets one finds no codes
+/// for these tensors: it measures them as they are now and writes them. The bits were decided by
+/// the earlier run, which also says whether they met the accuracy.
+struct EarlierResult {
+  std::map<std::pair<std::string, std::string>, EarlierTensor> tensors;  ///< by component and name
+  int bit_width = 0;
+  bool meets_min_accuracy = true;
+  std::vector<Attempt> attempts;
+  std::vector<std::string> warnings;
 };
 
 struct TensorComparison {

@@ -26,10 +26,11 @@ enum class ParamEncoding : uint8_t { kTwoLevel, kFp16, kRow, kResidualBinary };
 
 /// How the parameters of a group are found.
 enum class Method : uint8_t {
-  kRtn,     ///< min-max range, round to nearest
-  kSearch,  ///< weighted least-squares search of scale and offset with re-rounding
-  kGptq,    ///< the same, and the error of a column is made good by those after it
-  kR2q,     ///< as kGptq with the levels of residual binary codes
+  kRtn,      ///< min-max range, round to nearest
+  kSearch,   ///< weighted least-squares search of scale and offset with re-rounding
+  kGptq,     ///< the same, and the error of a column is made good by those after it
+  kR2q,      ///< as kGptq with the levels of residual binary codes
+  kLearned,  ///< changed after one of the others, by gradient descent on the model's predictions
 };
 
 ARROW_QUANT_API std::string_view to_string(Encoding encoding) noexcept;

@@ -132,6 +132,11 @@ class Tensor:
         Copy rows [first, first + rows) of a tensor of one chunk into a tensor of their own.
         """
 
+    def learned(self, codes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], candidates: str) -> Tensor:
+        """
+        Copy a quantized tensor with other codes, parameters and fp16 bits of row scales, as bytes.
+        """
+
     def dequantize(self, out: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None: ...
 
     def unpack(self, out: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')]) -> None: ...
@@ -347,6 +352,17 @@ class QuantizeOptions:
 
     @mixed_precision_json.setter
     def mixed_precision_json(self, arg: str, /) -> None: ...
+
+    @property
+    def learned_json(self) -> str: ...
+
+    @learned_json.setter
+    def learned_json(self, arg: str, /) -> None: ...
+
+    def store_again(self, report: QuantizeReport, tensors: Sequence[tuple[str, Tensor]]) -> None:
+        """
+        Write quantized tensors of an earlier run, by component, in place of new ones.
+        """
 
 class TensorReport:
     """One tensor of a result."""

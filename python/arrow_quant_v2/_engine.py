@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from arrow_quant_v2._native import core
@@ -11,7 +12,7 @@ from arrow_quant_v2.config import DiffusionQuantConfig, v2_spelling
 from arrow_quant_v2.errors import ConfigurationError
 
 #: Methods that need calibration; without it, their place is taken by the search.
-CALIBRATED_METHODS = ("gptq", "r2q")
+CALIBRATED_METHODS = ("gptq", "r2q", "learned")
 
 ProgressCallback: TypeAlias = Callable[[str, float], object]
 StrPath: TypeAlias = "str | os.PathLike[str]"
@@ -55,8 +56,10 @@ def path_bytes(path: StrPath, what: str) -> bytes:
     return os.fsencode(checked_path(path, what))
 
 
-def engine_method(method: str) -> str:
-    """What the engine runs for a method of the configuration when there is no calibration."""
+def engine_method(method: str, *, calibrated: bool = False) -> str:
+    """What the engine runs for a method of the configuration; learning starts from its choice."""
+    if calibrated:
+        return "auto" if method == "learned" else method
     return "search" if method in CALIBRATED_METHODS else method
 
 
@@ -78,7 +81,7 @@ def plan_options(
     return core.PlanOptions(
         bit_width=config.bit_width,
         group_size=config.group_size,
-        method=config.method if calibrated else engine_method(config.method),
+        method=engine_method(config.method, calibrated=calibrated),
         param_encoding=config.param_encoding,
         layer_rules=rules,
         components=list(config.components or ()),
@@ -117,3 +120,16 @@ def quantize_options(
     options.fail_fast = config.fail_fast
     options.config_json = config.recorded_json()
     return options
+
+
+@dataclass
+class EngineJob:
+    """One run of the engine over a model; paths as the engine takes them."""
+
+    model: bytes
+    output: bytes
+    options: core.QuantizeOptions
+
+    def run(self, progress: ProgressCallback | None) -> core.QuantizeReport:
+        """Quantize, or store again what an earlier run made."""
+        return core.quantize_model(self.model, self.output, self.options, progress)

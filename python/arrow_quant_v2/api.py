@@ -6,11 +6,13 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from arrow_quant_v2 import base
 from arrow_quant_v2._calibrate_first import Calibration, calibrated, part_of
 from arrow_quant_v2._engine import (
+    EngineJob,
     ProgressCallback,
     StrPath,
     checked_config,
@@ -18,7 +20,7 @@ from arrow_quant_v2._engine import (
     path_bytes,
     quantize_options,
 )
-from arrow_quant_v2._native import core
+from arrow_quant_v2._learn_after import RunningModel, quantize_learned
 from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.batch import Job, quantize_many
 from arrow_quant_v2.config import DiffusionQuantConfig
@@ -52,8 +54,12 @@ def quantize_files(
     progress_callback: ProgressCallback | None = None,
     statistics: StrPath | None = None,
     calibration_data: Any = None,
+    running: RunningModel | None = None,
 ) -> QuantizationResult:
-    """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced."""
+    """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced.
+
+    A `running` model is learned from instead of one that is loaded for that.
+    """
     output = path_bytes(output_path, "output_path")
     source = checked_path(model_path, "model_path")
     start = time.perf_counter()
@@ -63,19 +69,21 @@ def quantize_files(
         calibrated(source, config, statistics, data, progress_callback) as found,
     ):
         mixed = _allocated(model, config, found, data, _ALLOCATION)
-        report = core.quantize_model(
-            path_bytes(model, "model_path"),
-            output,
-            quantize_options(
-                config,
-                overwrite=overwrite,
-                statistics=found.statistics,
-                data_free_reason=found.reason,
-                allocation=mixed.allotments() if mixed else (),
-                mixed_precision_json=mixed.json() if mixed else "",
-            ),
-            part_of(found.progress, _ALLOCATION, 1 - _ALLOCATION) if mixed else found.progress,
+        options = quantize_options(
+            config,
+            overwrite=overwrite,
+            statistics=found.statistics,
+            data_free_reason=found.reason,
+            allocation=mixed.allotments() if mixed else (),
+            mixed_precision_json=mixed.json() if mixed else "",
         )
+        job = EngineJob(path_bytes(model, "model_path"), output, options)
+        if mixed:
+            found = replace(found, progress=part_of(found.progress, _ALLOCATION, 1 - _ALLOCATION))
+        if config.method == "learned" and found.statistics is not None:
+            report, found = quantize_learned(job, source, config, data, found, running)
+        else:
+            report = job.run(found.progress)
     return quantization_result(report, config, found, time.perf_counter() - start, mixed)
 
 

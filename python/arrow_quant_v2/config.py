@@ -144,6 +144,46 @@ SENSITIVITY = SensitivityEffort()
 #: Of these, one at most: they ask for mixed precision.
 TARGETS = ("target_size_mb", "target_bits", "max_quality_loss")
 
+
+@dataclass(frozen=True)
+class LearningEffort:
+    """How the rounding of low-bit weights is learned.
+
+    Attributes
+    ----------
+    iterations
+        Steps of gradient descent (Adam).
+    states_per_iteration
+        States of the calibration tape in each.
+    judged_every
+        Iterations between two looks at held-out states.
+    judges
+        Held-out states that choose the best iterate.
+    freedom
+        How far from the middle of its code's range a weight may start, towards its float value; the
+        range ends at .5.
+    position_rate, scale_rate
+        Largest learning rates: of weights, in steps between two levels, and of scales, relative.
+    time_bins
+        Parts of the range of diffusion times that count the same.
+    seed
+        Of the tape, and of the order of its states: not that of calibration, validation or any
+        evaluation, so that nothing is judged by what it was fitted to.
+    """
+
+    iterations: int = 200
+    states_per_iteration: int = 32
+    judged_every: int = 50
+    judges: int = 160
+    freedom: float = 0.3
+    position_rate: float = 0.01
+    scale_rate: float = 0.002
+    time_bins: int = 10
+    seed: int = 60_000
+
+
+LEARNING = LearningEffort()
+
 #: V1 setting -> its V2 name.
 V1_NAMES: Mapping[str, str] = {
     "bits": "bit_width",
@@ -329,12 +369,14 @@ class DiffusionQuantConfig(BaseModel):
         _one_of("auto", "two_level", "fp16", "row", "residual_binary"),
     ] = Field(default="auto", description="How the parameters of a group are stored.")
     method: Annotated[
-        Literal["auto", "rtn", "search", "gptq", "r2q"],
-        _one_of("auto", "rtn", "search", "gptq", "r2q"),
+        Literal["auto", "rtn", "search", "gptq", "r2q", "learned"],
+        _one_of("auto", "rtn", "search", "gptq", "r2q", "learned"),
     ] = Field(
         default="auto",
         description="How codes and parameters are found; auto: for each layer what moves its "
-        "outputs least. Without calibration, all but rtn are search; r2q is gptq but for 2 bits.",
+        "outputs least. learned: auto, then gradient descent on the codes of 2 and 4 bits, which "
+        "needs torch and a model that can be run. Without calibration, all but rtn are search; r2q "
+        "is gptq but for 2 bits.",
     )
     layer_rules: Annotated[
         dict[str, Any],

@@ -233,6 +233,11 @@ class QuantizedTensor:
         ]
         return np.concatenate(scales) if scales else np.empty(0, np.float32)
 
+    @property
+    def packed(self) -> core.Tensor:
+        """The tensor as the engine has it."""
+        return self._tensor
+
     def unpack(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.int8]:
         """Integer codes in the shape of the weight, one byte each.
 

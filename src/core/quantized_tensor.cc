@@ -40,6 +40,8 @@ std::string_view to_string(Method method) noexcept {
       return "gptq";
     case Method::kR2q:
       return "r2q";
+    case Method::kLearned:
+      return "learned";
   }
   return "";
 }

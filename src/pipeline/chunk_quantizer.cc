@@ -227,6 +227,13 @@ void ChunkQuantizer::apply_gains(const Job& job, RowGain gain, QuantizedChunk& c
   (void)apply_row_gains(job.info.spec, job.cols, row_gains(gain, rows), chunk);
 }
 
+void ChunkQuantizer::measure(const QuantizedTensorInfo& info, const RowSource& source,
+                             const ChunkInput& input, const std::string& path,
+                             QuantizedChunk& chunk) {
+  if (chunk.rows == 0 || info.cols() == 0) return;
+  measure(Job{info, source, chunk.row_begin, chunk.rows, info.cols(), input, path}, chunk);
+}
+
 // The errors of a finished chunk, of weights as the source has them and of outputs, and what makes
 // up for the mean of the latter.
 void ChunkQuantizer::measure(const Job& job, QuantizedChunk& chunk) {

@@ -79,6 +79,11 @@ class ChunkQuantizer {
                           uint64_t row_begin, uint64_t rows, const ChunkInput& input,
                           const std::string& path);
 
+  /// Set the errors of a finished chunk: of its weights against the rows of `source`, and of
+  /// outputs as far as `input` knows them. Biases by time that are there already stay as they are.
+  void measure(const QuantizedTensorInfo& info, const RowSource& source, const ChunkInput& input,
+               const std::string& path, QuantizedChunk& chunk);
+
   /// Most bytes that `quantize` keeps for itself while it works on rows of `cols` elements, without
   /// or with what it needs to measure outputs and for error feedback.
   static uint64_t scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept;

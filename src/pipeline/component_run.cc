@@ -10,6 +10,7 @@
 #include "io/equalization_factors.h"
 #include "io/time_params.h"
 #include "pipeline/chunk_quantizer.h"
+#include "pipeline/earlier_input.h"
 #include "pipeline/write_queue.h"
 #include "read/tensor_reader.h"
 
@@ -51,6 +52,14 @@ uint64_t stored_bytes(const QuantizedChunk& chunk) noexcept {
          pack_factors(chunk.equalization).size() + time_params_bytes(chunk.time_groups);
 }
 
+void set_errors(const ErrorSums& weights, const ErrorSums& outputs, QuantizedTensorInfo& info) {
+  info.cosine = weights.cosine();
+  info.nmse = weights.nmse();
+  if (outputs.count == 0) return;
+  info.output_cosine = outputs.cosine();
+  info.output_nmse = outputs.nmse();
+}
+
 /// The loop over tensors and chunks, with what it carries along.
 class ComponentRun {
  public:
@@ -77,6 +86,9 @@ class ComponentRun {
  private:
   TensorReport run_tensor(const TensorPlan& plan) {
     const TensorInfo& source = component_.tensors[plan.tensor];
+    if (const EarlierTensor* earlier = find_earlier(source.name)) {
+      return store_again(*earlier, plan, source);
+    }
     TensorReport report{.component = component_.component,
                         .info = {.name = source.name,
                                  .shape = source.shape,
@@ -114,12 +126,39 @@ class ComponentRun {
       row += count;
       bytes_done_(plan, rows == 0 ? 0 : source.nbytes / rows * count);
     } while (row < rows);
-    report.info.cosine = sums.cosine();
-    report.info.nmse = sums.nmse();
-    if (outputs.count != 0) {
-      report.info.output_cosine = outputs.cosine();
-      report.info.output_nmse = outputs.nmse();
+    set_errors(sums, outputs, report.info);
+    return report;
+  }
+
+  const EarlierTensor* find_earlier(const std::string& name) const {
+    if (context_.earlier == nullptr) return nullptr;
+    const auto found = context_.earlier->tensors.find({component_.component, name});
+    return found == context_.earlier->tensors.end() ? nullptr : &found->second;
+  }
+
+  // The chunks of an earlier run, with their errors as they are now.
+  TensorReport store_again(const EarlierTensor& earlier, const TensorPlan& plan,
+                           const TensorInfo& source) {
+    TensorReport report = earlier.report;
+    const TensorRows source_rows(reader_, source,
+                                 report.info.cols() * dtype_info(source.dtype).bits / 8);
+    const auto info = std::make_shared<const QuantizedTensorInfo>(report.info);
+    EarlierInput input(context_.calibration, *info);
+    ErrorSums sums;
+    ErrorSums outputs;
+    report.stored_bytes = 0;
+    for (const QuantizedChunk& stored : earlier.tensor->chunks) {
+      const uint64_t reserved = stored_bytes(stored);
+      queue_.reserve(reserved);
+      QuantizedChunk chunk = stored;
+      quantizer_.measure(*info, source_rows, input.of(chunk), path_of(source), chunk);
+      sums.add(chunk.error);
+      outputs.add(chunk.output_error);
+      report.stored_bytes += reserved;
+      bytes_done_(plan, source.nbytes / std::max<uint64_t>(1, info->rows()) * chunk.rows);
+      push(info, std::move(chunk), reserved);
     }
+    set_errors(sums, outputs, report.info);
     return report;
   }
 

@@ -29,6 +29,7 @@ struct RunContext {
   Progress& progress;
   CalibrationSource* calibration = nullptr;  ///< of this component; null: data-free
   ChoiceOptions choice = {};
+  const EarlierResult* earlier = nullptr;  ///< tensors to store again; null: none
 };
 
 /// Quantize or copy every tensor of `component` as `plan` says and hand the chunks to `sink`.

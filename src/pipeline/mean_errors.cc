@@ -53,9 +53,11 @@ void MeanErrors::add(uint64_t first, uint64_t count, const std::vector<float>& o
 void MeanErrors::correct(std::vector<TimeGroup>& groups, OutputSums& outputs) const {
   if (time_ == nullptr) return;
   for (size_t g = 0; g < groups.size(); ++g) {
-    std::vector<float> bias(rows_);
-    for (uint64_t r = 0; r < rows_; ++r) bias[r] = -fitted_[g * rows_ + r];
-    groups[g].output_bias = stored_bias(bias);
+    if (groups[g].output_bias.empty()) {
+      std::vector<float> bias(rows_);
+      for (uint64_t r = 0; r < rows_; ++r) bias[r] = -fitted_[g * rows_ + r];
+      groups[g].output_bias = stored_bias(bias);
+    }
     const double tokens = time_->means.held_out_weights[g];
     for (uint64_t r = 0; r < rows_; ++r) {
       const auto b = static_cast<double>(groups[g].output_bias[r]);

@@ -21,9 +21,10 @@ class MeanErrors {
   void add(uint64_t first, uint64_t count, const std::vector<float>& original,
            const std::vector<float>& restored);
 
-  /// Give each of `groups` its biases, and bring `outputs`, the sums over the held-out inputs, up
-  /// to date: for every row and group, with d and d' the mean errors over tokens fitted to and held
-  /// out and n the number of the latter, sum (e + b)^2 = sum e^2 + n (2 b d' + b^2) for b = -d.
+  /// Give each of `groups` biases unless it has them, and bring `outputs`, the sums over the
+  /// held-out inputs, up to date: for every row and group, with d and d' the mean errors over
+  /// tokens fitted to and held out and n the number of the latter, sum (e + b)^2 = sum e^2 + n (2 b
+  /// d' + b^2) for b = -d.
   void correct(std::vector<TimeGroup>& groups, OutputSums& outputs) const;
 
  private:

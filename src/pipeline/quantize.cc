@@ -117,8 +117,12 @@ class QuantizeJob {
                           .worst_layer = report.worst_layer,
                           .seconds = seconds_since(attempt_start)});
       report.attempts = attempts;
-      if (!is_good_enough(report) && add_bits(report, plan)) continue;
-      std::ranges::copy(warnings_, std::back_inserter(report.warnings));
+      if (options_.earlier != nullptr) {
+        take_verdict(*options_.earlier, report);
+      } else {
+        if (!is_good_enough(report) && add_bits(report, plan)) continue;
+        std::ranges::copy(warnings_, std::back_inserter(report.warnings));
+      }
       commit(report, staging);
       break;
     }
@@ -144,6 +148,14 @@ class QuantizeJob {
           "the statistics hold no inputs out: layers are judged by the inputs that "
           "they were fitted to");
     }
+  }
+
+  // How many bits, and whether they are good enough, was decided before.
+  static void take_verdict(const EarlierResult& earlier, QuantizeReport& report) {
+    report.bit_width = earlier.bit_width;
+    report.meets_min_accuracy = earlier.meets_min_accuracy;
+    report.attempts = earlier.attempts;
+    report.warnings = earlier.warnings;
   }
 
   // Records whether `report` meets min_accuracy and min_layer_accuracy, and says what it misses.
@@ -251,7 +263,8 @@ class QuantizeJob {
                    .equalize = options_.enable_spatial,
                    .times = times_,
                    .correct_means = options_.enable_time_aware,
-                   .static_activations = options_.activation_bits == 8}};
+                   .static_activations = options_.activation_bits == 8},
+        .earlier = options_.earlier.get()};
     std::vector<TensorReport> tensors = run_component(
         component, component_plan, context,
         [&writer](const QuantizedTensorInfo& info, QuantizedChunk chunk) {

@@ -131,13 +131,17 @@ Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
   const Json source = {{"fingerprint", fingerprint},
                        {"component", component.component},
                        {"tensors", component.tensors.size()}};
-  return {{"arrow_quant_v2.format", std::to_string(kFormatVersion)},
-          {"is_diffusion_model", "true"},
-          {"modality", plan.modality},
-          {"activation_stats", activation_json(calibration, options).dump()},
-          {"calibration", calibration_json(calibration, options).dump()},
-          {"config", Json::parse(options.config_json).dump()},
-          {"source", source.dump()}};
+  Metadata metadata = {{"arrow_quant_v2.format", std::to_string(kFormatVersion)},
+                       {"is_diffusion_model", "true"},
+                       {"modality", plan.modality},
+                       {"activation_stats", activation_json(calibration, options).dump()},
+                       {"calibration", calibration_json(calibration, options).dump()},
+                       {"config", Json::parse(options.config_json).dump()},
+                       {"source", source.dump()}};
+  if (!options.learned_json.empty()) {
+    metadata["learned_rounding"] = Json::parse(options.learned_json).dump();
+  }
+  return metadata;
 }
 
 Metadata result_metadata(const std::vector<TensorReport>& tensors, const QuantizeOptions& options,

@@ -46,7 +46,9 @@ Samples = Annotated[
 ]
 MethodName = Annotated[
     str | None,
-    typer.Option("--method", metavar="auto|rtn|search|gptq|r2q", help="How parameters are found."),
+    typer.Option(
+        "--method", metavar="auto|rtn|search|gptq|r2q|learned", help="How parameters are found."
+    ),
 ]
 ParamEncoding = Annotated[
     str | None,

@@ -18,6 +18,7 @@ from arrow_quant_v2.torch.layers import (
     QuantEmbedding,
     QuantLinear,
 )
+from arrow_quant_v2.torch.learn_module import quantize_learned
 from arrow_quant_v2.torch.loading import load_quantized
 from arrow_quant_v2.torch.tape import Batch
 from arrow_quant_v2.torch.timestep import timestep
@@ -41,5 +42,6 @@ __all__ = [
     "calibrate",
     "capture",
     "load_quantized",
+    "quantize_learned",
     "timestep",
 ]

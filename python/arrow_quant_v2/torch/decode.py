@@ -10,7 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Packed", "decode", "int8_values", "row_numbers", "row_scales_of", "unpack_codes"]
+__all__ = [
+    "Packed",
+    "decode",
+    "int8_values",
+    "row_numbers",
+    "row_scales_of",
+    "spread",
+    "unpack_codes",
+]
 
 
 class Packed(NamedTuple):
@@ -69,8 +77,8 @@ def int8_values(packed: Packed, numbers: Tensor | None = None) -> Tensor:
     if packed.param_encoding == "row":
         return codes.view(torch.int8)
     sub_group = packed.group_size // 4
-    low = _spread((packed.params & 15).to(torch.int16), sub_group, packed.cols)
-    high = _spread((packed.params >> 4).to(torch.int16), sub_group, packed.cols)
+    low = spread((packed.params & 15).to(torch.int16), sub_group, packed.cols)
+    high = spread((packed.params >> 4).to(torch.int16), sub_group, packed.cols)
     code = codes.to(torch.int16)
     if packed.param_encoding == "residual_binary":
         first, second = 2 * (code & 1) - 1, (code & 2) - 1
@@ -88,12 +96,12 @@ def decode(packed: Packed, dtype: torch.dtype, numbers: Tensor | None = None) ->
         values = int8_values(packed, numbers).to(torch.float32)
         return values.mul_(row_scales_of(packed, numbers)).to(dtype)
     pairs = packed.params.view(torch.float16).to(torch.float32)
-    scale = _spread(pairs[:, 0::2], packed.group_size, packed.cols)
-    offset = _spread(pairs[:, 1::2], packed.group_size, packed.cols)
+    scale = spread(pairs[:, 0::2], packed.group_size, packed.cols)
+    offset = spread(pairs[:, 1::2], packed.group_size, packed.cols)
     code = unpack_codes(packed.codes, packed.bit_width, packed.cols).to(torch.float32)
     return torch.ldexp(code.mul_(scale).add_(offset), numbers[:, :1]).to(dtype)
 
 
-def _spread(per_group: Tensor, size: int, cols: int) -> Tensor:
+def spread(per_group: Tensor, size: int, cols: int) -> Tensor:
     """Repeat the number of each group for its columns."""
     return per_group.repeat_interleave(size, dim=1)[:, :cols]

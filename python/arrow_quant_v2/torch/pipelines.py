@@ -20,10 +20,10 @@ from arrow_quant_v2.torch.clean import clean_latents
 from arrow_quant_v2.torch.samples import Samples
 from arrow_quant_v2.torch.tape import Batch, batches_of, is_held_out, rows_of
 
-__all__ = ["pipeline_tape"]
+__all__ = ["TIME_NAMES", "pipeline_tape"]
 
 #: Arguments of denoisers that carry the diffusion time, and the noisy sample.
-_TIME_NAMES = ("timestep", "timesteps", "t")
+TIME_NAMES = ("timestep", "timesteps", "t")
 _SAMPLE_NAMES = ("sample", "hidden_states", "x")
 #: What the largest batch of latents has, so that activations stay small.
 _BATCH_ELEMENTS = 1 << 16
@@ -187,7 +187,7 @@ class _Recorder:
         self._samples = samples
         self._progress = progress
         self._signature = inspect.signature(denoiser.forward)
-        self._time_name = self._name(_TIME_NAMES)
+        self._time_name = self._name(TIME_NAMES)
         self._sample_name = self._name(_SAMPLE_NAMES)
         self._step = -1
         self._last_time: float | None = None
