@@ -265,12 +265,11 @@ def test_predictions_of_a_trained_model_come_closer_on_new_states(tmp_path: Path
     ArrowQuantV2().quantize_diffusion_model(text, tmp_path / "q", config)
     tensors = open_quantized(tmp_path / "q").components[""]
     plan = plan_model(text, config)
-    _, network, tape = record_tape(text, plan, samples=32, seed=1, progress=lambda f: None)
-    _, _, other = record_tape(text, plan, samples=16, seed=2, progress=lambda f: None)
+    _, network, tape = record_tape(text, plan, samples=20, seed=1, progress=lambda f: None)
+    _, _, other = record_tape(text, plan, samples=8, seed=2, progress=lambda f: None)
     effort = replace(LEARNING, iterations=25, states_per_iteration=16, judged_every=25)
     found = learn(network, tape, tensors, effort, max_memory_mb=1024, progress=lambda m, f: None)
-    assert found.ratio < 0.95
-    assert sum(found.changed.values()) > 0
+    assert found.ratio < 0.9
 
     def moved(weights: dict[str, np.ndarray]) -> float:
         own = {n: p.detach().clone() for n, p in network.named_parameters() if n in weights}
