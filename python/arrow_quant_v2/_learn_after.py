@@ -5,36 +5,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arrow_quant_v2._calibrate_first import Calibration, part_of
 from arrow_quant_v2._engine import EngineJob, ProgressCallback, StrPath, plan_options
 from arrow_quant_v2._native import core
-from arrow_quant_v2._runnable import CannotRunError, how_to_run
+from arrow_quant_v2._recorded import RecordedNetwork, record_network
+from arrow_quant_v2._runnable import CannotRunError
 from arrow_quant_v2.artefact import QuantizedModel, open_quantized
-from arrow_quant_v2.config import CALIBRATION, LEARNING, DiffusionQuantConfig
-from arrow_quant_v2.plan import plan_model
+from arrow_quant_v2.config import LEARNING, DiffusionQuantConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from arrow_quant_v2.torch.learning import Learned
-    from arrow_quant_v2.torch.tape import Batch
 
-__all__ = ["RunningModel", "quantize_learned"]
-
-
-@dataclass(frozen=True)
-class RunningModel:
-    """A network, which component of its model it is, and the states that it learns from."""
-
-    component: str
-    network: nn.Module
-    tape: Sequence[Batch]
-
+__all__ = ["quantize_learned"]
 
 #: Ends of the parts of the progress: recording states, the start, learning; then storing.
 _RECORDED, _STARTED, _LEARNED = 0.2, 0.3, 0.95
@@ -46,12 +33,12 @@ def quantize_learned(
     config: DiffusionQuantConfig,
     calibration_data: Any,
     found: Calibration,
-    running: RunningModel | None = None,
+    recorded: RecordedNetwork | None = None,
 ) -> tuple[core.QuantizeReport, Calibration]:
     """Quantize, learn the rounding, and store the result.
 
-    Without a `running` model it is loaded and runs on samples. Where that cannot be done, the start
-    is the result; a warning and the artefact say why.
+    Without a `recorded` network the model is loaded and runs on samples. Where that cannot be done,
+    the start is the result; a warning and the artefact say why.
 
     Returns
     -------
@@ -59,73 +46,47 @@ def quantize_learned(
         What the engine reports, and `found` with the warning.
     """
     try:
-        if running is None:
+        if recorded is None:
             progress = part_of(found.progress, 0, _RECORDED)
-            running = _recorded(model_path, config, calibration_data, progress)
-        _check_judges(running)
-    except (CannotRunError, ImportError) as error:
-        what = error.message if isinstance(error, CannotRunError) else f"library missing: {error}"
-        reason = what.replace(os.fspath(model_path), Path(model_path).name)
+            recorded = record_network(model_path, config, calibration_data, LEARNING.seed, progress)
+        return _learned(job, config, recorded, found.progress), found
+    except CannotRunError as error:
+        reason = error.message.replace(os.fspath(model_path), Path(model_path).name)
         job.options.learned_json = json.dumps({"enabled": False, "reason": reason})
         warning = f"the rounding was not learned: {reason}"
-        return job.run(found.progress), replace(found, warnings=(*found.warnings, warning))
-    with tempfile.TemporaryDirectory(prefix="arrow-quant-") as folder:
-        path = os.fsencode(Path(folder) / "start")
-        progress = part_of(found.progress, _RECORDED, _STARTED - _RECORDED)
-        report = EngineJob(job.model, path, job.options).run(progress)
-        start = open_quantized(os.fsdecode(path), num_threads=config.num_threads)
-        from arrow_quant_v2.torch.learning import learn
+        progress = part_of(found.progress, _LEARNED, 1 - _LEARNED)
+        return job.run(progress), replace(found, warnings=(*found.warnings, warning))
 
+
+def _learned(
+    job: EngineJob,
+    config: DiffusionQuantConfig,
+    recorded: RecordedNetwork,
+    progress: ProgressCallback | None,
+) -> core.QuantizeReport:
+    from arrow_quant_v2.torch.learning import learn
+
+    with tempfile.TemporaryDirectory(prefix="arrow-quant-") as folder:
+        path = Path(folder) / "start"
+        report = EngineJob(job.model, os.fsencode(path), job.options).run(
+            part_of(progress, _RECORDED, _STARTED - _RECORDED)
+        )
+        start = open_quantized(path, num_threads=config.num_threads)
         learned = learn(
-            running.network,
-            running.tape,
-            start.components[running.component],
+            recorded.network,
+            recorded.tape,
+            start.components[recorded.component],
             LEARNING,
             max_memory_mb=config.max_memory_mb,
-            progress=part_of(found.progress, _STARTED, _LEARNED - _STARTED) or _silent,
+            progress=part_of(progress, _STARTED, _LEARNED - _STARTED) or _silent,
         )
         job.options.learned_json = json.dumps(_record(learned))
         if config.target is None and report.bit_width != config.bit_width:
             # The start fell back to more bits.
             widened = config.model_copy(update={"bit_width": report.bit_width})
             job.options.plan = plan_options(widened, calibrated=True)
-        job.options.store_again(report, _tensors(start, running.component, learned))
-        return job.run(part_of(found.progress, _LEARNED, 1 - _LEARNED)), found
-
-
-def _recorded(
-    model_path: StrPath,
-    config: DiffusionQuantConfig,
-    calibration_data: Any,
-    progress: ProgressCallback | None,
-) -> RunningModel:
-    path = Path(model_path)
-    how_to_run(path)
-    if config.calibration_samples == 0:
-        raise CannotRunError("calibration_samples is 0")
-    from arrow_quant_v2.torch.capture import record_tape
-
-    def report(fraction: float) -> None:
-        if progress is not None:
-            progress("running the model", fraction)
-
-    component, network, tape = record_tape(
-        path,
-        plan_model(path, config),
-        samples=config.calibration_samples,
-        seed=LEARNING.seed,
-        progress=report,
-        calibration_data=calibration_data,
-    )
-    return RunningModel(component, network, tape)
-
-
-def _check_judges(running: RunningModel) -> None:
-    if any(batch.held_out is not None and batch.held_out.any() for batch in running.tape):
-        return
-    raise CannotRunError(
-        f"no state is held out to judge by: {CALIBRATION.held_out_every} samples are the least"
-    )
+        job.options.store_again(report, _tensors(start, recorded.component, learned))
+        return job.run(part_of(progress, _LEARNED, 1 - _LEARNED))
 
 
 def _silent(message: str, fraction: float) -> None:

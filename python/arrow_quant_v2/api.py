@@ -20,7 +20,8 @@ from arrow_quant_v2._engine import (
     path_bytes,
     quantize_options,
 )
-from arrow_quant_v2._learn_after import RunningModel, quantize_learned
+from arrow_quant_v2._learn_after import quantize_learned
+from arrow_quant_v2._recorded import RecordedNetwork
 from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.batch import Job, quantize_many
 from arrow_quant_v2.config import DiffusionQuantConfig
@@ -54,11 +55,11 @@ def quantize_files(
     progress_callback: ProgressCallback | None = None,
     statistics: StrPath | None = None,
     calibration_data: Any = None,
-    running: RunningModel | None = None,
+    recorded: RecordedNetwork | None = None,
 ) -> QuantizationResult:
     """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced.
 
-    A `running` model is learned from instead of one that is loaded for that.
+    The rounding is learned from a `recorded` network instead of one that is loaded for that.
     """
     output = path_bytes(output_path, "output_path")
     source = checked_path(model_path, "model_path")
@@ -81,7 +82,7 @@ def quantize_files(
         if mixed:
             found = replace(found, progress=part_of(found.progress, _ALLOCATION, 1 - _ALLOCATION))
         if config.method == "learned" and found.statistics is not None:
-            report, found = quantize_learned(job, source, config, data, found, running)
+            report, found = quantize_learned(job, source, config, data, found, recorded)
         else:
             report = job.run(found.progress)
     return quantization_result(report, config, found, time.perf_counter() - start, mixed)

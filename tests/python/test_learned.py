@@ -11,21 +11,26 @@ import pytest
 import torch
 from calibrated_unet import collect
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 from support import ZOO_UNET, small_model
 from tiny_models import dit_pipeline
+from torch import nn
 
 from arrow_quant_v2 import (
     ArrowQuantV2,
     CalibrationStatistics,
+    ConfigurationError,
     DiffusionQuantConfig,
     QuantizationResult,
     load_quantized,
     open_quantized,
 )
 from arrow_quant_v2 import _learn_after as learn_after
+from arrow_quant_v2 import torch as arrow_torch
 from arrow_quant_v2._engine import StrPath
 from arrow_quant_v2.config import LEARNING
 from arrow_quant_v2.plan import plan_model
+from arrow_quant_v2.torch import Batch, calibrate
 from arrow_quant_v2.torch.capture import record_tape
 from arrow_quant_v2.torch.learning import _Quantized, learn
 from arrow_quant_v2.torch.soft_weight import SoftWeight
@@ -36,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:one calibration run gave fewer")
 ZOO_MODELS = ZOO_UNET.parent
 FORMATS = [("two_level", 2), ("two_level", 4), ("fp16", 2), ("fp16", 4), ("residual_binary", 2)]
 
-
+#: Few steps that still move codes.
 SHORT = replace(LEARNING, iterations=20, judged_every=5, freedom=0.45, position_rate=0.005)
 
 
@@ -232,6 +237,69 @@ def test_statistics_of_a_model_that_does_not_run_give_the_start(tmp_path: Path) 
     assert record(tmp_path / "q")["enabled"] is False
     assert str(tmp_path) not in json.dumps(record(tmp_path / "q"))
     assert "learned" not in {t.method for t in result.tensors}
+
+
+class Denoiser(nn.Module):
+    """A module of no library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = x + torch.tanh(layer(x))
+        return x
+
+
+class ForwardOnly(Denoiser):
+    """The same, made for inference: no gradient gets in."""
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+def learned_module(network: nn.Module, folder: Path, *, held_out: bool = True) -> Path:
+    """The artefact of a network of 64 inputs, calibrated and learned on noise."""
+    torch.manual_seed(0)
+    batches = [((torch.randn(32, 64),), {}, float(t)) for t in range(8)]
+    if not held_out:
+        batches = [
+            Batch(a, k, t, held_out=torch.zeros(32, dtype=torch.bool)) for a, k, t in batches
+        ]
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    calibrate(network, batches, folder / "stats", time_aware=False)
+    arrow_torch.quantize_learned(
+        network,
+        batches,
+        folder / "weights.safetensors",
+        folder / "q",
+        settings(modality="image", layer_rules={"layers.*": 2}),
+        statistics=folder / "stats",
+    )
+    return folder / "q"
+
+
+def test_a_module_of_no_library_learns(tmp_path: Path) -> None:
+    found = record(learned_module(Denoiser(), tmp_path))
+    assert found["enabled"] is True
+    assert 0 < found["held_out_error_ratio"] < 1
+
+
+def test_a_module_without_gradients_keeps_the_start(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="not learned: gradients do not reach the weights"):
+        artefact = learned_module(ForwardOnly(), tmp_path)
+    assert record(artefact)["enabled"] is False
+    opened = open_quantized(artefact)
+    opened.verify()
+    assert {opened[name].bit_width for name in opened if opened[name].is_quantized} == {2}
+
+
+def test_a_module_without_judges_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no state is held out to judge by"):
+        learned_module(Denoiser(), tmp_path, held_out=False)
+    assert not (tmp_path / "q").exists()
 
 
 def test_a_callback_that_raises_leaves_nothing(dit: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from arrow_quant_v2._engine import ProgressCallback, StrPath, checked_config
-from arrow_quant_v2._learn_after import RunningModel
+from arrow_quant_v2._recorded import RecordedNetwork
 from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.api import quantize_files
 from arrow_quant_v2.config import DiffusionQuantConfig
@@ -68,7 +68,7 @@ def quantize_learned(
         overwrite=overwrite,
         progress_callback=progress_callback,
         statistics=statistics,
-        running=RunningModel(component, module, as_batches(batches, held_out=True)),
+        recorded=RecordedNetwork(component, module, as_batches(batches, held_out=True)),
     )
     for warning in result["warnings"]:
         warn_caller(warning)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from arrow_quant_v2._runnable import CannotRunError
 from arrow_quant_v2.config import LearningEffort
 from arrow_quant_v2.packed import format_of
 from arrow_quant_v2.tensors import QuantizedTensor
@@ -95,6 +96,11 @@ def learn(
         What gradients and moments may take: where all layers take more, they learn in turn.
     progress
         Called with a message and a fraction; may raise.
+
+    Raises
+    ------
+    CannotRunError
+        Gradients do not reach the weights, or do not fit into memory.
     """
     with evaluating(network), _frozen(network):
         return _Run(network, tape, tensors, effort, max_memory_mb, progress).run()
@@ -163,12 +169,15 @@ class _Run:
     ) -> None:
         batch = self._drawn()
         expected = predict(self._network, batch)
-        with torch.enable_grad():
-            found = self._quantized.predict(batch, learning=soft)
-            errors = distances(batch, expected, found)
-            loss = (errors * weight[self._bins.of(batch)]).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            with torch.enable_grad():
+                found = self._quantized.predict(batch, learning=soft)
+                errors = distances(batch, expected, found)
+                (errors * weight[self._bins.of(batch)]).mean().backward()
+        except RuntimeError as error:
+            what = " ".join(str(error).split())[:300]
+            raise CannotRunError(f"gradients do not reach the weights: {what}") from error
         optimizer.step()
         for weights in soft:
             weights.confine()
