@@ -73,7 +73,7 @@ void bind_options(nb::module_& m) {
       .def_rw("activation_bits", &QuantizeOptions::activation_bits)
       .def_rw("config_json", &QuantizeOptions::config_json)
       .def_rw("mixed_precision_json", &QuantizeOptions::mixed_precision_json)
-      .def_rw("learned_json", &QuantizeOptions::learned_json)
+      .def_rw("refinements_json", &QuantizeOptions::refinements_json)
       .def(
           "store_again",
           [](QuantizeOptions& o, const QuantizeReport& report,

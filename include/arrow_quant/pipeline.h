@@ -47,7 +47,8 @@ struct QuantizeOptions {
   std::string config_json = "{}";    ///< embedded in the artefact; must be free of paths and times
   std::string mixed_precision_json;  ///< how plan.allocation came about, for the manifest
   std::shared_ptr<const EarlierResult> earlier;  ///< to store again; null: quantize
-  std::string learned_json;  ///< for the artefact: how rounding was learned; empty: nobody asked
+  /// What was done beyond one quantization and what it brought: JSON by key of the schema metadata.
+  std::map<std::string, std::string> refinements_json;
 };
 
 /// One tensor of the result, in source order.

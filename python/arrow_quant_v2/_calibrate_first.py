@@ -6,7 +6,7 @@ import importlib.util
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,8 @@ class Calibration:
         How long the model ran.
     warnings
         That there is no calibration although it was wanted.
+    sequential
+        What calibration in stages brought; None where nobody asked for it.
     """
 
     statistics: StrPath | None
@@ -52,6 +54,7 @@ class Calibration:
     progress: ProgressCallback | None
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    sequential: Mapping[str, Any] | None = None
 
 
 def wants_calibration(config: DiffusionQuantConfig) -> bool:

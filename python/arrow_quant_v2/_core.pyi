@@ -1,6 +1,6 @@
 """The compiled engine. Use the functions of arrow_quant_v2 instead."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import numpy
@@ -354,10 +354,10 @@ class QuantizeOptions:
     def mixed_precision_json(self, arg: str, /) -> None: ...
 
     @property
-    def learned_json(self) -> str: ...
+    def refinements_json(self) -> dict[str, str]: ...
 
-    @learned_json.setter
-    def learned_json(self, arg: str, /) -> None: ...
+    @refinements_json.setter
+    def refinements_json(self, arg: Mapping[str, str], /) -> None: ...
 
     def store_again(self, report: QuantizeReport, tensors: Sequence[tuple[str, Tensor]]) -> None:
         """

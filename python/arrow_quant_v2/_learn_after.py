@@ -52,7 +52,7 @@ def quantize_learned(
         return _learned(job, config, recorded, found.progress), found
     except CannotRunError as error:
         reason = error.message.replace(os.fspath(model_path), Path(model_path).name)
-        job.options.learned_json = json.dumps({"enabled": False, "reason": reason})
+        _say(job, {"enabled": False, "reason": reason})
         warning = f"the rounding was not learned: {reason}"
         progress = part_of(found.progress, _LEARNED, 1 - _LEARNED)
         return job.run(progress), replace(found, warnings=(*found.warnings, warning))
@@ -80,13 +80,17 @@ def _learned(
             max_memory_mb=config.max_memory_mb,
             progress=part_of(progress, _STARTED, _LEARNED - _STARTED) or _silent,
         )
-        job.options.learned_json = json.dumps(_record(learned))
+        _say(job, _record(learned))
         if config.target is None and report.bit_width != config.bit_width:
             # The start fell back to more bits.
             widened = config.model_copy(update={"bit_width": report.bit_width})
             job.options.plan = plan_options(widened, calibrated=True)
         job.options.store_again(report, _tensors(start, recorded.component, learned))
         return job.run(part_of(progress, _LEARNED, 1 - _LEARNED))
+
+
+def _say(job: EngineJob, record: Mapping[str, Any]) -> None:
+    job.options.refinements_json = {"learned_rounding": json.dumps(record)}
 
 
 def _silent(message: str, fraction: float) -> None:

@@ -22,6 +22,7 @@ from arrow_quant_v2._engine import (
 )
 from arrow_quant_v2._learn_after import quantize_learned
 from arrow_quant_v2._recorded import RecordedNetwork
+from arrow_quant_v2._sequential import check_sequential, quantize_sequential
 from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.batch import Job, quantize_many
 from arrow_quant_v2.config import DiffusionQuantConfig
@@ -63,6 +64,8 @@ def quantize_files(
     """
     output = path_bytes(output_path, "output_path")
     source = checked_path(model_path, "model_path")
+    if config.sequential:
+        check_sequential(config, statistics)
     start = time.perf_counter()
     data = list(calibration_data) if isinstance(calibration_data, Iterator) else calibration_data
     with (
@@ -83,6 +86,8 @@ def quantize_files(
             found = replace(found, progress=part_of(found.progress, _ALLOCATION, 1 - _ALLOCATION))
         if config.method == "learned" and found.statistics is not None:
             report, found = quantize_learned(job, source, config, data, found, recorded)
+        elif config.sequential:
+            report, found = quantize_sequential(job, source, config, data, found)
         else:
             report = job.run(found.progress)
     return quantization_result(report, config, found, time.perf_counter() - start, mixed)

@@ -157,15 +157,11 @@ class LearningEffort:
         States of the calibration tape in each.
     judged_every
         Iterations between two looks at held-out states.
-    judges
-        Held-out states that choose the best iterate.
     freedom
         How far from the middle of its code's range a weight may start, towards its float value; the
         range ends at .5.
     position_rate, scale_rate
         Largest learning rates: of weights, in steps between two levels, and of scales, relative.
-    time_bins
-        Parts of the range of diffusion times that count the same.
     seed
         Of the tape, and of the order of its states: not that of calibration, validation or any
         evaluation, so that nothing is judged by what it was fitted to.
@@ -174,15 +170,52 @@ class LearningEffort:
     iterations: int = 200
     states_per_iteration: int = 32
     judged_every: int = 50
-    judges: int = 160
     freedom: float = 0.3
     position_rate: float = 0.01
     scale_rate: float = 0.002
-    time_bins: int = 10
     seed: int = 60_000
 
 
 LEARNING = LearningEffort()
+
+
+@dataclass(frozen=True)
+class JudgingEffort:
+    """How held-out states decide between two quantizations of a model.
+
+    Attributes
+    ----------
+    states
+        How many, as far as there are.
+    batch
+        So many run at a time.
+    time_bins
+        Parts of the range of diffusion times that count the same.
+    """
+
+    states: int = 160
+    batch: int = 64
+    time_bins: int = 10
+
+
+JUDGING = JudgingEffort()
+
+
+@dataclass(frozen=True)
+class SequentialEffort:
+    """How layers are calibrated on what quantized ones before them put out.
+
+    Attributes
+    ----------
+    stages
+        Parts of the network, in the order in which it runs; each after the first costs a pass over
+        the calibration tape and a quantization of what is left.
+    """
+
+    stages: int = 6
+
+
+SEQUENTIAL = SequentialEffort()
 
 #: V1 setting -> its V2 name.
 V1_NAMES: Mapping[str, str] = {
@@ -327,6 +360,12 @@ class DiffusionQuantConfig(BaseModel):
     enable_spatial: _Flag = Field(
         default=True,
         description="Channel equalization. Needs calibration; data-free runs go without.",
+    )
+    sequential: _Flag = Field(
+        default=False,
+        description="Calibrate in stages, later layers on what quantized ones before them put out, "
+        "and keep that where it predicts held-out states better. Takes several times as long; "
+        "needs a model that can be run. Not with method='learned'.",
     )
     activation_bits: Annotated[Literal[8] | None, Must("8 or None")] = Field(
         default=None,

@@ -185,6 +185,8 @@ class QuantizationResult(_Result):
             facts["layers_by_bit_width"] = histogram_text(self["layers_by_bit_width"])
         if self["mixed_precision"]:
             facts["mixed_precision"] = mixed_text(self["mixed_precision"])
+        if self["sequential"]:
+            facts["sequential"] = sequential_text(self["sequential"])
         if not self["meets_min_accuracy"]:
             facts["meets_min_accuracy"] = "no"
         if self["warnings"]:
@@ -295,6 +297,7 @@ def quantization_result(
         "components": list(report.components),
         "total_size_mb": report.total_bytes / _MB,
         "mixed_precision": mixed.to_dict() if mixed else None,
+        "sequential": dict(calibration.sequential) if calibration.sequential else None,
         "warnings": [*calibration.warnings, *_warnings(report, config)],
     }
     return QuantizationResult(values, [_tensor_result(tensor) for tensor in report.tensors])
@@ -303,6 +306,13 @@ def quantization_result(
 def histogram_text(layers: Mapping[int, int]) -> str:
     """Layers by bit width in words."""
     return ", ".join(f"{count} at INT{bits}" for bits, count in sorted(layers.items()))
+
+
+def sequential_text(sequential: Mapping[str, Any]) -> str:
+    """What calibration in stages brought, in words."""
+    kept = "kept" if sequential["enabled"] else "not kept"
+    ratio = sequential["held_out_error_ratio"]
+    return f"{sequential['stages']} stages, {kept}: {ratio:.3g} of the error of one stage"
 
 
 def mixed_text(mixed: Mapping[str, Any]) -> str:

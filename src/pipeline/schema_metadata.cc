@@ -138,8 +138,8 @@ Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
                        {"calibration", calibration_json(calibration, options).dump()},
                        {"config", Json::parse(options.config_json).dump()},
                        {"source", source.dump()}};
-  if (!options.learned_json.empty()) {
-    metadata["learned_rounding"] = Json::parse(options.learned_json).dump();
+  for (const auto& [key, json] : options.refinements_json) {
+    metadata[key] = Json::parse(json).dump();
   }
   return metadata;
 }

@@ -32,7 +32,7 @@ from arrow_quant_v2.config import LEARNING
 from arrow_quant_v2.plan import plan_model
 from arrow_quant_v2.torch import Batch, calibrate
 from arrow_quant_v2.torch.capture import record_tape
-from arrow_quant_v2.torch.learning import _Quantized, learn
+from arrow_quant_v2.torch.learning import Learner, learn
 from arrow_quant_v2.torch.soft_weight import SoftWeight
 from arrow_quant_v2.torch.states import distances, gathered, predict
 
@@ -372,7 +372,7 @@ def test_the_soft_network_predicts_what_the_artefact_does(unet: Path, tmp_path: 
     assert any(tensors[name].time_groups for name in tensors)
     plan = plan_model(unet, config)
     _, network, tape = record_tape(unet, plan, samples=2, seed=3, progress=lambda f: None)
-    soft = _Quantized(network, tensors, freedom=0.3)
+    soft = Learner(network, tensors, freedom=0.3)
     packed = load_quantized(tmp_path / "q").unet
     (batch,) = gathered([replace(b, held_out=None) for b in tape], held_out=False)
     with torch.no_grad():

@@ -117,6 +117,10 @@ MaxQualityLoss = Annotated[
         help="Mixed precision, as small as the predictions drift by X at most.",
     ),
 ]
+Sequential = Annotated[
+    bool,
+    typer.Option("--sequential", help="Calibrate later layers on the outputs of quantized ones."),
+]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Fail when the accuracy is missed; do not add bits.")
 ]

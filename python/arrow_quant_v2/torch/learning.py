@@ -14,24 +14,19 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from arrow_quant_v2._runnable import CannotRunError
 from arrow_quant_v2.config import LearningEffort
-from arrow_quant_v2.packed import format_of
 from arrow_quant_v2.tensors import QuantizedTensor
-from arrow_quant_v2.torch.activations import TimeParameters
-from arrow_quant_v2.torch.layers import Execution, quantized_layer
+from arrow_quant_v2.torch.judge import Judge
 from arrow_quant_v2.torch.observe import evaluating
+from arrow_quant_v2.torch.quantized_network import QuantizedNetwork
 from arrow_quant_v2.torch.soft_weight import SoftWeight, Stored, can_learn
 from arrow_quant_v2.torch.states import distances, gathered, predict, take
-from arrow_quant_v2.torch.tape import Batch, batches_of
-from arrow_quant_v2.torch.timestep import Clock, timestep
-from arrow_quant_v2.torch.weight import PackedWeight
+from arrow_quant_v2.torch.tape import Batch
 
 __all__ = ["Learned", "learn"]
 
@@ -121,17 +116,16 @@ class _Run:
         self._progress = progress
         self._generator = torch.Generator().manual_seed(effort.seed)
         self._fitted = gathered(tape, held_out=False)
-        self._judges = _some(gathered(tape, held_out=True), effort.judges, self._generator)
-        self._bins = _Bins([*self._fitted, *self._judges], effort.time_bins)
-        self._quantized = _Quantized(network, tensors, effort.freedom)
-        self._parts = _parts(self._quantized.soft, max_memory_mb << 20)
+        self._done = 0
+        self._judge = Judge(network, tape, self._generator, self._report)
+        self._learner = Learner(network, tensors, effort.freedom)
+        self._parts = _parts(self._learner.soft, max_memory_mb << 20)
 
     def run(self) -> Learned:
-        quantized, effort = self._quantized, self._effort
+        learner, effort, judge = self._learner, self._effort, self._judge
         start = least = self._judged()
-        best, weight = 0, self._bins.weights(start)
-        kept = quantized.state()
-        number = 0
+        best, weight = 0, judge.weights(start)
+        kept = learner.state()
         for part, soft in enumerate(self._parts):
             steps = _shares(effort.iterations, len(self._parts))[part]
             optimizer = torch.optim.Adam(
@@ -142,26 +136,26 @@ class _Run:
                 betas=(0.9, 0.95),
             )
             for step in range(steps):
-                self._progress("learning the rounding", number / effort.iterations)
+                self._report()
                 _set_rates(optimizer, step / steps)
                 self._descend(soft, optimizer, weight)
-                number += 1
-                if number % effort.judged_every and step + 1 < steps:
+                self._done += 1
+                if self._done % effort.judged_every and step + 1 < steps:
                     continue
                 errors = self._judged()
-                if self._bins.ratio(errors, start) < self._bins.ratio(least, start):
-                    best, least, kept = number, errors, quantized.state()
-            quantized.restore(kept)  # the next part builds on the best so far
+                if judge.ratio(errors, start) < judge.ratio(least, start):
+                    best, least, kept = self._done, errors, learner.state()
+            learner.restore(kept)  # the next part builds on the best so far
         return Learned(
-            weights=quantized.stored() if best else {},
-            changed=quantized.changed() if best else {},
+            weights=learner.stored() if best else {},
+            changed=learner.changed() if best else {},
             states=sum(batch.samples for batch in self._fitted),
-            held_out_states=sum(batch.samples for batch in self._judges),
-            iterations=number,
+            held_out_states=judge.states,
+            iterations=self._done,
             best=best,
-            before=float(start[self._bins.seen].mean()),
-            after=float(least[self._bins.seen].mean()),
-            ratio=self._bins.ratio(least, start),
+            before=judge.mean(start),
+            after=judge.mean(least),
+            ratio=judge.ratio(least, start),
         )
 
     def _descend(
@@ -172,9 +166,9 @@ class _Run:
         optimizer.zero_grad(set_to_none=True)
         try:
             with torch.enable_grad():
-                found = self._quantized.predict(batch, learning=soft)
+                found = self._learner.predict_learning(batch, soft)
                 errors = distances(batch, expected, found)
-                (errors * weight[self._bins.of(batch)]).mean().backward()
+                (errors * weight[self._judge.bins(batch)]).mean().backward()
         except RuntimeError as error:
             what = " ".join(str(error).split())[:300]
             raise CannotRunError(f"gradients do not reach the weights: {what}") from error
@@ -190,87 +184,44 @@ class _Run:
         return take(batch, torch.randperm(batch.samples, generator=self._generator)[:count])
 
     def _judged(self) -> Tensor:
-        """Mean error of the held-out states in each part of the range of times."""
-        self._quantized.refresh()
-        sums = torch.zeros(self._effort.time_bins, dtype=torch.float64)
-        for batch in self._judges:
-            for numbers in batches_of(batch.samples, 2 * self._effort.states_per_iteration):
-                part = take(batch, torch.tensor(numbers))
-                found = self._quantized.predict(part)
-                errors = distances(part, predict(self._network, part), found)
-                sums.index_add_(0, self._bins.of(part), errors.double())
-        return sums / self._bins.counts(self._judges)
+        self._learner.refresh()
+        return self._judge.errors(self._learner.predict)
+
+    def _report(self) -> None:
+        self._progress("learning the rounding", self._done / self._effort.iterations)
 
 
-class _Quantized:
-    """The network with quantized weights, some of which learn."""
+class Learner(QuantizedNetwork):
+    """The network with quantized weights, some of which learn.
+
+    Attributes
+    ----------
+    soft
+        These, by name.
+    """
 
     def __init__(
         self, network: nn.Module, tensors: Mapping[str, QuantizedTensor], freedom: float
     ) -> None:
-        self._network = network
+        super().__init__(network, tensors)
         parameters = dict(network.named_parameters(remove_duplicate=False))
-        self.soft: dict[str, SoftWeight] = {}
-        self._weights: dict[str, Tensor] = {}
-        self._corrections: list[tuple[nn.Module, TimeParameters, int]] = []
-        for name in tensors:
-            tensor = tensors[name]
-            if not tensor.is_quantized or name not in parameters:
-                continue
-            own = parameters[name]
-            if can_learn(tensor):
-                self.soft[name] = SoftWeight(tensor, own, freedom).to(own.device)
-                self._weights[name] = self.soft[name]().to(own.dtype)
-            else:
-                self._weights[name] = torch.from_numpy(tensor.dequantize()).to(own)
-            if tensor.mean_output_bias is not None:
-                self._correct(name, tensor, parameters)
-
-    def _correct(
-        self, name: str, tensor: QuantizedTensor, parameters: Mapping[str, Tensor]
-    ) -> None:
-        """Biases by time, or their mean where a layer does not run on packed weights."""
-        if _runs_packed(self._network, name, tensor):
-            layer = self._network.get_submodule(name.rpartition(".")[0])
-            time = TimeParameters.from_groups(tensor.time_groups, Clock())
-            channel_dim = -1 if len(tensor.shape) == 2 else 1 - len(tensor.shape)
-            self._corrections.append((layer, time, channel_dim))
-            return
-        bias = name.removesuffix("weight") + "bias"
-        if bias in parameters:
-            mean = torch.from_numpy(tensor.mean_output_bias).to(parameters[bias])
-            self._weights[bias] = parameters[bias].detach() + mean
-
-    def predict(self, batch: Batch, *, learning: Sequence[SoftWeight] = ()) -> Tensor:
-        """What the network predicts with its quantized weights; gradients reach what learns."""
-        learns = set(map(id, learning))
-        weights = {
-            name: soft().to(self._weights[name].dtype)
-            for name, soft in self.soft.items()
-            if id(soft) in learns
+        self.soft = {
+            name: SoftWeight(tensors[name], parameters[name], freedom).to(parameters[name].device)
+            for name in tensors
+            if name in self.weights and can_learn(tensors[name])
         }
-        with self._corrected(), timestep(batch.times()):
-            output: Any = functional_call(
-                self._network, {**self._weights, **weights}, batch.args, dict(batch.kwargs)
-            )
-        return output if isinstance(output, Tensor) else output[0]
 
-    @contextlib.contextmanager
-    def _corrected(self) -> Iterator[None]:
-        """Layers add their biases by time."""
-
-        def hook(time: TimeParameters, channel_dim: int) -> Any:
-            return lambda layer, inputs, output: time.corrected(output, channel_dim)
-
-        handles = [
-            layer.register_forward_hook(hook(time, channel_dim))
-            for layer, time, channel_dim in self._corrections
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def predict_learning(self, batch: Batch, learning: Sequence[SoftWeight]) -> Tensor:
+        """What :meth:`predict` gives, with gradients to what learns just now."""
+        learns = set(map(id, learning))
+        return self.predict(
+            batch,
+            {
+                name: soft().to(self.weights[name].dtype)
+                for name, soft in self.soft.items()
+                if id(soft) in learns
+            },
+        )
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         return {
@@ -284,79 +235,16 @@ class _Quantized:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over what has been learned into the weights that do not learn just now."""
+        """Take over what has been learned into the weights of the artefact."""
         with torch.no_grad():
             for name, soft in self.soft.items():
-                self._weights[name] = soft().to(self._weights[name].dtype)
+                self.weights[name] = soft().to(self.weights[name].dtype)
 
     def stored(self) -> dict[str, Stored]:
         return {name: soft.stored() for name, soft in self.soft.items()}
 
     def changed(self) -> dict[str, float]:
         return {name: soft.changed() for name, soft in self.soft.items()}
-
-
-def _runs_packed(network: nn.Module, name: str, tensor: QuantizedTensor) -> bool:
-    """Whether a layer runs on packed weights when the artefact is loaded, as :mod:`fit` decides."""
-    path, _, leaf = name.rpartition(".")
-    parent = network.get_submodule(path.rpartition(".")[0])
-    if leaf != "weight" or not path or isinstance(parent, nn.MultiheadAttention):
-        return False
-    empty = PackedWeight.empty(format_of(tensor))
-    return quantized_layer(network.get_submodule(path), empty, Execution()) is not None
-
-
-class _Bins:
-    """Parts of the range of diffusion times, all of one length."""
-
-    def __init__(self, batches: Sequence[Batch], count: int) -> None:
-        times = torch.cat([batch.times() for batch in batches])
-        self._low = float(times.min())
-        self._width = (float(times.max()) - self._low) / count or 1.0
-        self._count = count
-        self.seen = torch.zeros(count, dtype=torch.bool)
-
-    def of(self, batch: Batch) -> Tensor:
-        """The part that each sample is in."""
-        part = ((batch.times() - self._low) / self._width).long()
-        return part.clamp(max=self._count - 1)
-
-    def counts(self, batches: Sequence[Batch]) -> Tensor:
-        """Samples in each part, at least 1."""
-        found = sum(torch.bincount(self.of(b), minlength=self._count) for b in batches)
-        assert isinstance(found, Tensor)
-        self.seen = found > 0
-        return found.clamp(min=1).double()
-
-    def weights(self, start: Tensor) -> Tensor:
-        """What makes the errors of the start the same everywhere, with a mean of 1."""
-        mean = start[self.seen].mean()
-        weights = mean / start.clamp(min=float(_LEAST_SHARE * mean))
-        return torch.where(self.seen, weights, 1.0).float()
-
-    def ratio(self, errors: Tensor, start: Tensor) -> float:
-        """Geometric mean over the parts of errors over those of the start."""
-        known = self.seen & (start > 0)
-        if not known.any():
-            return 1.0
-        logs = (errors[known] / start[known]).clamp(min=_SMALLEST).log()
-        return float(logs.mean().exp())
-
-
-#: Parts of the range of times whose errors are below this share of the mean do not weigh more.
-_LEAST_SHARE = 1e-4
-_SMALLEST = 1e-30
-
-
-def _some(batches: Sequence[Batch], count: int, generator: torch.Generator) -> list[Batch]:
-    """About `count` of the states, from each batch its share."""
-    total = sum(batch.samples for batch in batches)
-    share = min(1.0, count / max(1, total))
-    chosen = []
-    for batch in batches:
-        rows = torch.randperm(batch.samples, generator=generator)
-        chosen.append(take(batch, rows[: math.ceil(share * batch.samples)]))
-    return chosen
 
 
 def _parts(soft: Mapping[str, SoftWeight], limit: int) -> list[list[SoftWeight]]:

@@ -15,8 +15,7 @@ these parts, so that times with small predictions count as much as others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from arrow_quant_v2.config import SENSITIVITY
 from arrow_quant_v2.torch.observe import evaluating
+from arrow_quant_v2.torch.quantized_network import replaced
 from arrow_quant_v2.torch.tape import Batch
 
 __all__ = ["LARGEST_DRIFT", "Replay"]
@@ -51,7 +51,7 @@ class Replay:
         self._network = network
         self._tape = tape
         self._check = check
-        self._parameters = dict(network.named_parameters(remove_duplicate=False))
+        self._names = {name for name, _ in network.named_parameters(remove_duplicate=False)}
         self._bins = _bins(tape)
         self._expected = [self._predict(batch) for batch in tape]
 
@@ -62,13 +62,13 @@ class Replay:
 
     def knows(self, name: str) -> bool:
         """Whether the network has a parameter of this name."""
-        return name in self._parameters
+        return name in self._names
 
     def drift(self, weights: Mapping[str, Tensor]) -> float:
         """The drift with these in place of the network's own weights, by their names."""
         moved = torch.zeros(SENSITIVITY.time_bins, dtype=torch.float64)
         whole = torch.zeros_like(moved)
-        with self._replaced(weights):
+        with replaced(self._network, weights):
             for batch, bins, expected in zip(self._tape, self._bins, self._expected, strict=True):
                 compare = _squares if batch.masked is None else _divergences
                 distances, sizes = compare(batch, expected, self._predict(batch))
@@ -85,17 +85,6 @@ class Replay:
             output: Any = self._network(*batch.args, **batch.kwargs)
         output = output if isinstance(output, Tensor) else output[0]
         return output if batch.masked is None else output[batch.masked].float().log_softmax(-1)
-
-    @contextmanager
-    def _replaced(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        own = {name: self._parameters[name].data for name in weights}
-        try:
-            for name, weight in weights.items():
-                self._parameters[name].data = weight.to(own[name]).reshape(own[name].shape)
-            yield
-        finally:
-            for name, weight in own.items():
-                self._parameters[name].data = weight
 
 
 def _bins(tape: Sequence[Batch]) -> list[Tensor]:

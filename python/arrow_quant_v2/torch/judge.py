@@ -1,0 +1,105 @@
+"""Held-out states of a tape, which tell whose predictions are nearer to the float network's.
+
+Errors are means over parts of the range of diffusion times, and are compared as a geometric mean
+over these, so that late times, whose errors and losses are small, count as much as early ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from arrow_quant_v2.config import JUDGING
+from arrow_quant_v2.torch.states import distances, gathered, predict, take
+from arrow_quant_v2.torch.tape import Batch, batches_of
+
+__all__ = ["Judge"]
+
+#: Parts of the range of times whose errors are below this share of the mean do not weigh more.
+_LEAST_SHARE = 1e-4
+_SMALLEST = 1e-30
+
+
+class Judge:
+    """What a network predicts for states that were set aside.
+
+    Parameters
+    ----------
+    network
+        The float network.
+    tape
+        States with some held out.
+    generator
+        Chooses among these.
+    check
+        Called between two batches; may raise.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        tape: Sequence[Batch],
+        generator: torch.Generator,
+        check: Callable[[], object],
+    ) -> None:
+        self._network = network
+        self._check = check
+        times = torch.cat([batch.times() for batch in tape])
+        self._low = float(times.min())
+        self._width = (float(times.max()) - self._low) / JUDGING.time_bins or 1.0
+        self._batches = list(_some(gathered(tape, held_out=True), generator))
+        found = torch.cat([self.bins(batch) for batch in self._batches])
+        self._counts = torch.bincount(found, minlength=JUDGING.time_bins).double()
+        self._seen = self._counts > 0
+
+    @property
+    def states(self) -> int:
+        """How many states judge."""
+        return int(self._counts.sum())
+
+    def bins(self, batch: Batch) -> Tensor:
+        """The part of the range of times that each sample is in."""
+        part = ((batch.times() - self._low) / self._width).long()
+        return part.clamp(max=JUDGING.time_bins - 1)
+
+    def errors(self, predicted: Callable[[Batch], Tensor]) -> Tensor:
+        """Mean distance of other predictions in each part; 0 where there are no states."""
+        sums = torch.zeros(JUDGING.time_bins, dtype=torch.float64)
+        for batch in self._batches:
+            self._check()
+            found = distances(batch, predict(self._network, batch), predicted(batch))
+            sums.index_add_(0, self.bins(batch), found.double().cpu())
+        return sums / self._counts.clamp(min=1)
+
+    def mean(self, errors: Tensor) -> float:
+        """Over the parts."""
+        return float(errors[self._seen].mean())
+
+    def ratio(self, errors: Tensor, start: Tensor) -> float:
+        """Geometric mean over the parts of errors over those of the start; NaN if one is NaN."""
+        known = self._seen & (start > 0)
+        if not known.any():
+            return 1.0
+        return float((errors[known] / start[known]).clamp(min=_SMALLEST).log().mean().exp())
+
+    def weights(self, start: Tensor) -> Tensor:
+        """What makes the errors of the start the same everywhere, with a mean of 1."""
+        mean = start[self._seen].mean()
+        weights = mean / start.clamp(min=float(_LEAST_SHARE * mean))
+        return torch.where(self._seen, weights, 1.0).float()
+
+
+def _some(batches: Sequence[Batch], generator: torch.Generator) -> list[Batch]:
+    """About as many of the states as shall judge, from each batch its share, in small batches."""
+    total = sum(batch.samples for batch in batches)
+    share = min(1.0, JUDGING.states / max(1, total))
+    chosen = []
+    for batch in batches:
+        rows = torch.randperm(batch.samples, generator=generator)
+        rows = rows[: math.ceil(share * batch.samples)]
+        for numbers in batches_of(len(rows), JUDGING.batch):
+            chosen.append(take(batch, rows[numbers.start : numbers.stop]))
+    return chosen

@@ -1,0 +1,94 @@
+// A run that stores again what an earlier one made, with changes.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arrow_quant/artefact.h"
+#include "arrow_quant/pipeline.h"
+#include "support/temp_folder.h"
+#include "support/tiny_model.h"
+
+namespace arrow_quant {
+namespace {
+
+using testing::QuietProgress;
+using testing::read_tree;
+using testing::TempFolder;
+using testing::write_tiny_model;
+
+QuantizeReport quantize(const std::string& model, const std::string& output,
+                        const QuantizeOptions& with) {
+  QuietProgress progress;
+  return quantize_model(model, output, with, progress);
+}
+
+/// Every quantized tensor of the artefact at `path`, as the run with `report` left it.
+EarlierResult earlier_result(const std::string& path, const QuantizeReport& report) {
+  EarlierResult earlier{.bit_width = report.bit_width,
+                        .meets_min_accuracy = report.meets_min_accuracy,
+                        .attempts = report.attempts,
+                        .warnings = report.warnings};
+  const Artefact artefact = Artefact::open(path);
+  for (size_t i = 0; i < report.tensors.size(); ++i) {
+    const TensorReport& tensor = report.tensors[i];
+    if (tensor.info.encoding == Encoding::kCopy) continue;
+    earlier.tensors[{tensor.component, tensor.info.name}] = {
+        .report = tensor, .tensor = std::make_shared<const QuantizedTensor>(artefact.read(0, i))};
+  }
+  return earlier;
+}
+
+class EarlierResultTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    write_tiny_model(temp_.path() / "model");
+    options_.plan.bit_width = 2;
+    options_.num_threads = 2;
+    report_ = quantize(temp_ / "model", temp_ / "first", options_);
+  }
+
+  const TempFolder temp_;
+  QuantizeOptions options_;
+  QuantizeReport report_;
+};
+
+TEST_F(EarlierResultTest, UnchangedTensorsGiveTheSameFiles) {
+  options_.earlier =
+      std::make_shared<const EarlierResult>(earlier_result(temp_ / "first", report_));
+  const QuantizeReport again = quantize(temp_ / "model", temp_ / "again", options_);
+  EXPECT_EQ(read_tree(temp_ / "first"), read_tree(temp_ / "again"));
+  EXPECT_EQ(again.cosine_similarity, report_.cosine_similarity);
+  EXPECT_EQ(again.attempts.size(), report_.attempts.size());
+}
+
+TEST_F(EarlierResultTest, ChangedCodesAreStoredAndMeasured) {
+  EarlierResult earlier = earlier_result(temp_ / "first", report_);
+  auto& [key, entry] = *earlier.tensors.begin();
+  auto changed = std::make_shared<QuantizedTensor>(*entry.tensor);
+  for (uint8_t& byte : changed->chunks[0].codes) byte = static_cast<uint8_t>(byte ^ 0x55);
+  const auto codes = changed->chunks[0].codes;
+  entry.tensor = changed;
+  entry.report.info.spec.method = Method::kLearned;
+  const std::string name = key.second;
+  const double before = entry.report.info.nmse;
+  options_.earlier = std::make_shared<const EarlierResult>(std::move(earlier));
+  const QuantizeReport again = quantize(temp_ / "model", temp_ / "again", options_);
+  const Artefact artefact = Artefact::open(temp_ / "again");
+  artefact.verify([] {});
+  for (size_t i = 0; i < again.tensors.size(); ++i) {
+    const QuantizedTensorInfo& info = again.tensors[i].info;
+    if (info.name != name) continue;
+    const QuantizedTensor stored = artefact.read(0, i);
+    EXPECT_EQ(stored.chunks[0].codes, codes);
+    EXPECT_EQ(stored.info.method, "learned");
+    EXPECT_GT(info.nmse, 2 * before);
+    EXPECT_LT(info.cosine, report_.tensors[i].info.cosine);
+  }
+}
+
+}  // namespace
+}  // namespace arrow_quant
