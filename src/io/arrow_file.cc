@@ -14,11 +14,16 @@ arrow::Status ArrowFile::Seek(int64_t position) {
   return arrow::Status::OK();
 }
 
-arrow::Result<int64_t> ArrowFile::ReadAt(int64_t position, int64_t bytes, void* out) {
+arrow::Status ArrowFile::check_range(int64_t position, int64_t bytes) const {
   if (position < 0 || bytes < 0 || static_cast<uint64_t>(position) > file_.size() ||
       static_cast<uint64_t>(bytes) > file_.size() - static_cast<uint64_t>(position)) {
     return arrow::Status::IOError("a range beyond the end of the file");
   }
+  return arrow::Status::OK();
+}
+
+arrow::Result<int64_t> ArrowFile::ReadAt(int64_t position, int64_t bytes, void* out) {
+  ARROW_RETURN_NOT_OK(check_range(position, bytes));
   file_.read_exact(static_cast<uint64_t>(position),
                    {static_cast<std::byte*>(out), static_cast<size_t>(bytes)});
   return bytes;

@@ -32,6 +32,10 @@ class ArrowFile : public arrow::io::RandomAccessFile {
   arrow::Result<int64_t> Read(int64_t bytes, void* out) override;
   arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t bytes) override;
 
+ protected:
+  /// An error unless the file has these bytes.
+  arrow::Status check_range(int64_t position, int64_t bytes) const;
+
  private:
   FileReader file_;
   int64_t position_ = 0;

@@ -115,8 +115,8 @@ HWY_AFTER_NAMESPACE();
 namespace arrow_quant {
 HWY_EXPORT(Crc32Update);
 
-uint32_t crc32(const void* data, size_t size) noexcept {
-  return ~HWY_DYNAMIC_DISPATCH(Crc32Update)(~0U, static_cast<const uint8_t*>(data), size);
+uint32_t crc32(const void* data, size_t size, uint32_t before) noexcept {
+  return ~HWY_DYNAMIC_DISPATCH(Crc32Update)(~before, static_cast<const uint8_t*>(data), size);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

@@ -6,7 +6,8 @@
 
 namespace arrow_quant {
 
-/// The checksum of `size` bytes at `data`. A pure function, safe from many threads.
-uint32_t crc32(const void* data, size_t size) noexcept;
+/// The checksum of `size` bytes at `data`, after others whose checksum was `before`. A pure
+/// function, safe from many threads.
+uint32_t crc32(const void* data, size_t size, uint32_t before = 0) noexcept;
 
 }  // namespace arrow_quant

@@ -1,5 +1,6 @@
 #include "read/page_checksum.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 
@@ -8,6 +9,48 @@
 
 namespace arrow_quant {
 namespace {
+
+constexpr size_t kPart = 256U << 10;  // half of a usual L2 cache
+
+/// The bytes of a column chunk, read when somebody comes to them.
+class ArrivingBytes {
+ public:
+  ArrivingBytes(std::span<const uint8_t> all, const ReadPart& read) : all_(all), read_(read) {}
+
+  size_t size() const noexcept { return all_.size(); }
+
+  /// Byte `i` of them, less than size().
+  uint8_t at(size_t i) {
+    need(i + 1);
+    return all_[i];
+  }
+
+  uint32_t crc32(size_t begin, size_t end) {
+    uint32_t crc = 0;
+    while (begin != end) {
+      need(begin + 1);
+      const size_t stop = std::min(end, arrived_);
+      crc = arrow_quant::crc32(all_.data() + begin, stop - begin, crc);
+      begin = stop;
+    }
+    return crc;
+  }
+
+  void finish() { need(all_.size()); }
+
+ private:
+  void need(size_t end) {
+    while (arrived_ < end) {
+      const size_t stop = std::min(arrived_ + kPart, all_.size());
+      read_(arrived_, stop);
+      arrived_ = stop;
+    }
+  }
+
+  std::span<const uint8_t> all_;
+  const ReadPart& read_;
+  size_t arrived_ = 0;
+};
 
 /// What a page header says about the page behind it.
 struct PageHeader {
@@ -19,8 +62,8 @@ struct PageHeader {
 /// https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 class HeaderReader {
  public:
-  HeaderReader(std::span<const uint8_t> bytes, const std::string& path)
-      : bytes_(bytes), path_(path) {}
+  HeaderReader(ArrivingBytes& bytes, size_t begin, const std::string& path)
+      : bytes_(bytes), path_(path), at_(begin) {}
 
   PageHeader read() {
     PageHeader header;
@@ -38,8 +81,8 @@ class HeaderReader {
     return header;
   }
 
-  /// Bytes read so far.
-  size_t size() const noexcept { return at_; }
+  /// Where the page begins.
+  size_t end() const noexcept { return at_; }
 
  private:
   enum Type { kTrue = 1, kFalse, kByte, kInt16, kInt32, kInt64, kDouble, kBinary, kList, kSet };
@@ -48,7 +91,7 @@ class HeaderReader {
 
   uint8_t byte() {
     if (at_ == bytes_.size()) fail_damaged(path_, "a page header ends too early");
-    return bytes_[at_++];
+    return bytes_.at(at_++);
   }
 
   uint64_t varint() {
@@ -116,28 +159,30 @@ class HeaderReader {
     }
   }
 
-  std::span<const uint8_t> bytes_;
+  ArrivingBytes& bytes_;
   const std::string& path_;
-  size_t at_ = 0;
+  size_t at_;
 };
 
 }  // namespace
 
-void verify_pages(std::span<const uint8_t> column_chunk, const std::string& path) {
-  while (!column_chunk.empty()) {
-    HeaderReader reader(column_chunk, path);
+void read_pages(std::span<const uint8_t> column_chunk, const ReadPart& read,
+                const std::string& path) {
+  ArrivingBytes bytes(column_chunk, read);
+  for (size_t at = 0; at < bytes.size();) {
+    HeaderReader reader(bytes, at, path);
     const PageHeader header = reader.read();
-    column_chunk = column_chunk.subspan(reader.size());
+    const size_t begin = reader.end();
     if (!header.stored_size || *header.stored_size < 0 ||
-        static_cast<uint64_t>(*header.stored_size) > column_chunk.size()) {
+        static_cast<uint64_t>(*header.stored_size) > bytes.size() - begin) {
       fail_damaged(path, "a page does not fit its column");
     }
-    const auto page = column_chunk.first(static_cast<size_t>(*header.stored_size));
-    if (header.crc && static_cast<uint32_t>(*header.crc) != crc32(page.data(), page.size())) {
+    at = begin + static_cast<size_t>(*header.stored_size);
+    if (header.crc && static_cast<uint32_t>(*header.crc) != bytes.crc32(begin, at)) {
       fail_damaged(path, "a page does not match its checksum");
     }
-    column_chunk = column_chunk.subspan(page.size());
   }
+  bytes.finish();
 }
 
 }  // namespace arrow_quant

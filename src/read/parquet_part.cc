@@ -32,11 +32,16 @@ class VerifiedFile final : public ArrowFile {
   using ArrowFile::ReadAt;
 
   arrow::Result<int64_t> ReadAt(int64_t position, int64_t bytes, void* out) override {
-    ARROW_ASSIGN_OR_RAISE(const int64_t done, ArrowFile::ReadAt(position, bytes, out));
-    if (verifies_pages_) {
-      verify_pages({static_cast<const uint8_t*>(out), static_cast<size_t>(done)}, file().path());
-    }
-    return done;
+    if (!verifies_pages_) return ArrowFile::ReadAt(position, bytes, out);
+    ARROW_RETURN_NOT_OK(check_range(position, bytes));
+    auto* to = static_cast<std::byte*>(out);
+    read_pages(
+        {static_cast<const uint8_t*>(out), static_cast<size_t>(bytes)},
+        [&](size_t begin, size_t end) {
+          file().read_exact(static_cast<uint64_t>(position) + begin, {to + begin, end - begin});
+        },
+        file().path());
+    return bytes;
   }
 
   /// From now on every ReadAt is of a column chunk.

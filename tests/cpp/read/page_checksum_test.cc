@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <string>
 #include <vector>
@@ -54,8 +55,17 @@ Bytes sound_page(size_t size) {
 }
 
 bool passes(const Bytes& column_chunk) {
+  Bytes arrived(column_chunk.size(), 0xEE);
   try {
-    verify_pages(column_chunk, "file");
+    read_pages(
+        arrived,
+        [&](size_t begin, size_t end) {
+          std::copy(column_chunk.begin() + static_cast<ptrdiff_t>(begin),
+                    column_chunk.begin() + static_cast<ptrdiff_t>(end),
+                    arrived.begin() + static_cast<ptrdiff_t>(begin));
+        },
+        "file");
+    EXPECT_EQ(arrived, column_chunk);
     return true;
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kValidation);
@@ -69,6 +79,18 @@ TEST(PageChecksum, SoundPagesPass) {
   const Bytes second = sound_page(1);
   both.insert(both.end(), second.begin(), second.end());
   EXPECT_TRUE(passes(both));
+}
+
+TEST(PageChecksum, PagesLargerThanWhatIsReadAtATimePassAndTheirDamageIsFound) {
+  Bytes chunk = sound_page(1'000'003);
+  const Bytes second = sound_page(300'000);
+  chunk.insert(chunk.end(), second.begin(), second.end());
+  EXPECT_TRUE(passes(chunk));
+  for (size_t i = 100; i < chunk.size(); i += 50'021) {
+    Bytes damaged = chunk;
+    damaged[i] ^= 0x40;
+    EXPECT_FALSE(passes(damaged)) << i;
+  }
 }
 
 TEST(PageChecksum, APageWithoutAChecksumPasses) { EXPECT_TRUE(passes(page_of(data_of(10), 0))); }
