@@ -76,10 +76,10 @@ that matches nothing is an error.
 config = DiffusionQuantConfig(bit_width=4, layer_rules={"*.to_v": 8, "mid_block.*": "keep"})
 ```
 
-The projections of the time are many bytes and little error: in the DiT of the [zoo](../zoo/README.md)
-`layer_rules={"*.norm1.linear": "keep"}` lowers the square error of the outputs by 2 % at 4 bits and
-makes the file half as large again. In a U-Net the layers are called `*.time_emb_proj`, in the
-original code of DiT `*.adaLN_modulation*`.
+The projections of the time are many bytes and little error: in the DiT of the
+[zoo](../zoo/README.md) `layer_rules={"*.norm1.linear": "keep"}` lowers the square error of the
+outputs by 2 % at 4 bits and makes the file half as large again. In a U-Net the layers are called
+`*.time_emb_proj`, in the original code of DiT `*.adaLN_modulation*`.
 """
 
 YAML_HEAD = """\

@@ -7,8 +7,8 @@
 #pragma once
 
 #define HWY_COMPILE_ALL_ATTAINABLE
-// Under AddressSanitizer the scalar target and one other are enough: the rest takes most of the time of
-// the build and has the same loads and stores, wider.
+// Under AddressSanitizer the scalar target and one other are enough: the rest takes most of the
+// time of the build and has the same loads and stores, wider.
 #if defined(__SANITIZE_ADDRESS__)
 #define HWY_DISABLED_TARGETS (~(HWY_AVX2 | HWY_NEON | HWY_EMU128 | HWY_SCALAR))
 #else
