@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bounded_memory, large_model, quantizers, step_parts
+from benchmarks import accuracy, bounded_memory, large_model, quantizers, step_parts
 from benchmarks.markdown import table
 from benchmarks.quality_tables import quality_section
 from benchmarks.runtime_page import runtime_section
@@ -231,6 +231,7 @@ def memory_section(row: dict[str, float]) -> str:
 #: What the page shows, in order: headings, and what writes a section with its heading.
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "quality": ("Quality end to end", quality_section),
+    "accuracy": ("Accuracy by width", accuracy.section),
     "error": ("Weight error", error_section),
     "speed": ("Throughput", speed_section),
     "error_feedback": ("Error feedback", feedback_section),

@@ -41,7 +41,7 @@ struct PlanOptions {
   std::vector<LayerRule> layer_rules;
   std::vector<LayerBits> allocation;    ///< for weights that would get `bit_width` bits
   std::vector<std::string> components;  ///< empty: the denoiser of a pipeline
-  std::string modality;                 ///< empty: detect
+  std::string modality;                 ///< empty: detect; "unknown": detect, or leave it at that
 };
 
 struct TensorPlan {
@@ -60,7 +60,7 @@ struct ComponentPlan {
 };
 
 struct Plan {
-  std::string modality;                   ///< "text", "code", "image", "audio"
+  std::string modality;                   ///< "text", "code", "image", "audio", "unknown"
   std::string modality_reason;            ///< the rule that fired
   std::vector<ComponentPlan> components;  ///< the quantized ones only
 };

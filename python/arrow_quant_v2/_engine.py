@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from arrow_quant_v2._native import core
-from arrow_quant_v2.config import DiffusionQuantConfig, v2_spelling
+from arrow_quant_v2.config import UNKNOWN_MODALITY, DiffusionQuantConfig, v2_spelling
 from arrow_quant_v2.errors import ConfigurationError
 
 #: Methods that need calibration; without it, their place is taken by the search.
@@ -43,7 +43,7 @@ def checked_config(config: DiffusionQuantConfig | None) -> DiffusionQuantConfig:
 
 def checked_path(path: StrPath, what: str) -> str:
     """`path` as text; `what` names it in an error."""
-    text = os.fspath(path)
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(text, str):
         raise TypeError(f"{what}: expected str or os.PathLike[str], found {type(text).__name__}")
     if not text or "\0" in text:
@@ -56,11 +56,25 @@ def path_bytes(path: StrPath, what: str) -> bytes:
     return os.fsencode(checked_path(path, what))
 
 
+def check_callback(callback: ProgressCallback | None) -> None:
+    """Refuse what cannot be called, before anything is done."""
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            "progress_callback: expected a function of a message and a fraction, found "
+            f"{type(callback).__name__}"
+        )
+
+
 def engine_method(method: str, *, calibrated: bool = False) -> str:
     """What the engine runs for a method of the configuration; learning starts from its choice."""
     if calibrated:
         return "auto" if method == "learned" else method
     return "search" if method in CALIBRATED_METHODS else method
+
+
+def _needs_modality(config: DiffusionQuantConfig) -> bool:
+    """Whether anything depends on the modality; the plain method does not."""
+    return config.enable_time_aware or config.enable_spatial
 
 
 #: Of an allocated weight: component, name, bits (0: kept), group size, reason.
@@ -85,7 +99,7 @@ def plan_options(
         param_encoding=config.param_encoding,
         layer_rules=rules,
         components=list(config.components or ()),
-        modality=config.modality or "",
+        modality=config.modality or ("" if _needs_modality(config) else UNKNOWN_MODALITY),
         allocation=list(allocation),
     )
 

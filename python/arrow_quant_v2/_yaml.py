@@ -7,6 +7,7 @@ needs none of them, and each has been used to surprise or to exhaust a reader.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,7 +67,9 @@ def read_text(path: Path) -> str:
     try:
         if not path.is_file():
             reason = "is not a regular file" if path.exists() else "does not exist"
-            raise ConfigurationError(f"{path}: the configuration file {reason}", path=str(path))
+            raise ConfigurationError(
+                f"{path}: the configuration file {reason}", path=str(path), hint=_neighbour(path)
+            )
         size = path.stat().st_size
         if size > _MAX_BYTES:
             raise ConfigurationError(
@@ -85,6 +88,23 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def _neighbour(path: Path) -> str:
+    """A configuration file beside `path` that may have been meant."""
+    try:
+        names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f"Did you mean '{path.parent / near[0]}'?" if near else ""
+
+
+#: What the parser says -> what to do about it.
+_YAML_HINTS = {
+    "found character '\\t' that cannot start any token": "Write spaces instead of tabs.",
+    "mapping values are not allowed here": "One 'name: value' a line, all from the first column.",
+}
+
+
 class _Reader:
     """Builds plain data from the event stream of the YAML parser."""
 
@@ -101,6 +121,7 @@ class _Reader:
             raise ConfigurationError(
                 f"{self._path}{where}: not valid YAML: {error.problem or error.context}",
                 path=str(self._path),
+                hint=_YAML_HINTS.get(error.problem or "", ""),
             ) from None
         except yaml.YAMLError as error:
             text = " ".join(str(error).split())

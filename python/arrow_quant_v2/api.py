@@ -15,6 +15,7 @@ from arrow_quant_v2._engine import (
     EngineJob,
     ProgressCallback,
     StrPath,
+    check_callback,
     checked_config,
     checked_path,
     path_bytes,
@@ -62,6 +63,7 @@ def quantize_files(
 
     The rounding is learned from a `recorded` network instead of one that is loaded for that.
     """
+    check_callback(progress_callback)
     output = path_bytes(output_path, "output_path")
     source = checked_path(model_path, "model_path")
     if config.sequential:
@@ -339,6 +341,7 @@ class ArrowQuantV2:
         QuantizedTensor or dict of str to QuantizedTensor
             One tensor for an array, one per name otherwise.
         """
+        check_callback(progress_callback)
         config = DiffusionQuantConfig(bit_width=bit_width, **settings)  # type: ignore[arg-type]
         if config.target is not None:
             raise ConfigurationError(

@@ -11,7 +11,7 @@ import json
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -140,6 +140,10 @@ class SensitivityEffort:
 
 
 SENSITIVITY = SensitivityEffort()
+
+#: What a model may generate; and what is said of one that nothing tells about, in base mode.
+MODALITIES = ("text", "code", "image", "audio")
+UNKNOWN_MODALITY = "unknown"
 
 #: Of these, one at most: they ask for mixed precision.
 TARGETS = ("target_size_mb", "target_bits", "max_quality_loss")
@@ -397,9 +401,13 @@ class DiffusionQuantConfig(BaseModel):
         default=False,
         description="Raise QuantizationError when an accuracy is missed; do not add bits.",
     )
-    modality: Annotated[
-        Literal["text", "code", "image", "audio"] | None, _one_of("text", "code", "image", "audio")
-    ] = Field(default=None, description="What the model generates; None detects it.")
+    modality: Annotated[Literal["text", "code", "image", "audio"] | None, _one_of(*MODALITIES)] = (
+        Field(
+            default=None,
+            description="What the model generates; None detects it. Base mode, with neither of "
+            "the two `enable_*` parts, needs none.",
+        )
+    )
     deployment_profile: Annotated[
         Literal["edge", "local", "cloud"], _one_of("edge", "local", "cloud")
     ] = Field(default="local", description="Supplies every value that nothing else sets.")
@@ -607,6 +615,11 @@ class DiffusionQuantConfig(BaseModel):
         return self.model_dump() == other.model_dump()
 
 
+def known_modality(name: str) -> Any:
+    """`name` as a setting: None where it is unknown."""
+    return None if name == UNKNOWN_MODALITY else name
+
+
 def _refuse_two_targets(names: list[str], path: str = "") -> None:
     if len(set(names)) > 1:
         both = " and ".join(dict.fromkeys(names))
@@ -622,7 +635,8 @@ def _resolve(layers: _Layers) -> tuple[dict[str, Any], dict[str, str]]:
     ):
         unknown = [name for name in given if name not in fields]
         if unknown:
-            raise _unknown_settings(unknown, file, lines)
+            sections = [name for name in unknown if isinstance(given[name], Mapping)]
+            raise _unknown_settings(unknown, file, lines, sections)
     candidates: dict[str, tuple[Any, str]] = {}
     for name, value in layers.document.values.items():
         line = layers.document.lines[name]
@@ -642,9 +656,15 @@ def _resolve(layers: _Layers) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _unknown_settings(
-    names: list[str], path: str = "", lines: Mapping[str, int] | None = None
+    names: list[str],
+    path: str = "",
+    lines: Mapping[str, int] | None = None,
+    sections: Sequence[str] = (),
 ) -> ConfigurationError:
-    """An error for settings that do not exist: their V2 names, or the nearest match."""
+    """An error for settings that do not exist: their V2 names, or the nearest match.
+
+    Of `names`, `sections` hold settings of their own.
+    """
     plural = "s" if len(names) > 1 else ""
     what = f"Unknown setting{plural} " + ", ".join(repr(name) for name in names) + "."
     hints = []
@@ -654,14 +674,18 @@ def _unknown_settings(
         if name in V1_NAMES:
             hints.append(f"{where}'{name}' is a V1 name; V2 calls it {V1_NAMES[name]}.")
             continue
+        if name in sections:
+            hints.append(f"{where}Settings have no sections: write what is under '{name}' alone.")
+            continue
         known = [*DiffusionQuantConfig.model_fields, *V1_NAMES]
         near = difflib.get_close_matches(name, known, n=1)
+        near = near or [other for other in known if f"_{name}" in other or f"{name}_" in other]
         if near:
             meant = V1_NAMES.get(near[0], near[0])
             hints.append(f"{where}Did you mean '{meant}' instead of '{name}'?")
         else:
             hints.append(f"{where}Nothing is called '{name}'.")
-    if len(old) < len(names) and not any("Did you mean" in hint for hint in hints):
+    if any("Nothing is called" in hint for hint in hints):
         hints.append("Settings are: " + ", ".join(DiffusionQuantConfig.model_fields) + ".")
     if path:
         what = f"{path}: {what}"

@@ -103,7 +103,7 @@ def plan_model(
     return ModelPlan(
         modality=plan.modality,
         modality_reason=plan.modality_reason,
-        strategy=strategy(plan.modality, config.method, calibrated=runs),
+        strategy=strategy(plan.modality, config, calibrated=runs),
         calibration=calibration,
         calibration_reason=reason,
         components=tuple(plan.components),

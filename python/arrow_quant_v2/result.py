@@ -34,6 +34,7 @@ _MB = 1e6
 _WORST_SHOWN = 10
 _STRATEGIES = {"text": "r2q + time-aware", "code": "r2q + time-aware"}
 _OTHER_STRATEGY = "gptq + spatial"
+_PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ class QuantizationResult(_Result):
     def _facts(self) -> list[tuple[str, str]]:
         facts = dict(super()._facts())
         facts["modality"] += f" ({self['modality_reason']})"
+        if self["calibration_reason"]:
+            facts["calibration"] += f" ({self['calibration_reason']})"
         if len(self["attempts"]) > 1:
             facts["attempts"] = ", ".join(
                 f"INT{attempt['bit_width']} {attempt['cosine_similarity']:.4f}"
@@ -342,19 +345,25 @@ def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list
 def _strategy_used(report: core.QuantizeReport, config: DiffusionQuantConfig) -> str:
     """The strategy, and how many layers each method got."""
     if report.calibration == "none":
-        return strategy(report.modality, config.method, calibrated=False)
+        return strategy(report.modality, config, calibrated=False)
     used = Counter(t.info.spec.method for t in report.tensors if t.info.encoding != "copy")
     methods = ", ".join(f"{method} {count}" for method, count in used.most_common())
-    return f"{_STRATEGIES.get(report.modality, _OTHER_STRATEGY)} (layers: {methods})"
+    return f"{_strategy_name(report.modality, config)} (layers: {methods})"
 
 
-def strategy(modality: str, method: str, *, calibrated: bool) -> str:
+def strategy(modality: str, config: DiffusionQuantConfig, *, calibrated: bool) -> str:
     """The strategy of a modality, and what of it runs."""
-    name = _STRATEGIES.get(modality, _OTHER_STRATEGY)
+    name = _strategy_name(modality, config)
     if calibrated:
-        return name if method == "auto" else f"{name} (method: {method})"
-    method = engine_method(method)
+        return name if config.method == "auto" else f"{name} (method: {config.method})"
+    method = engine_method(config.method)
     return f"{name} (data-free: {'search' if method == 'auto' else method})"
+
+
+def _strategy_name(modality: str, config: DiffusionQuantConfig) -> str:
+    if not (config.enable_time_aware or config.enable_spatial):
+        return _PLAIN
+    return _STRATEGIES.get(modality, _OTHER_STRATEGY)
 
 
 def method_warnings(method: str) -> list[str]:

@@ -7,6 +7,7 @@
 
 #include "arrow_quant/format.h"
 #include "core/text.h"
+#include "plan/modality.h"
 
 namespace arrow_quant {
 namespace {
@@ -132,7 +133,7 @@ Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
                        {"component", component.component},
                        {"tensors", component.tensors.size()}};
   Metadata metadata = {{"arrow_quant_v2.format", std::to_string(kFormatVersion)},
-                       {"is_diffusion_model", "true"},
+                       {"is_diffusion_model", is_modality(plan.modality) ? "true" : "false"},
                        {"modality", plan.modality},
                        {"activation_stats", activation_json(calibration, options).dump()},
                        {"calibration", calibration_json(calibration, options).dump()},

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "arrow_quant/error.h"
 #include "core/json.h"
@@ -194,10 +195,12 @@ std::optional<Modality> from_classes(const ModelDirectory& model,
 }
 
 [[noreturn]] void ask(const ModelDirectory& model, const std::string& what) {
-  throw Error(ErrorCode::kConfiguration, what,
-              {.path = model.path,
-               .hint = "Pass modality='text', 'code', 'image' or 'audio' "
-                       "(command line: --modality image)."});
+  throw Error(
+      ErrorCode::kConfiguration, what,
+      {.path = model.path,
+       .hint = "Pass modality='text', 'code', 'image' or 'audio' "
+               "(command line: --modality image).\n"
+               "A model that is no diffusion model needs none: ArrowQuantV2(mode='base')."});
 }
 
 std::optional<Modality> from_names(const ModelDirectory& model, const std::vector<Json>& configs) {
@@ -211,8 +214,9 @@ std::optional<Modality> from_names(const ModelDirectory& model, const std::vecto
   return std::nullopt;
 }
 
-std::optional<Modality> from_tensor_names(const ModelDirectory& model,
-                                          const std::vector<uint32_t>& chosen) {
+// Every modality that tensor names fit, and the last name that added one.
+std::pair<std::set<std::string>, std::string> from_tensor_names(
+    const ModelDirectory& model, const std::vector<uint32_t>& chosen) {
   std::set<std::string> found;
   std::string reason;
   for (const uint32_t i : chosen) {
@@ -223,11 +227,7 @@ std::optional<Modality> from_tensor_names(const ModelDirectory& model,
       }
     }
   }
-  if (found.size() > 1) {
-    ask(model, "the modality is ambiguous: tensor names fit " + join({found.begin(), found.end()}));
-  }
-  if (found.empty()) return std::nullopt;
-  return Modality{*found.begin(), reason};
+  return {std::move(found), std::move(reason)};
 }
 
 }  // namespace
@@ -238,7 +238,7 @@ bool is_modality(std::string_view name) noexcept {
 
 Modality detect_modality(const ModelDirectory& model, const std::vector<uint32_t>& chosen,
                          const std::string& forced) {
-  if (!forced.empty()) {
+  if (!forced.empty() && forced != kUnknownModality) {
     if (!is_modality(forced)) {
       throw Error(ErrorCode::kConfiguration,
                   "Invalid modality: " + forced + ". Must be text, code, image, or audio.");
@@ -255,8 +255,11 @@ Modality detect_modality(const ModelDirectory& model, const std::vector<uint32_t
   if (auto modality = from_fields(configs)) return *modality;
   if (auto modality = from_classes(model, configs)) return *modality;
   if (auto modality = from_names(model, configs)) return *modality;
-  if (auto modality = from_tensor_names(model, chosen)) return *modality;
-  ask(model, "the modality cannot be told from metadata, class or tensor names");
+  const auto [found, reason] = from_tensor_names(model, chosen);
+  if (found.size() == 1) return {*found.begin(), reason};
+  if (!forced.empty()) return {forced, "nothing tells, and nothing depends on it"};
+  if (found.empty()) ask(model, "the modality cannot be told from metadata, class or tensor names");
+  ask(model, "the modality is ambiguous: tensor names fit " + join({found.begin(), found.end()}));
 }
 
 }  // namespace arrow_quant

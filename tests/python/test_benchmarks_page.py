@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support import ROOT
 
+from arrow_quant_v2.config import THRESHOLDS
 from benchmarks.quality_tables import quality_section
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -121,3 +122,21 @@ def test_a_miss_is_published_as_a_miss() -> None:
     assert "That does not hold: with both\nparts quantization takes 3.0 times" in (
         quality_section(slow)
     )
+
+
+def test_the_accuracy_of_every_zoo_model_stands_beside_what_validation_asks_for() -> None:
+    (table,) = tables(section("Accuracy by width"))
+    rows = {(row["model"], int(row["bits"])): row for row in table}
+    assert set(rows) == {(model, bits) for model in zoo_models() for bits in (2, 4, 8)}
+    for (model, bits), entry in rows.items():
+        wanted = THRESHOLDS[f"int{bits}"]
+        assert entry["wanted"] == f"{wanted:.2f}"
+        assert entry["validation"] == (
+            "passed" if float(entry["weights"]) >= wanted else "missed"
+        ), (model, bits)
+        assert 0 < float(entry["worst"]) <= float(entry["outputs"]) <= 1
+        assert 0 < float(entry["data-free worst"]) <= float(entry["data-free weights"]) <= 1
+    for model in zoo_models():
+        by_width = [float(rows[model, bits]["outputs"]) for bits in (2, 4, 8)]
+        assert by_width == sorted(by_width)
+        assert by_width[0] < 0.9999, "2 bits cost something"

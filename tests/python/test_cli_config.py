@@ -22,7 +22,7 @@ def test_explain_says_where_each_value_comes_from(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert run.code == 0, run.err
-    lines = run.out.splitlines()[1 : 1 + len(DiffusionQuantConfig.model_fields)]
+    lines = run.out.partition("\n\n")[0].splitlines()[1:]
     rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in lines}
     assert rows["bit_width"] == ["2", "environment ARROW_QUANT_BIT_WIDTH"]
     assert rows["group_size"] == ["64", "c.yaml, line 2"]
@@ -30,6 +30,8 @@ def test_explain_says_where_each_value_comes_from(tmp_path: Path) -> None:
     assert rows["num_threads"] == ["2", "argument"]
     assert rows["enable_spatial"] == ["false", "argument"]
     assert rows["fail_fast"] == ["false", "default"]
+    assert rows["validation_thresholds"] == ["default"]
+    assert rows["int4"] == ["0.9"]
     assert set(DiffusionQuantConfig.model_fields) <= set(rows)
 
 
@@ -51,10 +53,16 @@ def test_what_config_prints_is_a_configuration_file(tmp_path: Path) -> None:
         (["--set", "bit_width=2", "--bit-width", "4"], "its own option and by --set"),
         (["--set", "num_threads=2", "--set", "num_threads=2"], "twice"),
         (["--config", "absent.yaml"], "absent.yaml: the configuration file does not exist"),
+        (["--config", "confg.yaml"], "hint: Did you mean 'config.yaml'?"),
+        (["--config", "config.yaml"], "Settings have no sections: write what is under 'quant'"),
+        (["--config", "tabs.yaml"], "hint: Write spaces instead of tabs."),
+        (["--set", "profile=edge"], "Did you mean 'deployment_profile' instead of 'profile'?"),
     ],
 )
-def test_a_wrong_setting_exits_with_2(arguments: list[str], text: str) -> None:
-    run = arrow_quant("config", *arguments)
+def test_a_wrong_setting_exits_with_2(arguments: list[str], text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("quant:\n  bit_width: 4\n")
+    (tmp_path / "tabs.yaml").write_text("bit_width:\t4\n")
+    run = arrow_quant("config", *arguments, cwd=tmp_path)
     assert run.code == 2
     assert text in run.err
     assert run.out == ""
@@ -64,3 +72,4 @@ def test_the_explanation_fits_80_columns() -> None:
     code, text = on_terminal("config", "--explain")
     assert code == 0
     assert max(map(len, text.splitlines())) <= 80
+    assert "bit_width              4" in text, "a setting, its value and its source in one line"

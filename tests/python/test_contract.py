@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -396,8 +397,13 @@ def test_contract_12_the_environment_applies_by_itself_and_arguments_outrank_it(
     for variable in values:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("ARROW_QUANT_BITS", "2")
-    with pytest.warns(UserWarning, match="Set ARROW_QUANT_BIT_WIDTH instead"):
-        assert DiffusionQuantConfig().bit_width == 4
+    monkeypatch.setenv("ARROW_QUANT_SAMPLES", "9")
+    with pytest.warns(UserWarning, match="is a V1 name and is not applied") as caught:
+        config = DiffusionQuantConfig()
+    assert (config.bit_width, config.calibration_samples) == (4, 128)
+    texts = "\n".join(str(warning.message) for warning in caught)
+    assert "Set ARROW_QUANT_BIT_WIDTH instead" in texts
+    assert "Set ARROW_QUANT_CALIBRATION_SAMPLES instead" in texts
 
 
 def test_contract_13_a_wrong_bit_width_gives_the_sentence_of_the_guide_when_it_is_set() -> None:
@@ -504,12 +510,43 @@ def test_contract_16_the_fallback_adds_bits_and_fail_fast_raises_with_the_number
         first["cosine_similarity"],
         second["cosine_similarity"],
     ]
+    # It quantizes again from the source: the codes are those of a run that asked for INT4.
+    ArrowQuantV2().quantize_diffusion_model(unet, tmp_path / "four", DiffusionQuantConfig())
+    asked_for = open_quantized(tmp_path / "four")
+    for name, tensor in open_quantized(tmp_path / "out").items():
+        assert tensor.bit_width in (4, None)
+        np.testing.assert_array_equal(tensor.codes, asked_for[name].codes)
     config.fail_fast = True
     with pytest.raises(QuantizationError) as caught:
         ArrowQuantV2().quantize_diffusion_model(unet, tmp_path / "none", config)
-    assert f"{first['cosine_similarity']:.6f}" in str(caught.value)
-    assert "0.99" in str(caught.value)
+    assert f"{first['cosine_similarity']:.6f}, min_accuracy is 0.99" in str(caught.value)
+    assert f"'{first['worst_layer']}' with {first['min_cosine_similarity']:.6f}" in str(
+        caught.value
+    )
     assert not (tmp_path / "none").exists()
+
+
+def test_contract_16_only_layers_that_miss_get_more_bits_when_that_is_asked_for(
+    unet: Path, tmp_path: Path
+) -> None:
+    wanted = 0.958
+    config = DiffusionQuantConfig(
+        bit_width=2, min_accuracy=0.0, min_layer_accuracy=wanted, fallback_scope="layer"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = ArrowQuantV2().quantize_diffusion_model(unet, tmp_path / "out", config)
+    plain = DiffusionQuantConfig(bit_width=2, min_accuracy=0.0)
+    ArrowQuantV2().quantize_diffusion_model(unet, tmp_path / "two", plain)
+    first = open_quantized(tmp_path / "two")
+    bits = {}
+    for name, tensor in open_quantized(tmp_path / "out").items():
+        if tensor.is_quantized:
+            bits[name] = tensor.bit_width
+            assert tensor.bit_width == (4 if first[name].cosine < wanted else 2), name
+            assert tensor.cosine >= wanted
+    assert result["layers_by_bit_width"] == Counter(bits.values())
+    assert set(bits.values()) == {2, 4}
 
 
 def test_contract_17_both_features_off_is_the_plain_method(tmp_path: Path) -> None:
@@ -549,14 +586,20 @@ def test_contract_17_each_feature_goes_by_its_own_switch(
 
 
 def test_contract_18_base_mode_quantizes_models_of_any_kind(tmp_path: Path) -> None:
-    path = write_safetensors(
-        tmp_path / "classifier.safetensors",
-        {"layer1.0.conv1.weight": gaussian(64, 64, 3, 3), "fc.weight": gaussian(10, 512)},
-    )
-    config = DiffusionQuantConfig(modality="image")
-    result = ArrowQuantV2(mode="base").quantize_model(path, tmp_path / "out", config)
-    assert result["bit_width"] == 4
-    assert set(open_quantized(tmp_path / "out")) == {"layer1.0.conv1.weight", "fc.weight"}
+    """A classifier of pictures, of which nothing says what it would generate."""
+    weights = {"layer1.0.conv1.weight": gaussian(64, 64, 3, 3), "fc.weight": gaussian(10, 512)}
+    path = write_safetensors(tmp_path / "classifier.safetensors", weights)
+    result = ArrowQuantV2(mode="base").quantize_model(path, tmp_path / "out")
+    assert (result["bit_width"], result["modality"]) == (4, "unknown")
+    assert result["strategy"] == "plain (data-free: search)"
+    tensors = open_quantized(tmp_path / "out")
+    assert tensors.metadata["is_diffusion_model"] is False
+    for name, array in weights.items():
+        assert tensors[name].bit_width == 4
+        assert cosine(array, tensors[name].dequantize()) > 0.99
+    assert ArrowQuantV2(mode="base").validate_quality(path, tmp_path / "out")["passed"]
+    with pytest.raises(ConfigurationError, match="mode='base'"):
+        ArrowQuantV2(mode="diffusion").quantize_model(path, tmp_path / "other")
 
 
 def test_contract_19_a_model_of_v1_opens_by_itself(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from arrow_quant_v2 import (
 )
 from arrow_quant_v2.cli.main import COMMANDS, app
 
+NO_CALL = "progress_callback: expected a function of a message and a fraction, found "
 TOO_LONG = "a/" * 30 + "b" * 5000
 DATA_FREE = DiffusionQuantConfig(calibration_samples=0, min_accuracy=0.0)
 
@@ -113,6 +114,28 @@ def test_the_call_of_v1_is_told_its_v2_form(call: Callable[[ArrowQuantV2], Any])
     with pytest.raises(TypeError, match="quantize_diffusion_model") as caught:
         call(ArrowQuantV2())
     assert "arrow_quant_v2.v1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda q, m: q.quantize_diffusion_model(m, "out", None, "yes"),
+            "progress_callback: expec",
+        ),
+        (lambda q, m: q.quantize(np.ones((4, 8)), progress_callback=1), NO_CALL),
+        (lambda q, m: q.validate_quality(m, m, progress_callback=1), NO_CALL),
+        (lambda q, m: q.quantize_diffusion_model(None, "out"), "model_path: expected str or os."),
+        (lambda q, m: q.quantize_diffusion_model(m, 3), "output_path: expected str or os."),
+        (lambda q, m: open_quantized(None), "expected str or os."),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_named(
+    call: Callable[[ArrowQuantV2, Path], Any], text: str, model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        call(ArrowQuantV2(), model)
+    assert text in str(caught.value)
 
 
 def test_results_tell_attributes_and_names_of_tensors(model: Path, tmp_path: Path) -> None:
@@ -259,6 +282,7 @@ def test_the_plan_says_whether_the_model_will_run(
 
 def test_metadata_is_shown_in_short_lines(unet_artefacts: dict[int, Path]) -> None:
     shown = arrow_quant("inspect", unet_artefacts[2], "--metadata").out
-    assert max(map(len, shown.splitlines())) <= 100
+    assert max(map(len, shown.splitlines())) <= 80
+    assert re.search(r"^is_diffusion_model +true$", shown, re.MULTILINE)
     assert re.search(r"^config$", shown, re.MULTILINE)
     assert re.search(r"^  bit_width +2$", shown, re.MULTILINE)

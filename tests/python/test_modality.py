@@ -281,6 +281,7 @@ def test_a_model_that_nothing_tells_about_is_an_error_on_the_command_line_too(
     assert run.err.splitlines() == [
         f"error: {path}: the modality cannot be told from metadata, class or tensor names",
         "hint: Pass modality='text', 'code', 'image' or 'audio' (command line: --modality image).",
+        "hint: A model that is no diffusion model needs none: ArrowQuantV2(mode='base').",
     ]
     assert arrow_quant("plan", path, "--modality", "audio").code == 0
 

@@ -126,6 +126,28 @@ def test_outputs_of_both_models_are_compared_by_diffusion_time(
     assert "Outputs by diffusion time" in results[2]._repr_html_()
 
 
+def test_outputs_of_a_model_in_half_precision_are_compared_too(unet: Path, tmp_path: Path) -> None:
+    """Both run in float32, so what is measured is quantization and not half precision."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from safetensors.torch import load_file, save_file
+
+    half = tmp_path / "half"
+    shutil.copytree(unet, half)
+    file = half / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = {name: tensor.to(torch.float16) for name, tensor in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})
+    config = DiffusionQuantConfig(bit_width=8, calibration_samples=0)
+    ArrowQuantV2().quantize_diffusion_model(half, tmp_path / "out", config)
+    assert {tensor.source_dtype for tensor in open_quantized(tmp_path / "out").values()} == {"F16"}
+    run = arrow_quant("validate", half, tmp_path / "out", "--level", "outputs", "--json")
+    assert run.code == 0, run.err
+    assert run.json["passed"]
+    assert 0 < run.json["output_nmse"] < 1e-3
+    assert run.json["output_cosine_similarity"] > 0.999
+    assert sum(entry["outputs"] for entry in run.json["outputs"]) > len(run.json["outputs"]) > 2
+
+
 def test_a_model_that_cannot_be_run_is_a_clear_error(model: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     ArrowQuantV2().quantize_diffusion_model(model, tmp_path / "out", CONFIG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -74,13 +75,20 @@ def _facts(settings: DiffusionQuantConfig, explain: bool) -> dict[str, Any]:
 
 
 def _print_explanation(settings: DiffusionQuantConfig) -> None:
-    rows = [
-        [name, json_module.dumps(value, ensure_ascii=False), source]
-        for name, (value, source) in settings.explain().items()
-    ]
+    rows = []
+    for name, (value, source) in settings.explain().items():
+        if isinstance(value, Mapping) and value:
+            rows.append([name, "", source])
+            rows += [[f"  {key}", _value_text(item), ""] for key, item in value.items()]
+        else:
+            rows.append([name, _value_text(value), source])
     print_table(["setting", "value", "source"], rows)
     print_blank()
     print_plain(
         "What comes first wins: argument or assignment, environment, YAML file,\n"
         "profile, default.\n"
     )
+
+
+def _value_text(value: Any) -> str:
+    return json_module.dumps(value, ensure_ascii=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +15,8 @@ from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.export import export_int8, export_packed, export_safetensors
 
-
-class Format(str, Enum):
-    """Forms that an artefact can be exported to."""
-
-    safetensors = "safetensors"
-    packed = "packed"
-    int8 = "int8"
-    comfyui = "comfyui"
+#: Forms that an artefact can be exported to.
+FORMATS = ("safetensors", "packed", "int8", "comfyui")
 
 
 @command
@@ -31,9 +24,10 @@ def export(
     out: options.Artefact,
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="Directory to create.")],
     format: Annotated[
-        Format,
+        str,
         typer.Option(
             "--format",
+            metavar="|".join(FORMATS),
             help="safetensors: dequantized, as the model came; packed: for from_pretrained after "
             "`import arrow_quant_v2.integrations.diffusers`; int8: int8 weights and row scales; "
             "comfyui: the same for linear layers, as ComfyUI's int8_tensorwise.",
@@ -59,11 +53,16 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Write a directory that other programs load."""
-    if dtype is not None and format is not Format.safetensors:
-        raise ConfigurationError(f"--dtype is for --format safetensors, not {format.value}")
+    if format not in FORMATS:
+        names = ", ".join(map(repr, FORMATS[:-1]))
+        raise ConfigurationError(
+            f"Invalid --format: {format!r}. Must be {names}, or {FORMATS[-1]!r}."
+        )
+    if dtype is not None and format != "safetensors":
+        raise ConfigurationError(f"--dtype is for --format safetensors, not {format}")
     num_threads = DiffusionQuantConfig(num_threads=threads or 0).num_threads
     with progress_bar(quiet=json) as show:
-        if format is Format.safetensors:
+        if format == "safetensors":
             written = export_safetensors(
                 out,
                 destination,
@@ -72,7 +71,7 @@ def export(
                 num_threads=num_threads,
                 progress_callback=show,
             )
-        elif format is Format.packed:
+        elif format == "packed":
             written = export_packed(
                 out, destination, num_threads=num_threads, progress_callback=show
             )
@@ -80,14 +79,14 @@ def export(
             written = export_int8(
                 out,
                 destination,
-                comfyui=format is Format.comfyui,
+                comfyui=format == "comfyui",
                 num_threads=num_threads,
                 progress_callback=show,
             )
     files = [path for path in written.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     if json:
-        facts = {"path": str(written), "format": format.value, "bytes": size, "files": len(files)}
+        facts = {"path": str(written), "format": format, "bytes": size, "files": len(files)}
         print_json(json_module.dumps(facts, indent=2, ensure_ascii=False))
     else:
         print_facts(

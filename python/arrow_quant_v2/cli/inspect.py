@@ -27,6 +27,9 @@ from arrow_quant_v2.errors import ValidationError
 from arrow_quant_v2.old_layouts import OldModel, OldTensor
 from arrow_quant_v2.result import ValidationResult
 
+#: Of the metadata, in characters; the names before it take a third of 80 columns.
+_LONGEST = 55
+
 
 @command
 def inspect(
@@ -239,16 +242,19 @@ def _print_metadata(model: QuantizedModel, *, as_json: bool) -> None:
                 facts.append((key, ""))
                 facts += [(f"  {part}", _short(inner)) for part, inner in value.items()]
             else:
-                facts.append((key, str(value)))
+                facts.append((key, _short(value)))
         print_facts(facts)
-    note("long lists are cut; --json has all of it")
+    note("long values are cut; --json has all of them")
 
 
 def _short(value: Any) -> str:
     """A value of the metadata on one line: of a long list its first entry and its length."""
-    if isinstance(value, list) and len(value) > 1:
+    if isinstance(value, list) and len(value) == 1:
+        return _short(value[0])
+    if isinstance(value, list) and value:
         return f"{_short(value[0])}, ... ({len(value)})"
-    return value if isinstance(value, str) else json_module.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json_module.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
 
 def _print_validation(result: ValidationResult) -> None:

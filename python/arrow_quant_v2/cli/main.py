@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -70,6 +71,7 @@ def _arrow_quant(
 
 def main() -> None:
     """Run the command; ``--debug`` may stand anywhere."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of other libraries cut through ours
     arguments = sys.argv[1:]
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--debug" in options:

@@ -19,7 +19,7 @@ from arrow_quant_v2._engine import (
 )
 from arrow_quant_v2._native import core
 from arrow_quant_v2.artefact import QuantizedModel, open_quantized
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.config import DiffusionQuantConfig, known_modality
 from arrow_quant_v2.mixed.layers import Codes, Key
 from arrow_quant_v2.plan import ModelPlan, PlannedTensor
 
@@ -84,7 +84,7 @@ def run_trial(
         **{
             **config.model_dump(),
             "components": None if component else config.components,
-            "modality": plan.modality,
+            "modality": known_modality(plan.modality),
             "group_size": codes.group_size,
             "min_accuracy": 0.0,
             "min_layer_accuracy": 0.0,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from arrow_quant_v2._engine import ProgressCallback, StrPath
 from arrow_quant_v2.artefact import open_quantized
-from arrow_quant_v2.config import VALIDATION, DiffusionQuantConfig
+from arrow_quant_v2.config import VALIDATION, DiffusionQuantConfig, known_modality
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.plan import plan_model
 from arrow_quant_v2.torch_files import readable_model
@@ -141,9 +141,11 @@ def _record(
 
     artefact = open_quantized(quantized_path)
     config = DiffusionQuantConfig(
-        modality=artefact.metadata["modality"],
+        modality=known_modality(artefact.metadata["modality"]),
         components=tuple(name for name in artefact.components if name) or None,
         calibration_samples=0,
+        enable_time_aware=False,
+        enable_spatial=False,
     )
 
     def progress(done: float) -> None:

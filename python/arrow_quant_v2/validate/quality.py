@@ -6,7 +6,13 @@ import math
 import os
 from dataclasses import asdict
 
-from arrow_quant_v2._engine import ProgressCallback, StrPath, checked_path, path_bytes
+from arrow_quant_v2._engine import (
+    ProgressCallback,
+    StrPath,
+    check_callback,
+    checked_path,
+    path_bytes,
+)
 from arrow_quant_v2._native import core
 from arrow_quant_v2.config import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
@@ -33,20 +39,23 @@ def validate_quality(
     """As :meth:`~arrow_quant_v2.ArrowQuantV2.validate_quality`, with a checked configuration."""
     if level not in ("weights", "outputs"):
         raise ConfigurationError(f"Invalid level: {level!r}. Must be 'weights' or 'outputs'.")
+    check_callback(progress_callback)
+    original_path = checked_path(original_path, "original_path")
+    quantized_path = checked_path(quantized_path, "quantized_path")
     if num_threads:
         config.num_threads = num_threads
     if min_accuracy is not None:
         config.min_accuracy = min_accuracy  # checked by the assignment
     if _is_artefact(original_path) and not _is_artefact(quantized_path):
         raise ConfigurationError(
-            f"{os.fspath(original_path)}: the original is an artefact, and the other is none",
-            path=os.fspath(original_path),
+            f"{original_path}: the original is an artefact, and the other is none",
+            path=original_path,
             hint="The original comes first: arrow-quant validate MODEL ARTEFACT.",
         )
     if level == "outputs":
         check_can_run()
     share = _WEIGHTS if level == "outputs" else 1.0
-    with readable_model(checked_path(original_path, "original_path")) as original:
+    with readable_model(original_path) as original:
         report = core.validate_artefact(
             path_bytes(original, "original_path"),
             path_bytes(quantized_path, "quantized_path"),

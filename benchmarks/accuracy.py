@@ -1,0 +1,116 @@
+"""The accuracy that results report at every width, against what validation asks for.
+
+``python -m benchmarks.accuracy [MODEL_DIR ...] [--work build/quality]``
+
+Every zoo model is quantized at 2, 4 and 8 bits with the other settings as they are by default:
+calibrated, on the statistics that ``benchmarks.quality`` keeps in the work folder, and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from arrow_quant_v2 import ArrowQuantV2
+from arrow_quant_v2.config import THRESHOLDS
+from benchmarks.markdown import table
+from benchmarks.quality import WORK, ZOO
+from benchmarks.quality_model import MeasuredModel
+from zoo.evaluate.subject import Effort
+
+WIDTHS = (2, 4, 8)
+#: Of calibration: the default, and what benchmarks.quality has statistics of.
+SAMPLES = 128
+
+
+def measure(folder: Path, work: Path) -> Iterator[dict[str, Any]]:
+    """A row for every width."""
+    model = MeasuredModel(folder.resolve(), work, SAMPLES, Effort.smoke())
+    statistics = model.statistics_for(time_aware=True)
+    quantizer = ArrowQuantV2()
+    for bits in WIDTHS:
+        with tempfile.TemporaryDirectory(prefix="accuracy-") as place:
+            out = Path(place) / "out"
+            settings = model.settings(bit_width=bits)
+            result = quantizer.quantize_diffusion_model(
+                model.source, out, settings, statistics=statistics
+            )
+            validation = quantizer.validate_quality(model.source, out)
+            settings.calibration_samples = 0
+            data_free = quantizer.quantize_diffusion_model(model.source, out, settings)
+        yield {
+            "model": model.name,
+            "bit_width": bits,
+            "wanted": THRESHOLDS[f"int{bits}"],
+            "outputs": result["cosine_similarity"],
+            "worst_outputs": result["min_cosine_similarity"],
+            "weights": validation["cosine_similarity"],
+            "passed": validation["passed"],
+            "data_free_weights": data_free["cosine_similarity"],
+            "data_free_worst": data_free["min_cosine_similarity"],
+        }
+
+
+def section(rows: Sequence[dict[str, Any]]) -> str:
+    return (
+        "## Accuracy by width\n\n"
+        "`python -m benchmarks.accuracy`. Mean cosine similarity, and that of the worst layer,\n"
+        "with default settings. *wanted* is what `validate_quality` asks of the mean of the\n"
+        "weights, the guide's .70 at 2 bits. Calibrated, a result reports the cosine of what\n"
+        "layers return on inputs that were held out; their weights are then moved to make that\n"
+        "good, not to stay close themselves. Data-free, it reports that of the weights.\n\n"
+        + table(
+            (
+                "model",
+                "bits",
+                "wanted",
+                "outputs",
+                "worst",
+                "weights",
+                "validation",
+                "data-free weights",
+                "data-free worst",
+            ),
+            [
+                (
+                    row["model"],
+                    str(row["bit_width"]),
+                    f"{row['wanted']:.2f}",
+                    f"{row['outputs']:.6f}",
+                    f"{row['worst_outputs']:.6f}",
+                    f"{row['weights']:.6f}",
+                    "passed" if row["passed"] else "missed",
+                    f"{row['data_free_weights']:.6f}",
+                    f"{row['data_free_worst']:.6f}",
+                )
+                for row in rows
+            ],
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="*", type=Path, help="model folders; none: the zoo")
+    parser.add_argument("--work", type=Path, default=WORK)
+    args = parser.parse_args()
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for folder in args.models or sorted(ZOO.iterdir()):
+            for row in measure(folder, args.work):
+                print(row, flush=True)
+                rows.append(row)
+    from benchmarks.run import update_page
+
+    update_page({"accuracy": rows})
+
+
+if __name__ == "__main__":
+    main()
