@@ -178,15 +178,13 @@ class QuantizeJob {
     }
     if (options_.fail_fast) {
       const std::string gate = mean_missed ? "min_accuracy" : "min_layer_accuracy";
-      std::string hint =
-          "Use more bits, lower " + gate + ", or allow the fallback (fail_fast=False).";
-      if (mean_missed) {  // which no single tensor is to blame for
-        hint += "\nThe worst layer is '" + printable(report.worst_layer) + "' with " +
-                std::to_string(report.min_cosine_similarity) + ".";
-      }
       throw Error(
           ErrorCode::kQuantization, what,
-          {.path = model_.path, .tensor = mean_missed ? "" : report.worst_layer, .hint = hint});
+          {.path = model_.path,
+           .tensor = report.worst_layer,
+           .hint = "The worst layer is '" + printable(report.worst_layer) + "' with " +
+                   std::to_string(report.min_cosine_similarity) + ".\nUse more bits, lower " +
+                   gate + ", or allow the fallback (fail_fast=False)."});
     }
     warnings_.push_back(what);
     return false;

@@ -36,10 +36,8 @@ def migrate(
         if os.path.lexists(out):
             raise OutputError(f"{out}: the file exists", path=str(out), hint="Remove it first.")
         migration.write(out)
-        note(f"{out}: written")
     elif write and migration.changed:
         migration.write(file)
-        note(f"{file}: written")
     else:
         print_plain(migration.diff())
         sys.stdout.flush()
