@@ -22,7 +22,7 @@ from arrow_quant_v2 import (
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "zoo" / "models" / "image-unet"
 WIDTHS: tuple[Literal[8], Literal[4], Literal[2]] = (8, 4, 2)
-CALIBRATION_SAMPLES = 64
+CALIBRATION_SAMPLES = 128
 SAMPLES = 10
 STEPS = 50
 SEED = 0
@@ -93,6 +93,7 @@ def write_samples(output: Path) -> Path:
 
 def main() -> None:
     output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "demo-output"
+    output.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the repository
     print_table(quantize(output))
     print(f"sampling {SAMPLES} images with each model, {STEPS} steps ...", flush=True)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support import ROOT
 
 from arrow_quant_v2 import open_quantized
@@ -32,6 +33,18 @@ def test_the_quickstart_runs(unet: Path, tmp_path: Path) -> None:
     text = run(sys.executable, EXAMPLES / "quickstart.py", unet, tmp_path)
     assert "passed: True" in text
     assert (tmp_path / "exported" / "model_index.json").is_file()
+
+
+def test_the_demo_makes_its_folder_table_and_picture(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    output = tmp_path / "not" / "there"
+    text = run(sys.executable, EXAMPLES / "demo.py", output)
+    for bits in (8, 4, 2):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"INT{bits} "))
+        assert float(line.split()[1]) < 7.2, "megabytes of the original"
+        assert (output / f"int{bits}" / "manifest.json").is_file()
+    with Image.open(output / "samples.png") as picture:
+        assert picture.width > picture.height > 4 * 28
 
 
 def test_the_page_of_errors_shows_code_that_runs() -> None:
