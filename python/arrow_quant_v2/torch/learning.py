@@ -10,9 +10,8 @@ as much as early ones. States that the tape holds out choose the best iterate, t
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +21,7 @@ from arrow_quant_v2._runnable import CannotRunError
 from arrow_quant_v2.config import LearningEffort
 from arrow_quant_v2.tensors import QuantizedTensor
 from arrow_quant_v2.torch.judge import Judge
-from arrow_quant_v2.torch.observe import evaluating
+from arrow_quant_v2.torch.observe import evaluating, frozen
 from arrow_quant_v2.torch.quantized_network import QuantizedNetwork
 from arrow_quant_v2.torch.soft_weight import SoftWeight, Stored, can_learn
 from arrow_quant_v2.torch.states import distances, gathered, predict, take
@@ -97,7 +96,7 @@ def learn(
     CannotRunError
         Gradients do not reach the weights, or do not fit into memory.
     """
-    with evaluating(network), _frozen(network):
+    with evaluating(network), frozen(network):
         return _Run(network, tape, tensors, effort, max_memory_mb, progress).run()
 
 
@@ -271,16 +270,3 @@ def _set_rates(optimizer: torch.optim.Optimizer, done: float) -> None:
     factor = min(1.0, 20 * done + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * factor
-
-
-@contextlib.contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Parameters of the network take no gradients."""
-    learning = [p for p in network.parameters() if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)

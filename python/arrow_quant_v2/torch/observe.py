@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from arrow_quant_v2.torch.tokens import Window
 
-__all__ = ["InputNumbers", "evaluating", "watch"]
+__all__ = ["InputNumbers", "evaluating", "frozen", "watch"]
 
 #: Gets the number of a weight, what is multiplied by it, and how; a string says why it cannot.
 OnCall = Callable[[int, Tensor, "Window | str"], None]
@@ -115,6 +115,19 @@ def watch(
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Parameters take no gradients: those of something else are what is wanted."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

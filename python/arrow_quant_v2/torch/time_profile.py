@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from arrow_quant_v2.config import CALIBRATION
-from arrow_quant_v2.torch.observe import watch
+from arrow_quant_v2.torch.observe import frozen, watch
 from arrow_quant_v2.torch.survey import ObservedInput
 from arrow_quant_v2.torch.tape import Batch, rows_of
 
@@ -65,7 +64,7 @@ def measure_profiles(
     """
     found = _Gradients(len(weights))
     try:
-        with _frozen(module), watch(weights, lambda *_: None, found.on_output):
+        with frozen(module), watch(weights, lambda *_: None, found.on_output):
             for batch in _part(tape):
                 found.batch = batch
                 found.run(module)
@@ -182,19 +181,6 @@ def _by_time(rows: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
     count = min(CALIBRATION.profile_times, len(rows))
     firsts = np.searchsorted(rows[:, 0], rows[np.arange(1, count) * len(rows) // count, 0])
     return [part for part in np.split(rows, np.unique(firsts)) if len(part)]
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients of parameters: those of activations are what is wanted."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
