@@ -19,8 +19,9 @@ namespace {
 
 using PanelBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using PanelsOut = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using MatrixOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+// Of float32, or of int16 that are the bits of bfloat16, which numpy does not have.
+using Matrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using MatrixOut = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void check_size(size_t found, size_t expected, const char* what) {
@@ -30,6 +31,26 @@ void check_size(size_t found, size_t expected, const char* what) {
                                              std::to_string(found));
 }
 
+template <typename Array>
+bool is_bf16(const Array& array, const char* what) {
+  if (array.dtype() == nb::dtype<int16_t>()) return true;
+  if (array.dtype() == nb::dtype<float>()) return false;
+  throw nb::type_error((std::string(what) + ": expected float32, or int16 as the bits of bfloat16")
+                           .c_str());
+}
+
+template <typename Array>
+InputNumbers input_of(const Array& array) {
+  if (is_bf16(array, "input")) return static_cast<const uint16_t*>(array.data());
+  return static_cast<const float*>(array.data());
+}
+
+template <typename Array>
+OutputNumbers output_of(const Array& array) {
+  if (is_bf16(array, "output")) return static_cast<uint16_t*>(array.data());
+  return static_cast<float*>(array.data());
+}
+
 LinearCall linear_call(const Matrix& x, const MatrixOut& y, const std::optional<Floats>& bias,
                        const std::optional<Floats>& input_factors, size_t outputs, size_t inputs) {
   check_size(x.shape(1), inputs, "columns of the input");
@@ -37,8 +58,8 @@ LinearCall linear_call(const Matrix& x, const MatrixOut& y, const std::optional<
   check_size(y.shape(0), x.shape(0), "rows of the output");
   if (bias) check_size(bias->size(), outputs, "bias");
   if (input_factors) check_size(input_factors->size(), inputs, "input factors");
-  return {.x = x.data(),
-          .y = y.data(),
+  return {.x = input_of(x),
+          .y = output_of(y),
           .tokens = x.shape(0),
           .y_stride = outputs,
           .bias = bias ? bias->data() : nullptr,
@@ -101,8 +122,8 @@ void bind_linear(nb::module_& m) {
 
 // ------------------------------ Convolutions
 
-using Images = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-using ImagesOut = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Images = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using ImagesOut = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Pair = std::pair<size_t, size_t>;
 
 /// How a kernel moves over an image; (height, width) each.
@@ -123,7 +144,7 @@ ConvShape conv_shape(const Moves& moves, size_t channels, size_t outputs) {
 ConvCall conv_call(const Images& x, const ImagesOut& y, const Moves& moves,
                    const std::optional<Floats>& bias, const std::optional<Floats>& input_factors,
                    size_t outputs) {
-  ConvCall call{.shape = conv_shape(moves, x.shape(3), outputs), .x = x.data(), .y = y.data()};
+  ConvCall call{.shape = conv_shape(moves, x.shape(3), outputs), .x = input_of(x), .y = output_of(y)};
   call.shape.batch = x.shape(0);
   call.shape.size = {x.shape(1), x.shape(2)};
   const auto out = call.shape.output_size();
@@ -207,17 +228,17 @@ void bind_conv(nb::module_& m) {
 
 // ------------------------------ Attention
 
-using HeadsIn = nb::ndarray<const float, nb::ndim<4>, nb::device::cpu>;
-using HeadsOut = nb::ndarray<float, nb::ndim<4>, nb::device::cpu>;
+using HeadsIn = nb::ndarray<nb::ro, nb::ndim<4>, nb::device::cpu>;
+using HeadsOut = nb::ndarray<nb::ndim<4>, nb::device::cpu>;
 
-template <typename T, typename Array>
-Heads<T> heads_of(const Array& array, const char* what) {
+template <typename Numbers, typename Array>
+Heads<Numbers> heads_of(const Array& array, Numbers numbers, const char* what) {
   if (array.shape(3) > 1 && array.stride(3) != 1) {
     throw Error(ErrorCode::kShapeMismatch,
                 std::string(what) + ": expected the numbers of a token side by side");
   }
   const auto stride = [&](size_t d) { return static_cast<size_t>(array.stride(d)); };
-  return {array.data(), stride(0), stride(1), stride(2)};
+  return {numbers, stride(0), stride(1), stride(2)};
 }
 
 AttentionCall attention_call(const HeadsIn& queries, const HeadsIn& keys, const HeadsIn& values,
@@ -229,10 +250,10 @@ AttentionCall attention_call(const HeadsIn& queries, const HeadsIn& keys, const 
   }
   check_size(values.shape(2), keys.shape(2), "number of values");
   check_size(out.shape(2), queries.shape(2), "number of outputs");
-  return {.queries = heads_of<const float>(queries, "queries"),
-          .keys = heads_of<const float>(keys, "keys"),
-          .values = heads_of<const float>(values, "values"),
-          .out = heads_of<float>(out, "output"),
+  return {.queries = heads_of(queries, input_of(queries), "queries"),
+          .keys = heads_of(keys, input_of(keys), "keys"),
+          .values = heads_of(values, input_of(values), "values"),
+          .out = heads_of(out, output_of(out), "output"),
           .batch = queries.shape(0),
           .heads = queries.shape(1),
           .query_count = queries.shape(2),

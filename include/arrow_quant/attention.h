@@ -1,7 +1,8 @@
-// softmax(q k^T * scale) v in single precision, for heads that are narrow.
+// softmax(q k^T * scale) v, computed in single precision.
 //
 // Denoisers of diffusers have heads of 8 numbers by default. There the exponentials cost as much as
-// the products, and a matrix product is the wrong tool for either: here keys are lanes. Functions
+// the products, and a matrix product is the wrong tool for either: keys are lanes then. Wider heads
+// take one block of keys after the other, so that no matrix of all scores is ever made. Functions
 // work on memory that the caller owns, with `threads` OpenMP threads; results do not depend on
 // their number.
 #pragma once
@@ -9,33 +10,35 @@
 #include <cstddef>
 
 #include "arrow_quant/api.h"
+#include "arrow_quant/numbers.h"
 
 namespace arrow_quant {
 
 /// The widest heads that attention() takes.
-inline constexpr size_t kWidestHead = 16;
+inline constexpr size_t kWidestHead = 256;
 
 /// [batch][heads][tokens][width], numbers of a token side by side; strides in elements.
-template <typename T>
+template <typename Numbers>
 struct Heads {
-  T* data = nullptr;
+  Numbers data;
   size_t batch_stride = 0, head_stride = 0, token_stride = 0;
 
-  T* at(size_t batch, size_t head, size_t token) const noexcept {
-    return data + batch * batch_stride + head * head_stride + token * token_stride;
+  Numbers at(size_t batch, size_t head, size_t token) const noexcept {
+    return data.from(batch * batch_stride + head * head_stride + token * token_stride);
   }
 };
 
 struct AttentionCall {
-  Heads<const float> queries, keys, values;
-  Heads<float> out;  ///< like the queries
+  Heads<InputNumbers> queries, keys, values;
+  Heads<OutputNumbers> out;  ///< like the queries
   size_t batch = 0, heads = 0, query_count = 0, key_count = 0, width = 0;
   float scale = 1;
   int threads = 1;
 };
 
 /// Relative to sum |p v|, errors are below 1e-6 plus 2.5e-7 for each unit of the largest score, as
-/// with any softmax of single precision. A query that is not finite gives NaN, and so does a key
+/// with any softmax of single precision; for heads wider than 16 numbers, of the largest sum of the
+/// magnitudes that a score is the sum of. A query that is not finite gives NaN, and so does a key
 /// that is not, for all queries of its head. Raises kConfiguration for heads wider than
 /// kWidestHead and for no keys.
 ARROW_QUANT_API void attention(const AttentionCall& call);

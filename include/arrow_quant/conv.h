@@ -11,6 +11,7 @@
 #include <span>
 
 #include "arrow_quant/api.h"
+#include "arrow_quant/numbers.h"
 #include "arrow_quant/quantized_tensor.h"
 
 namespace arrow_quant {
@@ -34,8 +35,8 @@ struct ARROW_QUANT_API ConvShape {
 
 struct ConvCall {
   ConvShape shape;
-  const float* x = nullptr;              ///< [batch][height][width][channels]
-  float* y = nullptr;                    ///< [batch][out height][out width][outputs]
+  InputNumbers x;                        ///< [batch][height][width][channels]
+  OutputNumbers y;                       ///< [batch][out height][out width][outputs]
   const float* bias = nullptr;           ///< per output, or null
   const float* input_factors = nullptr;  ///< multiply x per channel (1 / equalization), or null
   int planes = 3;                        ///< 1, 2 or 3

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "arrow_quant/api.h"
+#include "arrow_quant/numbers.h"
 #include "arrow_quant/quantized_tensor.h"
 
 namespace arrow_quant {
@@ -27,8 +28,8 @@ struct PanelWeight {
 
 /// The input and output of a layer, row-major and contiguous.
 struct LinearCall {
-  const float* x = nullptr;  ///< [tokens][inputs]
-  float* y = nullptr;        ///< [tokens][y_stride], of which `outputs` are written
+  InputNumbers x;   ///< [tokens][inputs]
+  OutputNumbers y;  ///< [tokens][y_stride], of which `outputs` are written
   size_t tokens = 0;
   size_t y_stride = 0;
   const float* bias = nullptr;           ///< per output, or null

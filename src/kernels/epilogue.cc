@@ -10,6 +10,8 @@
 // Must come after foreach_target.h.
 #include "hwy/highway.h"
 
+#include "kernels/store_floats.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace arrow_quant {
 namespace HWY_NAMESPACE {
@@ -19,58 +21,86 @@ using DF = hn::CappedTag<float, kPanelColumns>;
 
 /// The sums of all planes of a token as one number per column; `bias` times the token's own sums is
 /// subtracted, exactly.
+template <int kPlanes>
 HWY_INLINE hn::Vec<DF> join_planes(const PanelSums& s, size_t t, size_t column, int bias) {
   const DF d;
   const hn::RebindToSigned<DF> di;
   auto value = hn::Zero(d);
-  for (int p = 0; p < s.planes; ++p) {
-    const size_t row = t * static_cast<size_t>(s.planes) + static_cast<size_t>(p);
+  for (int p = 0; p < kPlanes; ++p) {
+    const size_t row = t * kPlanes + static_cast<size_t>(p);
     const auto sum = hn::LoadU(di, s.sums + row * kPanelColumns + column);
     const auto exact = hn::Sub(sum, hn::Set(di, bias * s.tokens[t].sums[p]));
-    value = hn::MulAdd(value, hn::Set(d, 256.0F), hn::ConvertTo(d, exact));
+    const auto own = hn::ConvertTo(d, exact);
+    value = p == 0 ? own : hn::MulAdd(value, hn::Set(d, 256.0F), own);
   }
   return value;
 }
 
-void FinishSums(const PanelSums& s, const float* column_scales, const float* bias, size_t columns,
-                float* HWY_RESTRICT out, size_t out_stride) {
+/// What is known of the columns of a panel, filled up with zeros.
+struct ColumnFacts {
+  HWY_ALIGN float scales[kPanelColumns]{};
+  HWY_ALIGN float biases[kPanelColumns]{};
+};
+
+template <int kPlanes, typename Out>
+void finish(const PanelSums& s, const ColumnFacts& facts, size_t columns, Out* HWY_RESTRICT out,
+            size_t out_stride) {
   const DF d;
-  const size_t lanes = hn::Lanes(d);
+  HWY_ALIGN Out part[kPanelColumns];
   for (size_t t = 0; t < s.count; ++t) {
     const auto token = hn::Set(d, s.tokens[t].scale);
-    float* to = out + t * out_stride;
-    for (size_t c = 0; c < columns; c += lanes) {
-      const size_t n = columns - c < lanes ? columns - c : lanes;
-      HWY_ALIGN float part[2][hn::MaxLanes(d)] = {};
-      std::memcpy(part[0], column_scales + c, n * sizeof(float));
-      if (bias != nullptr) std::memcpy(part[1], bias + c, n * sizeof(float));
-      const auto scale = hn::Mul(token, hn::Load(d, part[0]));
-      const auto value = hn::MulAdd(join_planes(s, t, c, kPanelBias), scale, hn::Load(d, part[1]));
-      if (n == lanes) {
-        hn::StoreU(value, d, to + c);
-      } else {
-        hn::Store(value, d, part[0]);
-        std::memcpy(to + c, part[0], n * sizeof(float));
-      }
+    Out* to = columns == kPanelColumns ? out + t * out_stride : part;
+    for (size_t c = 0; c < kPanelColumns; c += hn::Lanes(d)) {
+      const auto scale = hn::Mul(token, hn::Load(d, facts.scales + c));
+      const auto sum = join_planes<kPlanes>(s, t, c, kPanelBias);
+      store_floats(d, hn::MulAdd(sum, scale, hn::Load(d, facts.biases + c)), to + c);
     }
+    if (to == part) std::memcpy(out + t * out_stride, part, columns * sizeof(Out));
   }
 }
 
-void AddGroupSums(const PanelSums& s, const float* scales, const float* offsets,
-                  float* HWY_RESTRICT out) {
+template <typename Out>
+void finish_planes(const PanelSums& s, const ColumnFacts& facts, size_t columns, Out* out,
+                   size_t out_stride) {
+  if (s.planes == 1) finish<1>(s, facts, columns, out, out_stride);
+  if (s.planes == 2) finish<2>(s, facts, columns, out, out_stride);
+  if (s.planes == 3) finish<3>(s, facts, columns, out, out_stride);
+}
+
+void FinishSums(const PanelSums& s, const float* column_scales, const float* bias, size_t columns,
+                OutputNumbers out, size_t out_stride) {
+  ColumnFacts facts;
+  std::memcpy(facts.scales, column_scales, columns * sizeof(float));
+  if (bias != nullptr) std::memcpy(facts.biases, bias, columns * sizeof(float));
+  if (out.f32 != nullptr) {
+    finish_planes(s, facts, columns, out.f32, out_stride);
+  } else {
+    finish_planes(s, facts, columns, out.bf16, out_stride);
+  }
+}
+
+template <int kPlanes>
+void add_group(const PanelSums& s, const float* scales, const float* offsets,
+               float* HWY_RESTRICT out) {
   const DF d;
   for (size_t t = 0; t < s.count; ++t) {
     const auto token = hn::Set(d, s.tokens[t].scale);
     float own = 0;
-    for (int p = 0; p < s.planes; ++p) own = own * 256.0F + static_cast<float>(s.tokens[t].sums[p]);
+    for (int p = 0; p < kPlanes; ++p) own = own * 256.0F + static_cast<float>(s.tokens[t].sums[p]);
     const auto activations = hn::Set(d, own);
     float* to = out + t * kPanelColumns;
     for (size_t c = 0; c < kPanelColumns; c += hn::Lanes(d)) {
-      const auto codes = hn::Mul(hn::LoadU(d, scales + c), join_planes(s, t, c, 0));
+      const auto codes = hn::Mul(hn::LoadU(d, scales + c), join_planes<kPlanes>(s, t, c, 0));
       const auto value = hn::MulAdd(hn::LoadU(d, offsets + c), activations, codes);
       hn::StoreU(hn::MulAdd(value, token, hn::LoadU(d, to + c)), d, to + c);
     }
   }
+}
+
+void AddGroupSums(const PanelSums& s, const float* scales, const float* offsets, float* out) {
+  if (s.planes == 1) add_group<1>(s, scales, offsets, out);
+  if (s.planes == 2) add_group<2>(s, scales, offsets, out);
+  if (s.planes == 3) add_group<3>(s, scales, offsets, out);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -83,7 +113,7 @@ HWY_EXPORT(FinishSums);
 HWY_EXPORT(AddGroupSums);
 
 void finish_sums(const PanelSums& sums, const float* column_scales, const float* bias,
-                 size_t columns, float* out, size_t out_stride) noexcept {
+                 size_t columns, OutputNumbers out, size_t out_stride) noexcept {
   HWY_DYNAMIC_DISPATCH(FinishSums)(sums, column_scales, bias, columns, out, out_stride);
 }
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "arrow_quant/numbers.h"
 #include "kernels/activations.h"
 #include "kernels/gemm_int8.h"
 
@@ -20,10 +21,11 @@ struct PanelSums {
   int planes = 1;
 };
 
-/// out[t][column] = token scale * column scale * (sum - 128 * sum of the token's activations)
-///   + bias, for `columns` <= kPanelColumns; `bias` may be null.
+/// out[t * out_stride + column] = token scale * column scale
+///   * (sum - 128 * sum of the token's activations) + bias,
+/// for `columns` <= kPanelColumns; `bias` may be null.
 void finish_sums(const PanelSums& sums, const float* column_scales, const float* bias,
-                 size_t columns, float* out, size_t out_stride) noexcept;
+                 size_t columns, OutputNumbers out, size_t out_stride) noexcept;
 
 /// The products of one group of inputs with unsigned codes:
 /// out[t][column] += token scale * (scales[column] * sum + offsets[column] * sum of activations).

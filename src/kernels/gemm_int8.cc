@@ -28,8 +28,9 @@ constexpr size_t kTileColumns = kVectors * kLanes;
 
 // ------------------------------ Panels
 
-using QuadTag = hn::CappedTag<uint32_t, 4>;
-constexpr size_t kBlock = hn::MaxLanes(QuadTag());  // quads and outputs transposed at a time
+using QuadTag = hn::CappedTag<uint32_t, 16>;
+constexpr size_t kBlockOutputs = hn::MaxLanes(QuadTag());  // transposed at a time
+constexpr size_t kBlockQuads = HWY_TARGET == HWY_SCALAR ? 1 : 4;
 
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE void transpose_block(const uint8_t* from, size_t, uint32_t flip, uint8_t* to) {
@@ -39,7 +40,21 @@ HWY_INLINE void transpose_block(const uint8_t* from, size_t, uint32_t flip, uint
   std::memcpy(to, &quad, sizeof(quad));
 }
 #else
-/// Four quads of each of four outputs -> four outputs of each of four quads.
+/// Four quads of every fourth output, 16 bytes of each.
+template <class D>
+HWY_INLINE hn::Vec<D> load_every_fourth(D d, const uint8_t* from, size_t stride) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    const hn::Repartition<uint8_t, D> d8;
+    return hn::BitCast(d, hn::LoadU(d8, from));
+  } else {
+    const hn::Half<D> half;
+    const auto lower = load_every_fourth(half, from, stride);
+    return hn::Combine(d, load_every_fourth(half, from + hn::MaxLanes(half) * stride, stride),
+                       lower);
+  }
+}
+
+/// Four quads of each of kBlockOutputs outputs -> kBlockOutputs outputs of each of four quads.
 HWY_INLINE void transpose_block(const uint8_t* HWY_RESTRICT from, size_t stride, uint32_t flip,
                                 uint8_t* HWY_RESTRICT to) {
   const QuadTag d;
@@ -47,7 +62,7 @@ HWY_INLINE void transpose_block(const uint8_t* HWY_RESTRICT from, size_t stride,
   const hn::Repartition<uint64_t, QuadTag> d64;
   const auto mask = hn::Set(d, flip);
   const auto load = [&](size_t o) {
-    return hn::Xor(hn::BitCast(d, hn::LoadU(d8, from + o * stride)), mask);
+    return hn::Xor(load_every_fourth(d, from + o * stride, stride), mask);
   };
   const auto store = [&](size_t k, hn::Vec<decltype(d64)> quads) {
     hn::StoreU(hn::BitCast(d8, quads), d8, to + k * kPanelColumns * 4);
@@ -68,11 +83,11 @@ HWY_INLINE void transpose_block(const uint8_t* HWY_RESTRICT from, size_t stride,
 void FillPanel(const uint8_t* HWY_RESTRICT from, size_t stride, size_t outputs, size_t inputs,
                int bias, uint8_t* HWY_RESTRICT panel) {
   const uint32_t flip = static_cast<uint32_t>(bias) * 0x01010101U;
-  const size_t whole = inputs / (4 * kBlock) * kBlock, quads = (inputs + 3) / 4;
+  const size_t whole = inputs / (4 * kBlockQuads) * kBlockQuads, quads = (inputs + 3) / 4;
   const auto at = [&](size_t k, size_t o) { return panel + (k * kPanelColumns + o) * 4; };
-  const size_t blocked = outputs / kBlock * kBlock;
-  for (size_t k = 0; k < whole; k += kBlock) {
-    for (size_t o = 0; o < blocked; o += kBlock) {
+  const size_t blocked = outputs / kBlockOutputs * kBlockOutputs;
+  for (size_t k = 0; k < whole; k += kBlockQuads) {
+    for (size_t o = 0; o < blocked; o += kBlockOutputs) {
       transpose_block(from + o * stride + 4 * k, stride, flip, at(k, o));
     }
   }
@@ -102,9 +117,9 @@ HWY_INLINE void multiply_tile(const PanelRows& a, size_t row, const uint8_t* HWY
     }
   }
   const uint8_t* HWY_RESTRICT from = panel + column * 4;
-  for (size_t p = 0; p < a.segments; ++p) {
+  for (const ptrdiff_t segment : a.segments) {
     const int8_t* rows[kRows];
-    for (size_t r = 0; r < kRows; ++r) rows[r] = a.rows[p * a.count + row + r];
+    for (size_t r = 0; r < kRows; ++r) rows[r] = a.rows[row + r] + segment;
     for (size_t k = 0; k < a.quads; ++k, from += 4 * kPanelColumns) {
       DotVec w[kVectors];
       for (size_t v = 0; v < kVectors; ++v) {

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace arrow_quant {
 
@@ -33,13 +34,13 @@ void fill_panel(const int8_t* weights, size_t stride, size_t outputs, size_t inp
 void fill_panel_codes(const uint8_t* codes, size_t stride, size_t outputs, size_t inputs,
                       uint8_t* panel) noexcept;
 
-/// Rows of activations to multiply by a panel. Row r of segment p starts at rows[p * count + r] and
-/// has `quads` * 4 signed bytes; the panel holds the segments one after the other. A matrix product
-/// has one segment; a convolution one for every position of its kernel.
+/// Rows of activations to multiply by a panel. Segment p of row r starts `segments[p]` bytes behind
+/// rows[r] and has `quads` * 4 signed bytes; the panel holds the segments one after the other. A
+/// matrix product has one segment, at 0; a convolution one for every position of its kernel.
 struct PanelRows {
   const int8_t* const* rows = nullptr;
   size_t count = 0;
-  size_t segments = 1;
+  std::span<const ptrdiff_t> segments;
   size_t quads = 0;  ///< of a segment
 };
 

@@ -2,38 +2,19 @@
 
 #include <algorithm>
 #include <limits>
-#include <memory>
-#include <numbers>
 #include <string>
-#include <vector>
 
 #include "arrow_quant/error.h"
-#include "core/parallel.h"
-#include "kernels/attention.h"
+#include "core/half.h"
+#include "kernels/convert.h"
 #include "kernels/isa.h"
+#include "run/attention_heads.h"
 
 namespace arrow_quant {
 namespace {
 
-constexpr size_t kQueriesPerTask = 128;
-constexpr size_t kAlignment = 64;  // bytes; of the widest vector
-
-size_t whole(size_t count, size_t block) noexcept { return (count + block - 1) / block * block; }
-
-/// Zeros that begin at a whole vector.
-class AlignedFloats {
- public:
-  explicit AlignedFloats(size_t count) : memory_(count + kAlignment / sizeof(float), 0.0F) {
-    void* first = memory_.data();
-    size_t room = memory_.size() * sizeof(float);
-    data_ = static_cast<float*>(std::align(kAlignment, count * sizeof(float), first, room));
-  }
-  float* data() const noexcept { return data_; }
-
- private:
-  std::vector<float> memory_;
-  float* data_;
-};
+// Up to so many numbers, a vector of keys is fuller than one of a head's numbers.
+constexpr size_t kNarrow = 16;
 
 void check(const AttentionCall& call) {
   if (call.width >= 1 && call.width <= kWidestHead && call.key_count >= 1) return;
@@ -45,103 +26,42 @@ void check(const AttentionCall& call) {
               {.hint = "Use the attention of torch for these heads."});
 }
 
-/// Keys and values of every head in columns.
-class Columns {
- public:
-  explicit Columns(const AttentionCall& call)
-      : padded_(whole(call.key_count, kKeyBlock)),
-        key_size_(call.width * padded_),
-        head_size_(key_size_ + whole(call.width, kWidthBlock) * padded_),
-        numbers_(call.batch * call.heads * head_size_),
-        finite_(call.batch * call.heads) {
-    parallel_blocks(call.threads, finite_.size(), [&](size_t head) {
-      float* keys = numbers_.data() + head * head_size_;
-      const size_t b = head / call.heads, h = head % call.heads;
-      finite_[head] = turn(call.keys, call, b, h, keys);
-      turn(call.values, call, b, h, keys + key_size_);
-    });
-  }
+}  // namespace
 
-  bool finite(size_t head) const noexcept { return finite_[head] != 0; }
-  KeyColumns of(size_t head, const AttentionCall& call) const noexcept {
-    const float* keys = numbers_.data() + head * head_size_;
-    return {keys, keys + key_size_, call.key_count, padded_, call.width};
-  }
-
- private:
-  /// Turn tokens into columns; whether all numbers are finite.
-  bool turn(const Heads<const float>& from, const AttentionCall& call, size_t batch, size_t head,
-            float* to) const noexcept {
-    float poison = 0;
-    for (size_t k = 0; k < call.key_count; ++k) {
-      const float* token = from.at(batch, head, k);
-      for (size_t i = 0; i < call.width; ++i) {
-        to[i * padded_ + k] = token[i];
-        poison += token[i] * 0.0F;
-      }
-    }
-    return poison == 0.0F;
-  }
-
-  size_t padded_, key_size_, head_size_;
-  AlignedFloats numbers_;
-  std::vector<char> finite_;
-};
-
-/// Up to kQueryBlock queries of a head, as attend() takes them.
-struct QueryBlock {
-  QueryBlock(const AttentionCall& call, size_t batch, size_t head, size_t first)
-      : count(std::min(kQueryBlock, call.query_count - first)) {
-    const float factor = call.scale * std::numbers::log2e_v<float>;
-    for (size_t q = 0; q < count; ++q) {
-      const float* token = call.queries.at(batch, head, first + q);
-      float poison = 0;
-      for (size_t i = 0; i < call.width; ++i) {
-        numbers[i * kQueryBlock + q] = token[i] * factor;
-        poison += token[i] * 0.0F;
-      }
-      finite[q] = poison == 0.0F;
-    }
-  }
-
-  size_t count;
-  float numbers[kWidestHead * kQueryBlock]{};
-  bool finite[kQueryBlock]{};
-};
-
-/// Queries [first, end) of a head.
-void run_task(const AttentionCall& call, const Columns& columns, size_t number, size_t first,
-              size_t end) {
-  const size_t batch = number / call.heads, head = number % call.heads;
-  const KeyColumns keys = columns.of(number, call);
-  AlignedFloats scores(kQueryBlock * keys.padded);
-  float found[kQueryBlock * kWidestHead];
-  const size_t stride = whole(call.width, kWidthBlock);
-  for (; first < end; first += kQueryBlock) {
-    const QueryBlock queries(call, batch, head, first);
-    attend(keys, queries.numbers, scores.data(), found);
-    for (size_t q = 0; q < queries.count; ++q) {
-      float* to = call.out.at(batch, head, first + q);
-      if (columns.finite(number) && queries.finite[q]) {
-        std::copy_n(found + q * stride, call.width, to);
-      } else {
-        std::fill_n(to, call.width, std::numeric_limits<float>::quiet_NaN());
-      }
-    }
+void load_token(const InputNumbers& token, size_t width, float* to) noexcept {
+  if (token.f32 != nullptr) {
+    std::copy_n(token.f32, width, to);
+  } else {
+    for (size_t i = 0; i < width; ++i) to[i] = bf16_to_f32(token.bf16[i]);
   }
 }
 
-}  // namespace
+void store_token(const float* from, size_t width, const OutputNumbers& token) noexcept {
+  if (token.f32 != nullptr) {
+    std::copy_n(from, width, token.f32);
+  } else {
+    convert_f32_to_bf16(from, width, token.bf16);
+  }
+}
+
+void store_nan(size_t width, const OutputNumbers& token) noexcept {
+  if (token.f32 != nullptr) {
+    std::fill_n(token.f32, width, std::numeric_limits<float>::quiet_NaN());
+  } else {
+    std::fill_n(token.bf16, width, uint16_t{0x7FC0});
+  }
+}
+
+bool all_finite(const float* numbers, size_t count) noexcept {
+  float poison = 0;
+  for (size_t i = 0; i < count; ++i) poison += numbers[i] * 0.0F;
+  return poison == 0.0F;
+}
 
 void attention(const AttentionCall& call) {
   apply_isa_override();
   check(call);
-  const Columns columns(call);
-  const size_t blocks = (call.query_count + kQueriesPerTask - 1) / kQueriesPerTask;
-  parallel_blocks(call.threads, call.batch * call.heads * blocks, [&](size_t i) {
-    const size_t first = i % blocks * kQueriesPerTask;
-    run_task(call, columns, i / blocks, first, std::min(call.query_count, first + kQueriesPerTask));
-  });
+  call.width <= kNarrow ? attend_narrow_heads(call) : attend_wide_heads(call);
 }
 
 }  // namespace arrow_quant

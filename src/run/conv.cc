@@ -12,6 +12,7 @@
 #include "run/integer_image.h"
 #include "run/packed_view.h"
 #include "run/panel_source.h"
+#include "run/reused_buffer.h"
 
 namespace arrow_quant {
 namespace {
@@ -66,24 +67,19 @@ void run_task(const ConvCall& call, const IntegerImage& image, const uint8_t* pa
               size_t first_output, size_t first, size_t count, const float* row_scales) {
   const ConvShape& shape = call.shape;
   const auto planes = static_cast<size_t>(image.planes());
-  std::vector<const int8_t*> rows(shape.taps() * count * planes);
-  std::vector<TokenSums> tokens(count);
+  std::vector<const int8_t*> rows(count * planes);
   auto row = rows.begin();
-  for (size_t i = 0; i < shape.kernel[0]; ++i) {
-    for (size_t j = 0; j < shape.kernel[1]; ++j) {
-      for (size_t n = 0; n < count; ++n) {
-        for (int p = 0; p < image.planes(); ++p) *row++ = image.pixel(first + n, p, i, j);
-      }
-    }
+  for (size_t n = 0; n < count; ++n) {
+    for (int p = 0; p < image.planes(); ++p) *row++ = image.first_tap(first + n, p);
   }
-  for (size_t n = 0; n < count; ++n) tokens[n] = image.sums(first + n);
-  std::vector<int32_t> sums(count * planes * kPanelColumns);
-  multiply_panel({rows.data(), count * planes, shape.taps(), image.quads()}, panel, false,
+  ReusedBuffer<int32_t> sums(count * planes * kPanelColumns);
+  multiply_panel({rows.data(), rows.size(), image.taps(), image.quads()}, panel, false,
                  sums.data());
-  finish_sums({sums.data(), tokens.data(), count, image.planes()}, row_scales + first_output,
+  finish_sums({sums.data(), image.sums() + first, count, image.planes()},
+              row_scales + first_output,
               call.bias == nullptr ? nullptr : call.bias + first_output,
               std::min(kPanelColumns, shape.outputs - first_output),
-              call.y + first * shape.outputs + first_output, shape.outputs);
+              call.y.from(first * shape.outputs + first_output), shape.outputs);
 }
 
 }  // namespace

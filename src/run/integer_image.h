@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "arrow_quant/conv.h"
 #include "kernels/activations.h"
+#include "run/reused_buffer.h"
 
 namespace arrow_quant {
 
@@ -18,28 +20,32 @@ class IntegerImage {
   int planes() const noexcept { return planes_; }
   size_t quads() const noexcept { return channels_ / 4; }
 
-  /// Channels of the pixel that tap (i, j) of an output pixel reads. Output pixels are numbered
+  /// Channels of the pixel that the first tap of an output pixel reads. Output pixels are numbered
   /// through all samples.
-  const int8_t* pixel(size_t output, int plane, size_t i, size_t j) const noexcept;
+  const int8_t* first_tap(size_t output, int plane) const noexcept;
 
-  /// Scale of an output pixel's sample, and the sums of what all its taps read.
-  TokenSums sums(size_t output) const noexcept;
+  /// From the first tap of any output pixel to each of its taps, in bytes.
+  std::span<const ptrdiff_t> taps() const noexcept { return taps_; }
+
+  /// The scale of every output pixel's sample, and the sums of what all its taps read.
+  const TokenSums* sums() const noexcept { return sums_.data(); }
 
  private:
-  struct Place {
-    size_t sample, row, column;  ///< of the first tap, padded
-  };
-  Place place(size_t output) const noexcept;
   size_t at(size_t sample, int plane, size_t row, size_t column) const noexcept;
-  void quantize_row(const ConvCall& call, const float* factors, size_t sample, size_t row) noexcept;
+  void find_scales(const ConvCall& call, const float* factors);
+  void quantize_row(const ConvCall& call, const float* factors, size_t sample, size_t padded_row);
+  void sum_row(size_t sample, size_t row) noexcept;
 
   ConvShape shape_;
   int planes_;
   size_t channels_;  ///< in whole quads
   std::array<size_t, 2> padded_, out_;
-  std::vector<int8_t> bytes_;
-  std::vector<int32_t> pixel_sums_;  ///< over the channels, [batch][plane][height][width], padded
-  std::vector<float> scales_;        ///< of samples
+  size_t pixels_;  ///< of all planes, padded
+  ReusedBuffer<int8_t> bytes_;
+  ReusedBuffer<int32_t> pixel_sums_;  ///< over the channels, [batch][plane][height][width], padded
+  std::vector<float> scales_;         ///< of samples
+  std::vector<ptrdiff_t> taps_;
+  std::vector<TokenSums> sums_;
 };
 
 }  // namespace arrow_quant

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/parallel.h"
+#include "run/float_rows.h"
 
 namespace arrow_quant {
 namespace {
@@ -25,18 +26,24 @@ IntegerTokens::IntegerTokens(const LinearCall& call, size_t inputs)
   const size_t blocks = (call.tokens + kTokensPerBlock - 1) / kTokensPerBlock;
   parallel_blocks(call.threads, blocks, [&](size_t block) {
     const size_t end = std::min(call.tokens, (block + 1) * kTokensPerBlock);
-    for (size_t t = block * kTokensPerBlock; t < end; ++t) quantize(call, t);
+    FloatRows x(call.x, inputs_);
+    for (size_t t = block * kTokensPerBlock; t < end; ++t) {
+      quantize(call, t, x.row(t * inputs_, inputs_));
+    }
   });
 }
 
-void IntegerTokens::quantize(const LinearCall& call, size_t t) noexcept {
-  const float* x = call.x + t * inputs_;
+void IntegerTokens::quantize(const LinearCall& call, size_t t, const float* x) noexcept {
   const float most = token_absmax(x, call.input_factors, inputs_);
   float scale = most / static_cast<float>(largest_integer(planes_));
   if (call.activation_scale > 0) scale = call.activation_scale;
   if (!std::isfinite(most)) scale = std::numeric_limits<float>::quiet_NaN();
-  tokens_[t] = quantize_token(x, call.input_factors, inputs_, scale, planes_, stride_,
-                              bytes_.data() + t * static_cast<size_t>(planes_) * stride_);
+  const auto planes = static_cast<size_t>(planes_);
+  int8_t* bytes = bytes_.data() + t * planes * stride_;
+  tokens_[t] = quantize_token(x, call.input_factors, inputs_, scale, planes_, stride_, bytes);
+  for (size_t p = 0; p < planes; ++p) {
+    std::fill(bytes + p * stride_ + inputs_, bytes + (p + 1) * stride_, int8_t{0});
+  }
 }
 
 ArrangedToken::ArrangedToken(const IntegerTokens& tokens, size_t token, int bits, size_t group) {

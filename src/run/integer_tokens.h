@@ -8,6 +8,7 @@
 #include "arrow_quant/linear.h"
 #include "kernels/activations.h"
 #include "kernels/gemv_packed.h"
+#include "run/reused_buffer.h"
 
 namespace arrow_quant {
 
@@ -25,12 +26,12 @@ class IntegerTokens {
   const TokenSums* tokens() const noexcept { return tokens_.data(); }
 
  private:
-  void quantize(const LinearCall& call, size_t t) noexcept;
+  void quantize(const LinearCall& call, size_t t, const float* x) noexcept;
 
   size_t inputs_;
   int planes_;
   size_t stride_;
-  std::vector<int8_t> bytes_;
+  ReusedBuffer<int8_t> bytes_;
   std::vector<TokenSums> tokens_;
   std::vector<const int8_t*> rows_;
 };

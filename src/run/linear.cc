@@ -9,12 +9,14 @@
 #include "arrow_quant/error.h"
 #include "core/parallel.h"
 #include "kernels/activations.h"
+#include "kernels/convert.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_int8.h"
 #include "kernels/isa.h"
 #include "run/integer_tokens.h"
 #include "run/packed_view.h"
 #include "run/panel_source.h"
+#include "run/reused_buffer.h"
 
 namespace arrow_quant {
 namespace {
@@ -46,16 +48,25 @@ struct Task {
   size_t first = 0, count = 0;
 };
 
-/// Rows of a task's tokens, `begin` inputs in.
-std::vector<const int8_t*> rows_from(const IntegerTokens& x, const Task& task, size_t begin) {
-  const size_t count = task.count * static_cast<size_t>(x.planes());
-  std::vector<const int8_t*> rows(x.rows(task.first), x.rows(task.first) + count);
-  for (const int8_t*& row : rows) row += begin;
-  return rows;
+/// The inputs [begin, begin + count) of a task's tokens times a panel of them.
+void multiply(const IntegerTokens& x, const Task& task, size_t begin, size_t count,
+              const uint8_t* panel, bool accumulate, int32_t* sums) {
+  const auto offset = static_cast<ptrdiff_t>(begin);
+  multiply_panel({x.rows(task.first), task.count * static_cast<size_t>(x.planes()),
+                  {&offset, 1}, (count + 3) / 4},
+                 panel, accumulate, sums);
 }
 
-PanelSums sums_of(const IntegerTokens& x, const Task& task, const std::vector<int32_t>& sums) {
-  return {sums.data(), x.tokens() + task.first, task.count, x.planes()};
+PanelSums sums_of(const IntegerTokens& x, const Task& task, const int32_t* sums) {
+  return {sums, x.tokens() + task.first, task.count, x.planes()};
+}
+
+void write_row(const float* values, size_t count, const OutputNumbers& y) {
+  if (y.f32 != nullptr) {
+    std::copy_n(values, count, y.f32);
+  } else {
+    convert_f32_to_bf16(values, count, y.bf16);
+  }
 }
 
 template <typename Fn>
@@ -71,25 +82,23 @@ void run_tasks(const LinearCall& call, size_t outputs, const Fn& fn) {
 }
 
 void finish(const LinearCall& call, const IntegerTokens& x, const Task& task,
-            const std::vector<int32_t>& sums, const float* row_scales) {
+            const int32_t* sums, const float* row_scales) {
   finish_sums(sums_of(x, task, sums), row_scales + task.first_output,
               call.bias == nullptr ? nullptr : call.bias + task.first_output, task.outputs,
-              call.y + task.first * call.y_stride + task.first_output, call.y_stride);
+              call.y.from(task.first * call.y_stride + task.first_output), call.y_stride);
 }
 
 void run_integer(const PackedWeightView& weight, const float* row_scales, const LinearCall& call,
                  const IntegerTokens& x, const Task& task) {
   thread_local PanelScratch scratch;
-  std::vector<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
+  ReusedBuffer<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
   const size_t length = stretch_length(weight);
   for (size_t begin = 0; begin < weight.cols; begin += length) {
     const size_t count = std::min(length, weight.cols - begin);
     expand_stretch(weight, {task.first_output, begin, count}, scratch);
-    const auto rows = rows_from(x, task, begin);
-    multiply_panel({rows.data(), rows.size(), 1, (count + 3) / 4}, scratch.panel.data(), begin > 0,
-                   sums.data());
+    multiply(x, task, begin, count, scratch.panel.data(), begin > 0, sums.data());
   }
-  finish(call, x, task, sums, row_scales);
+  finish(call, x, task, sums.data(), row_scales);
 }
 
 /// Sums of the activations of one group, in place of those of all inputs.
@@ -108,25 +117,23 @@ std::vector<TokenSums> group_tokens(const IntegerTokens& x, const Task& task, si
 void run_groups(const PackedWeightView& weight, const LinearCall& call, const IntegerTokens& x,
                 const Task& task) {
   thread_local PanelScratch scratch;
-  std::vector<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
+  ReusedBuffer<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
   std::vector<float> out(task.count * kPanelColumns, 0.0F);
   const size_t length = stretch_length(weight);
   for (size_t begin = 0; begin < weight.cols; begin += length) {
     const size_t count = std::min(length, weight.cols - begin);
     unpack_group(weight, {task.first_output, begin, count}, scratch);
-    const auto rows = rows_from(x, task, begin);
-    multiply_panel({rows.data(), rows.size(), 1, (count + 3) / 4}, scratch.panel.data(), false,
-                   sums.data());
+    multiply(x, task, begin, count, scratch.panel.data(), false, sums.data());
     const auto tokens = group_tokens(x, task, begin, count);
     add_group_sums({sums.data(), tokens.data(), task.count, x.planes()}, scratch.scales.data(),
                    scratch.offsets.data(), out.data());
   }
   for (size_t t = 0; t < task.count; ++t) {
-    float* y = call.y + (task.first + t) * call.y_stride + task.first_output;
-    for (size_t c = 0; c < task.outputs; ++c) {
-      const float bias = call.bias == nullptr ? 0.0F : call.bias[task.first_output + c];
-      y[c] = out[t * kPanelColumns + c] + bias;
+    float* own = out.data() + t * kPanelColumns;
+    if (call.bias != nullptr) {
+      for (size_t c = 0; c < task.outputs; ++c) own[c] += call.bias[task.first_output + c];
     }
+    write_row(own, task.outputs, call.y.from((task.first + t) * call.y_stride + task.first_output));
   }
 }
 
@@ -157,11 +164,11 @@ void run_few_tokens(const PackedWeightView& weight, const float* row_scales, con
       float sums[kRowsPerTask];
       for (size_t t = 0; t < call.tokens; ++t) {
         gemv_packed(gemv, tokens[t].view(), x.planes(), sums);
-        float* y = call.y + t * call.y_stride;
         for (size_t r = first; r < next; ++r) {
           const float bias = call.bias == nullptr ? 0.0F : call.bias[r];
-          y[r] = sums[r - first] * (x.tokens()[t].scale * row_scales[r]) + bias;
+          sums[r - first] = sums[r - first] * (x.tokens()[t].scale * row_scales[r]) + bias;
         }
+        write_row(sums, next - first, call.y.from(t * call.y_stride + first));
       }
     }
   });
@@ -191,16 +198,14 @@ void linear(const PanelWeight& weight, const LinearCall& call) {
   check(weight.inputs, call);
   const IntegerTokens x(call, weight.inputs);
   run_tasks(call, weight.outputs, [&](const Task& task) {
-    std::vector<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
+    ReusedBuffer<int32_t> sums(task.count * static_cast<size_t>(x.planes()) * kPanelColumns);
     const uint8_t* panel =
         weight.panels + task.first_output / kPanelColumns * panel_bytes(weight.inputs);
     for (size_t begin = 0; begin < weight.inputs; begin += kStretch) {
       const size_t count = std::min(kStretch, weight.inputs - begin);
-      const auto rows = rows_from(x, task, begin);
-      multiply_panel({rows.data(), rows.size(), 1, (count + 3) / 4}, panel + panel_bytes(begin),
-                     begin > 0, sums.data());
+      multiply(x, task, begin, count, panel + panel_bytes(begin), begin > 0, sums.data());
     }
-    finish(call, x, task, sums, weight.row_scales);
+    finish(call, x, task, sums.data(), weight.row_scales);
   });
 }
 
@@ -220,8 +225,8 @@ void make_panels(const PackedWeightView& weight, int threads, std::span<uint8_t>
   parallel_blocks(threads, count, [&](size_t i) {
     PanelScratch scratch;
     expand_stretch(weight, {i * kPanelColumns, 0, weight.cols}, scratch);
-    std::ranges::copy(scratch.panel,
-                      panels.begin() + static_cast<ptrdiff_t>(i * panel_bytes(weight.cols)));
+    const size_t size = panel_bytes(weight.cols);
+    std::copy_n(scratch.panel.data(), size, panels.data() + i * size);
   });
 }
 

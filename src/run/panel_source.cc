@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/half.h"
+#include "kernels/expand_panel.h"
 #include "kernels/gemm_int8.h"
 #include "kernels/unpack.h"
 #include "run/packed_view.h"
@@ -74,9 +75,39 @@ const int8_t* expand_rows(const PackedWeightView& weight, const PanelStretch& st
 
 void expand_stretch(const PackedWeightView& weight, const PanelStretch& stretch,
                     PanelScratch& scratch) {
-  const int8_t* rows = expand_rows(weight, stretch, scratch);
-  scratch.panel.resize(panel_bytes(stretch.count));
-  fill_panel(rows, stretch.count, outputs_of(weight, stretch), stretch.count, scratch.panel.data());
+  const AffineSpec& spec = weight.spec;
+  const size_t outputs = outputs_of(weight, stretch);
+  const uint8_t* codes = codes_of(weight, stretch.first_output, stretch);
+  if (spec.param_encoding == ParamEncoding::kRow) {
+    scratch.panel.resize(panel_bytes(stretch.count));
+    fill_panel(reinterpret_cast<const int8_t*>(codes), weight.cols, outputs, stretch.count,
+               scratch.panel.data());
+    return;
+  }
+  const size_t group = parameter_group(spec);
+  if (!expands_to_panel(spec.bit_width, group)) {
+    const int8_t* rows = expand_rows(weight, stretch, scratch);
+    scratch.panel.resize(panel_bytes(stretch.count));
+    fill_panel(rows, stretch.count, outputs, stretch.count, scratch.panel.data());
+    return;
+  }
+  int8_t units[kPanelColumns];
+  for (size_t o = 0; o < outputs; ++o) {
+    units[o] = chunk_of(weight, stretch.first_output + o).offset_unit;
+  }
+  const bool residual = spec.param_encoding == ParamEncoding::kResidualBinary;
+  scratch.panel.resize(expanded_bytes(spec.bit_width, stretch.count));
+  scratch.rows.resize(expand_scratch_bytes(spec.bit_width, stretch.count, group));
+  expand_panel({.codes = codes,
+                .code_stride = packed_row_bytes(weight.cols, spec.bit_width),
+                .params = params_of(weight, stretch.first_output, stretch, 1),
+                .param_stride = param_row_bytes(weight.cols, spec),
+                .offset_units = residual ? nullptr : units,
+                .outputs = outputs,
+                .inputs = stretch.count,
+                .group = group,
+                .bits = spec.bit_width},
+               scratch.rows.data(), scratch.panel.data());
 }
 
 void unpack_group(const PackedWeightView& weight, const PanelStretch& stretch,

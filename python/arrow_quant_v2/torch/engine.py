@@ -115,9 +115,9 @@ def linear(
     keep
         Keep the weight expanded to int8 for the next call, if it has an int8 form.
     """
-    tokens = _floats(x.detach().reshape(-1, weight.cols))
+    tokens = _numbers(x.detach().reshape(-1, weight.cols))
     rows, threads = weight.codes.shape[0], torch.get_num_threads()
-    out = torch.empty(tokens.shape[0], rows, dtype=torch.float32)
+    out = torch.empty(tokens.shape[0], rows, dtype=tokens.dtype)
     rest = (_bias(bias), None, planes, scale, threads)
     if keep and weight.param_encoding != "fp16":
 
@@ -128,10 +128,10 @@ def linear(
 
         kept = _kept_weight(weight, expand)
         core.linear_panels(
-            tokens.numpy(), out.numpy(), kept.panels.numpy(), kept.scales.numpy(), *rest
+            _array(tokens), _array(out), kept.panels.numpy(), kept.scales.numpy(), *rest
         )
     else:
-        core.linear_packed(tokens.numpy(), out.numpy(), *_described(weight), *rest)
+        core.linear_packed(_array(tokens), _array(out), *_described(weight), *rest)
     return out.view(*x.shape[:-1], rows).to(x.dtype)
 
 
@@ -150,11 +150,11 @@ def conv(
     """
     one = x.dim() == 3
     images = x.detach().unsqueeze(2) if one else x.detach()
-    images = _floats(images.permute(0, 2, 3, 1))
+    images = _numbers(images.permute(0, 2, 3, 1))
     moves, threads = geometry.moves(), torch.get_num_threads()
     rows = weight.codes.shape[0]
     sizes = _output_sizes(x, geometry)
-    out = torch.empty(x.shape[0], *([1, *sizes] if one else sizes), rows, dtype=torch.float32)
+    out = torch.empty(x.shape[0], *([1, *sizes] if one else sizes), rows, dtype=images.dtype)
     rest = (moves, _bias(bias), None, planes, scale, threads)
     if keep:
 
@@ -166,10 +166,10 @@ def conv(
 
         kept = _kept_weight(weight, expand)
         core.conv2d_panels(
-            images.numpy(), out.numpy(), kept.panels.numpy(), kept.scales.numpy(), *rest
+            _array(images), _array(out), kept.panels.numpy(), kept.scales.numpy(), *rest
         )
     else:
-        core.conv2d_packed(images.numpy(), out.numpy(), *_described(weight), *rest)
+        core.conv2d_packed(_array(images), _array(out), *_described(weight), *rest)
     result = out.permute(0, 3, 1, 2).to(x.dtype)
     if one:
         return result.squeeze(2).contiguous()
@@ -182,15 +182,16 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
     The result lies in memory as ``[batch, tokens, heads, width]``, as projections want it.
     """
     batch, heads, tokens, width = query.shape
-    out = torch.empty(batch, tokens, heads, width, dtype=torch.float32).transpose(1, 2)
-    q, k, v = (_rows_of_floats(x) for x in (query, key, value))
-    core.attention(q, k, v, out.numpy(), scale, torch.get_num_threads())
+    q, k, v = (_rows_of_numbers(x.detach()) for x in (query, key, value))
+    out = torch.empty(batch, tokens, heads, width, dtype=q.dtype).transpose(1, 2)
+    threads = torch.get_num_threads()
+    core.attention(_array(q), _array(k), _array(v), _array(out), scale, threads)
     return out.to(query.dtype)
 
 
-def _rows_of_floats(x: Tensor) -> Any:
-    floats = x.detach().to(torch.float32)
-    return (floats if floats.stride(-1) == 1 else floats.contiguous()).numpy()
+def _rows_of_numbers(x: Tensor) -> Tensor:
+    numbers = x if x.dtype == torch.bfloat16 else x.to(torch.float32)
+    return numbers if numbers.stride(-1) == 1 else numbers.contiguous()
 
 
 def _described(weight: Packed) -> tuple[Any, Any, Any, Any, int, core.AffineSpec]:
@@ -199,6 +200,18 @@ def _described(weight: Packed) -> tuple[Any, Any, Any, Any, int, core.AffineSpec
 
 def _floats(x: Tensor) -> Tensor:
     return x.to(torch.float32).contiguous()
+
+
+def _numbers(x: Tensor) -> Tensor:
+    """Of a type that the engine reads and writes."""
+    return x.contiguous() if x.dtype == torch.bfloat16 else _floats(x)
+
+
+def _array(numbers: Tensor) -> Any:
+    """What :func:`_numbers` gave as the engine takes it; numpy has no bfloat16."""
+    if numbers.dtype == torch.bfloat16:
+        numbers = numbers.view(torch.int16)
+    return numbers.numpy()
 
 
 def _bias(bias: Tensor | None) -> Any:

@@ -1,4 +1,4 @@
-// Attention of narrow heads against double precision.
+// Attention against double precision.
 #include "arrow_quant/attention.h"
 
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arrow_quant/error.h"
+#include "core/half.h"
 #include "kernels/isa_fixture.h"
 #include "run/packed_layer.h"
 
@@ -34,16 +35,16 @@ struct Problem {
     for (float& x : q) x *= size;
   }
 
-  template <typename T>
-  Heads<T> view(T* data, size_t tokens) const {
+  template <typename Numbers>
+  Heads<Numbers> view(Numbers data, size_t tokens) const {
     const size_t token = shape.heads * shape.width;
     return {data, tokens * token, shape.width, token};
   }
   AttentionCall call(int threads = 1) {
-    return {.queries = view<const float>(q.data(), shape.queries),
-            .keys = view<const float>(k.data(), shape.keys),
-            .values = view<const float>(v.data(), shape.keys),
-            .out = view<float>(out.data(), shape.queries),
+    return {.queries = view<InputNumbers>(q.data(), shape.queries),
+            .keys = view<InputNumbers>(k.data(), shape.keys),
+            .values = view<InputNumbers>(v.data(), shape.keys),
+            .out = view<OutputNumbers>(out.data(), shape.queries),
             .batch = shape.batch,
             .heads = shape.heads,
             .query_count = shape.queries,
@@ -62,22 +63,26 @@ void expect_close(const AttentionCall& call, size_t b, size_t h, size_t t) {
   std::vector<double> p(call.key_count);
   double most = -std::numeric_limits<double>::infinity(), largest = 0, sum = 0;
   for (size_t j = 0; j < call.key_count; ++j) {
+    double magnitudes = 0;
     for (size_t i = 0; i < call.width; ++i) {
-      p[j] += static_cast<double>(call.queries.at(b, h, t)[i]) *
-              static_cast<double>(call.keys.at(b, h, j)[i]) * static_cast<double>(call.scale);
+      const double part = static_cast<double>(call.queries.at(b, h, t).f32[i]) *
+                          static_cast<double>(call.keys.at(b, h, j).f32[i]) *
+                          static_cast<double>(call.scale);
+      p[j] += part;
+      magnitudes += std::abs(part);
     }
     most = std::max(most, p[j]);
-    largest = std::max(largest, std::abs(p[j]));
+    largest = std::max(largest, call.width <= 16 ? std::abs(p[j]) : magnitudes);
   }
   for (double& x : p) sum += x = std::exp(x - most);
   for (size_t i = 0; i < call.width; ++i) {
     double value = 0, size = 0;
     for (size_t j = 0; j < call.key_count; ++j) {
-      const double part = p[j] / sum * static_cast<double>(call.values.at(b, h, j)[i]);
+      const double part = p[j] / sum * static_cast<double>(call.values.at(b, h, j).f32[i]);
       value += part;
       size += std::abs(part);
     }
-    ASSERT_NEAR(call.out.at(b, h, t)[i], value, (1e-6 + 2.5e-7 * largest) * size + 1e-30)
+    ASSERT_NEAR(call.out.at(b, h, t).f32[i], value, (1e-6 + 2.5e-7 * largest) * size + 1e-30)
         << "query " << t << " of " << call.query_count << ", " << call.key_count
         << " keys of width " << call.width;
   }
@@ -85,7 +90,9 @@ void expect_close(const AttentionCall& call, size_t b, size_t h, size_t t) {
 
 constexpr Shape kShapes[] = {{1, 1, 1, 1, 1},    {2, 3, 5, 31, 8},   {1, 2, 4, 32, 8},
                              {1, 1, 7, 33, 5},   {2, 1, 130, 64, 3}, {1, 2, 9, 200, 16},
-                             {1, 1, 3, 100, 15}, {1, 1, 6, 1000, 7}};
+                             {1, 1, 3, 100, 15}, {1, 1, 6, 1000, 7},
+                            {1, 1, 1, 1, 17},   {2, 3, 30, 257, 64}, {1, 2, 97, 128, 40},
+                            {1, 1, 13, 65, 72},  {1, 1, 2, 300, 256}, {1, 1, 12, 127, 80}};
 
 TEST_P(Attention, AgreesWithDoublePrecision) {
   for (const Shape& shape : kShapes) {
@@ -110,8 +117,8 @@ TEST_P(Attention, ABadNumberSpoilsWhatItTouchesAndNothingElse) {
     AttentionCall call = problem.call();
     attention(call);
     for (size_t t = 0; t < 6; ++t) {
-      EXPECT_EQ(std::isfinite(call.out.at(0, 0, t)[0]), t != 2);
-      EXPECT_TRUE(std::isfinite(call.out.at(0, 1, t)[0]));
+      EXPECT_EQ(std::isfinite(call.out.at(0, 0, t).f32[0]), t != 2);
+      EXPECT_TRUE(std::isfinite(call.out.at(0, 1, t).f32[0]));
     }
     Problem other({1, 2, 6, 40, 8});
     other.k[39 * 16 + 8] = bad;                                     // the last key of head 1
@@ -119,18 +126,56 @@ TEST_P(Attention, ABadNumberSpoilsWhatItTouchesAndNothingElse) {
     call = other.call();
     attention(call);
     for (size_t t = 0; t < 6; ++t) {
-      EXPECT_TRUE(std::isnan(call.out.at(0, 1, t)[0]));
-      EXPECT_TRUE(std::isnan(call.out.at(0, 0, t)[5]));
-      EXPECT_TRUE(std::isfinite(call.out.at(0, 0, t)[4]));
+      EXPECT_TRUE(std::isnan(call.out.at(0, 1, t).f32[0]));
+      EXPECT_TRUE(std::isnan(call.out.at(0, 0, t).f32[5]));
+      EXPECT_TRUE(std::isfinite(call.out.at(0, 0, t).f32[4]));
     }
   }
 }
 
+TEST_P(Attention, ABadNumberInAWideHeadSpoilsWhatItTouchesAndNothingElse) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  Problem problem({1, 3, 6, 140, 40});
+  problem.q[2 * 120 + 3] = nan;        // query 2 of head 0
+  problem.k[139 * 120 + 50] = nan;     // the last key of head 1
+  problem.v[7 * 120 + 80 + 5] = -nan;  // a value of head 2
+  const AttentionCall call = problem.call();
+  attention(call);
+  for (size_t t = 0; t < 6; ++t) {
+    for (size_t i = 0; i < 40; ++i) {
+      EXPECT_EQ(std::isfinite(call.out.at(0, 0, t).f32[i]), t != 2);
+      EXPECT_TRUE(std::isnan(call.out.at(0, 1, t).f32[i]));
+      EXPECT_EQ(std::isfinite(call.out.at(0, 2, t).f32[i]), i != 5);
+    }
+  }
+}
+
+TEST_P(Attention, HalfPrecisionIsReadAndWrittenRounded) {
+  for (const size_t width : {8, 64}) {
+    Problem problem({1, 2, 5, 33, width});
+    const auto round = [](std::vector<float>& values) {
+      std::vector<uint16_t> bits;
+      for (float& v : values) v = bf16_to_f32(bits.emplace_back(f32_to_bf16(v)));
+      return bits;
+    };
+    const auto q = round(problem.q), k = round(problem.k), v = round(problem.v);
+    std::vector<uint16_t> out(problem.out.size());
+    attention(problem.call());
+    AttentionCall call = problem.call();
+    call.queries.data = q.data(), call.keys.data = k.data(), call.values.data = v.data();
+    call.out.data = out.data();
+    attention(call);
+    for (size_t i = 0; i < out.size(); ++i) EXPECT_EQ(out[i], f32_to_bf16(problem.out[i]));
+  }
+}
+
 TEST(AttentionCalls, ThreadsDoNotChangeABit) {
-  Problem one({2, 3, 300, 77, 8}), many({2, 3, 300, 77, 8});
-  attention(one.call());
-  attention(many.call(5));
-  EXPECT_EQ(one.out, many.out);
+  for (const size_t width : {8, 64}) {
+    Problem one({2, 3, 300, 77, width}), many({2, 3, 300, 77, width});
+    attention(one.call());
+    attention(many.call(5));
+    EXPECT_EQ(one.out, many.out);
+  }
 }
 
 TEST(AttentionCalls, RefusesWideHeadsAndNoKeys) {

@@ -36,7 +36,7 @@ Expected expected(const PackedLayer& layer, const ConvCall& call, size_t b, size
         const size_t y = oy * s.stride[0] + i * s.dilation[0] - s.padding[0];
         const size_t x = ox * s.stride[1] + j * s.dilation[1] - s.padding[1];
         if (y >= s.size[0] || x >= s.size[1]) continue;
-        double in = call.x[((b * s.size[0] + y) * s.size[1] + x) * s.channels + c];
+        double in = call.x.f32[((b * s.size[0] + y) * s.size[1] + x) * s.channels + c];
         if (call.input_factors != nullptr) in *= call.input_factors[c];
         const size_t column = (c * s.kernel[0] + i) * s.kernel[1] + j;
         const double product = in * layer.restored[o * layer.weight.cols + column];

@@ -29,7 +29,7 @@ Expected expected(const PackedLayer& layer, const LinearCall& call, size_t t, si
   Expected e{call.bias == nullptr ? 0.0 : call.bias[o]};
   e.size = std::abs(e.value);
   for (size_t i = 0; i < layer.weight.cols; ++i) {
-    double x = call.x[t * layer.weight.cols + i];
+    double x = call.x.f32[t * layer.weight.cols + i];
     if (call.input_factors != nullptr) x *= call.input_factors[i];
     const double product = x * layer.restored[o * layer.weight.cols + i];
     e.value += product;

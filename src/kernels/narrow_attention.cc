@@ -1,4 +1,4 @@
-#include "kernels/attention.h"
+#include "kernels/narrow_attention.h"
 
 #include <cmath>
 #include <limits>
@@ -6,10 +6,12 @@
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/attention.cc"
+#define HWY_TARGET_INCLUDE "kernels/narrow_attention.cc"
 #include "hwy/foreach_target.h"
 // Must come after foreach_target.h.
 #include "hwy/highway.h"
+
+#include "kernels/exp2.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace arrow_quant {
@@ -19,26 +21,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::CappedTag<float, kKeyBlock / 2>;
 using VF = hn::Vec<DF>;
 constexpr size_t kLanes = hn::MaxLanes(DF());
-
-/// 2^x for x <= 0, relative error below 2e-7; what would be less than 2^-126 becomes 2^-126.
-HWY_INLINE VF exp2_of_negative(VF x) {
-  const DF d;
-  const hn::RebindToSigned<DF> di;
-  x = hn::Max(x, hn::Set(d, -126.0F));
-  // Adding 1.5 * 2^23 rounds to an integer, which then is the lowest bits of the sum.
-  const auto magic = hn::Set(d, 12582912.0F);
-  const auto rounded = hn::Add(x, magic);
-  const auto rest = hn::Sub(x, hn::Sub(rounded, magic));
-  // Minimax polynomial of 2^r on [-1/2, 1/2].
-  auto p = hn::Set(d, 1.32647203e-3F);
-  p = hn::MulAdd(p, rest, hn::Set(d, 9.67151392e-3F));
-  p = hn::MulAdd(p, rest, hn::Set(d, 5.55073395e-2F));
-  p = hn::MulAdd(p, rest, hn::Set(d, 2.40222424e-1F));
-  p = hn::MulAdd(p, rest, hn::Set(d, 6.93147004e-1F));
-  p = hn::MulAdd(p, rest, hn::Set(d, 1.0F));
-  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, rounded));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
-}
 
 /// Scores of kQueryBlock queries; the largest of each goes to `most`.
 HWY_INLINE void score(const KeyColumns& head, const float* HWY_RESTRICT queries,
@@ -85,8 +67,8 @@ HWY_INLINE float weigh(size_t padded, float most, float* HWY_RESTRICT scores) {
   const auto shift = hn::Set(d, most);
   auto a = hn::Zero(d), b = hn::Zero(d);
   for (size_t k = 0; k < padded; k += 2 * kLanes) {
-    const auto x = exp2_of_negative(hn::Sub(hn::Load(d, scores + k), shift));
-    const auto y = exp2_of_negative(hn::Sub(hn::Load(d, scores + k + kLanes), shift));
+    const auto x = exp2_of_negative(d, hn::Sub(hn::Load(d, scores + k), shift));
+    const auto y = exp2_of_negative(d, hn::Sub(hn::Load(d, scores + k + kLanes), shift));
     hn::Store(x, d, scores + k);
     hn::Store(y, d, scores + k + kLanes);
     a = hn::Add(a, x);

@@ -1,0 +1,36 @@
+// Attention of a few queries to one block of keys after the other, for heads of which a vector
+// holds a part. Pure functions, safe from many threads.
+#pragma once
+
+#include <cstddef>
+
+namespace arrow_quant {
+
+/// Keys and values that are taken at a time.
+inline constexpr size_t kWideKeys = 128;
+/// Queries that are taken at a time.
+inline constexpr size_t kWideQueries = 12;
+/// Numbers of a value come in whole blocks.
+inline constexpr size_t kWideBlock = 16;
+
+/// A block of keys of one head and their values.
+struct KeyBlock {
+  const float* keys = nullptr;    ///< [width][kWideKeys]
+  const float* values = nullptr;  ///< [count][value_width]
+  size_t count = 0;               ///< keys that there are, at least one
+  size_t width = 0;
+  size_t value_width = 0;  ///< the width in whole blocks
+};
+
+/// What kWideQueries queries have gathered so far.
+struct Gathered {
+  float most[kWideQueries]{};  ///< largest score of each; -infinity before the first block
+  float sums[kWideQueries]{};  ///< of 2^(score - most)
+  float* out = nullptr;        ///< [kWideQueries][value_width], sums of 2^(score - most) * value
+};
+
+/// Add a block of keys. Queries are [width][kWideQueries], multiplied by the scale and by log2(e).
+/// A query whose largest score is not finite gathers numbers of no meaning.
+void attend_block(const KeyBlock& block, const float* queries, Gathered& gathered) noexcept;
+
+}  // namespace arrow_quant
