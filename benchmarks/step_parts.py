@@ -23,7 +23,7 @@ from arrow_quant_v2 import TimeGroup, load_quantized
 from arrow_quant_v2._native import core
 from arrow_quant_v2.torch import ops
 from arrow_quant_v2.torch.activations import TimeParameters
-from arrow_quant_v2.torch.attention import attend_by_engine
+from arrow_quant_v2.torch.between_layers import compute_by_engine
 from arrow_quant_v2.torch.timestep import Clock
 from benchmarks.runtime_models import MODELS, quantized
 from benchmarks.runtime_peers import best_of
@@ -54,11 +54,11 @@ def attention() -> list[dict[str, Any]]:
 def unet_steps(work: Path) -> dict[str, float]:
     """Seconds of a step with either attention, of the float and of the W4A8 model."""
     model, inputs, artefact = subject(UNET, work)
-    with mock.patch("arrow_quant_v2.torch.loading.attend_by_engine"):
+    with mock.patch("arrow_quant_v2.torch.loading.compute_by_engine"):
         plain = load_quantized(artefact, compute="int8")
     ours = load_quantized(artefact, compute="int8")
     other = MODELS[UNET]()[0].eval().requires_grad_(False)
-    attend_by_engine(other)
+    compute_by_engine(other)
     return best_of(
         {
             "torch f32": lambda: model(*inputs),

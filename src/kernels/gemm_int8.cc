@@ -10,6 +10,7 @@
 #define HWY_TARGET_INCLUDE "kernels/gemm_int8.cc"
 #include "hwy/foreach_target.h"
 // Must come after foreach_target.h.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #include "kernels/dot_int8.h"
@@ -31,6 +32,7 @@ constexpr size_t kTileColumns = kVectors * kLanes;
 using QuadTag = hn::CappedTag<uint32_t, 16>;
 constexpr size_t kBlockOutputs = hn::MaxLanes(QuadTag());  // transposed at a time
 constexpr size_t kBlockQuads = HWY_TARGET == HWY_SCALAR ? 1 : 4;
+constexpr size_t kLine = 64;  // bytes of a cache line
 
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE void transpose_block(const uint8_t* from, size_t, uint32_t flip, uint8_t* to) {
@@ -86,9 +88,22 @@ void FillPanel(const uint8_t* HWY_RESTRICT from, size_t stride, size_t outputs, 
   const size_t whole = inputs / (4 * kBlockQuads) * kBlockQuads, quads = (inputs + 3) / 4;
   const auto at = [&](size_t k, size_t o) { return panel + (k * kPanelColumns + o) * 4; };
   const size_t blocked = outputs / kBlockOutputs * kBlockOutputs;
-  for (size_t k = 0; k < whole; k += kBlockQuads) {
-    for (size_t o = 0; o < blocked; o += kBlockOutputs) {
-      transpose_block(from + o * stride + 4 * k, stride, flip, at(k, o));
+  // By whole cache lines: rows a power of two apart push each other out of the first-level cache.
+  HWY_ALIGN uint8_t lines[kBlockOutputs * kLine];
+  const size_t in_lines = inputs / kLine * kLine / 4;
+  for (size_t o = 0; o < blocked; o += kBlockOutputs) {
+    const uint8_t* rows = from + o * stride;
+    for (size_t line = 0; line < in_lines; line += kLine / 4) {
+      for (size_t r = 0; r < kBlockOutputs; ++r) {
+        std::memcpy(lines + r * kLine, rows + r * stride + 4 * line, kLine);
+        hwy::Prefetch(rows + r * stride + 4 * line + 4 * kLine);
+      }
+      for (size_t k = 0; k < kLine / 4; k += kBlockQuads) {
+        transpose_block(lines + 4 * k, kLine, flip, at(line + k, o));
+      }
+    }
+    for (size_t k = in_lines; k < whole; k += kBlockQuads) {
+      transpose_block(rows + 4 * k, stride, flip, at(k, o));
     }
   }
   for (size_t o = 0; o < kPanelColumns; ++o) {

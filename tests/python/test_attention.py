@@ -15,7 +15,7 @@ from diffusers.models.attention_processor import Attention  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from arrow_quant_v2.torch import ops  # noqa: E402
-from arrow_quant_v2.torch.attention import attend_by_engine  # noqa: E402
+from arrow_quant_v2.torch.between_layers import compute_by_engine  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 def attention(**settings: Any) -> Any:
     module = Attention(32, heads=4, dim_head=8, **settings).eval().requires_grad_(False)
     twin = copy.deepcopy(module)
-    attend_by_engine(twin)
+    compute_by_engine(twin)
     return module, twin
 
 
@@ -64,7 +64,7 @@ def test_masks_wide_heads_and_gradients_stay_with_torch(calls: list[Any]) -> Non
     ours(x).sum().backward()
     assert x.grad is not None
     wide = Attention(64, heads=1, dim_head=64)
-    attend_by_engine(wide)
+    compute_by_engine(wide)
     wide(torch.randn(1, 5, 64))
     assert calls == []
 

@@ -24,15 +24,22 @@ __all__ = [
     "arrays",
     "attention",
     "conv",
+    "gate",
     "kept_bytes",
     "linear",
     "spec",
     "takes",
     "takes_conv",
+    "takes_gate",
 ]
 
 #: Bytes of an input element that its type needs.
 PLANES = {torch.float32: 3, torch.bfloat16: 2, torch.float16: 2}
+
+#: Types that it reads and writes as they are.
+_READABLE = (torch.float32, torch.bfloat16)
+
+_CHANNELS_LAST = torch.channels_last
 
 #: Longer rows could exceed the 32 bits of a sum.
 _LONGEST_ROW = 1 << 16
@@ -187,6 +194,24 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
     threads = torch.get_num_threads()
     core.attention(_array(q), _array(k), _array(v), _array(out), scale, threads)
     return out.to(query.dtype)
+
+
+def takes_gate(x: Tensor) -> bool:
+    """Whether :func:`gate` can do this: it goes through memory as it lies."""
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=_CHANNELS_LAST))
+    return x.device.type == "cpu" and x.dtype in _READABLE and dense
+
+
+def gate(kind: str, x: Tensor) -> Tensor:
+    """``"silu"`` or ``"gelu_tanh"`` of every number; the result lies in memory as `x` does."""
+    out = torch.empty_like(x)
+    run = core.silu if kind == "silu" else core.gelu_tanh
+    run(_array(_as_stored(x.detach())), _array(_as_stored(out)), torch.get_num_threads())
+    return out
+
+
+def _as_stored(x: Tensor) -> Tensor:
+    return x.as_strided((x.numel(),), (1,))
 
 
 def _rows_of_numbers(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from arrow_quant_v2._engine import StrPath
 from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.artefact import QuantizedModel, open_quantized
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
-from arrow_quant_v2.torch.attention import attend_by_engine
+from arrow_quant_v2.torch.between_layers import compute_by_engine
 from arrow_quant_v2.torch.fit import fit
 from arrow_quant_v2.torch.layers import Execution
 from arrow_quant_v2.torch.skeleton import empty_model, is_pipeline
@@ -160,7 +160,7 @@ def _fitted(
     if any(getattr(layer, "time_parameters", None) is not None for layer in model.modules()):
         clock.watch(model)
     if not settings["as_floats"]:
-        attend_by_engine(model)
+        compute_by_engine(model)
     if settings["execution"].activation == "static":
         _check_static(model, artefact.path)
     return model.requires_grad_(False)

@@ -2,7 +2,7 @@
 
 Arguments are plain tensors and numbers, so ``torch.compile`` and ``torch.export`` trace through;
 each operator has a fake kernel. On the CPU the engine does the work, elsewhere plain torch does;
-attention is for the CPU alone. The packed weight is always the seven arguments of
+attention and gates are for the CPU alone. The packed weight is always the seven arguments of
 :class:`~arrow_quant_v2.torch.decode.Packed` after ``codes`` in that order.
 """
 
@@ -24,6 +24,7 @@ __all__ = [
     "dequantize",
     "embedding",
     "expand_int8",
+    "gate",
     "linear_int8",
     "linear_weight_only",
 ]
@@ -44,6 +45,7 @@ _library.define(
     "int[] padding, int[] dilation, int groups, bool keep) -> Tensor"
 )
 _library.define("attention(Tensor query, Tensor key, Tensor value, float scale) -> Tensor")
+_library.define("gate(Tensor x, str kind) -> Tensor")
 _library.define(f"embedding(Tensor ids, {_WEIGHT}, ScalarType dtype) -> Tensor")
 
 dequantize = torch.ops.arrow_quant.dequantize
@@ -53,6 +55,7 @@ linear_int8 = torch.ops.arrow_quant.linear_int8
 conv_int8 = torch.ops.arrow_quant.conv_int8
 embedding = torch.ops.arrow_quant.embedding
 attention = torch.ops.arrow_quant.attention
+gate = torch.ops.arrow_quant.gate
 
 
 def _floats(w: Packed, dtype: torch.dtype) -> Tensor:
@@ -132,6 +135,10 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tenso
     return engine.attention(query, key, value, scale)
 
 
+def _gate(x: Tensor, kind: str) -> Tensor:
+    return engine.gate(kind, x)
+
+
 def _fake_dequantize(codes: Tensor, *rest: Any) -> Tensor:
     return codes.new_empty((codes.shape[0], rest[3]), dtype=rest[-1])
 
@@ -163,6 +170,10 @@ def _fake_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> 
     return query.new_empty((batch, tokens, heads, width)).transpose(1, 2)
 
 
+def _fake_gate(x: Tensor, kind: str) -> Tensor:
+    return torch.empty_like(x)
+
+
 for _name, _run, _fake in (
     ("dequantize", _dequantize, _fake_dequantize),
     ("expand_int8", _expand_int8, _fake_expand_int8),
@@ -171,6 +182,7 @@ for _name, _run, _fake in (
     ("conv_int8", _conv_int8, _fake_conv_int8),
     ("embedding", _embedding, _fake_embedding),
     ("attention", _attention, _fake_attention),
+    ("gate", _gate, _fake_gate),
 ):
     _library.impl(_name, _run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"arrow_quant::{_name}", _fake, lib=_library)

@@ -1,8 +1,9 @@
-"""Attention of narrow heads by the engine, in models that quantized layers run in.
+"""What lies between the layers of a model, by the engine where that is faster than torch.
 
-Denoisers of diffusers have heads of 8 numbers by default, for which torch's products take
-longer than the quantized layers around them. Inside the attention modules of a loaded model,
-calls of ``scaled_dot_product_attention`` that the engine can do go to it; all else is left alone.
+Once layers are quantized, attention and the gates of feed-forward blocks take as long as they do.
+Inside the modules of a loaded model that compute such a thing, calls of
+``scaled_dot_product_attention``, ``gelu`` and ``silu`` that the engine can do go to it; all else is
+left alone.
 """
 
 from __future__ import annotations
@@ -17,26 +18,36 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from arrow_quant_v2._native import core
-from arrow_quant_v2.torch import ops
+from arrow_quant_v2.torch import engine, ops
 
-__all__ = ["attend_by_engine"]
+__all__ = ["compute_by_engine"]
+
+#: Numbers from which on a gate is worth a call of the engine.
+_SOME = 1 << 14
 
 
-def attend_by_engine(model: nn.Module) -> None:
-    """Let the engine do the attention of the narrow heads of `model`, where it runs on the CPU."""
+def compute_by_engine(model: nn.Module) -> None:
+    """Let the engine do the attention and the gates of `model`, where it runs on the CPU."""
     for module in model.modules():
-        if _has_narrow_heads(module):
+        if _attends(module) or _gates(module):
             module.register_forward_pre_hook(_enter)
             module.register_forward_hook(_leave, always_call=True)
 
 
-def _has_narrow_heads(module: nn.Module) -> bool:
+def _attends(module: nn.Module) -> bool:
     """Whether this is an ``Attention`` of diffusers, or alike, with heads that the engine takes."""
     heads, projection = getattr(module, "heads", None), getattr(module, "to_k", None)
     width = getattr(projection, "out_features", None)
     if not isinstance(heads, int) or not isinstance(width, int):
         return False
     return 0 < width // heads <= core.WIDEST_HEAD
+
+
+def _gates(module: nn.Module) -> bool:
+    """Whether this is a gate, or a ``GELU`` of diffusers, which has a layer before it."""
+    if isinstance(module, nn.SiLU):
+        return not module.inplace
+    return getattr(module, "approximate", None) == "tanh"
 
 
 class _ByEngine(TorchFunctionMode):
@@ -50,6 +61,10 @@ class _ByEngine(TorchFunctionMode):
             return ops.attention(
                 query, key, value, 1 / math.sqrt(query.shape[-1]) if scale is None else scale
             )
+        if func is functional.silu and len(args) == 1 and _takes_numbers(args[0]):
+            return ops.gate(args[0], "silu")
+        if func is functional.gelu and kwargs == {"approximate": "tanh"} and _takes_numbers(*args):
+            return ops.gate(args[0], "gelu_tanh")
         return func(*args, **kwargs)
 
 
@@ -65,11 +80,18 @@ def _takes(*heads: Any, **settings: Any) -> bool:
 def _takes_heads(x: Tensor, key: Tensor) -> bool:
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return False
-    if torch.is_grad_enabled() and x.requires_grad:
-        return False
     if x.dim() != 4 or x.shape[:2] != key.shape[:2] or x.shape[3] != key.shape[3]:
         return False
-    return bool(key.shape[2] > 0 and 0 < x.shape[3] <= core.WIDEST_HEAD)
+    fits = key.shape[2] > 0 and 0 < x.shape[3] <= core.WIDEST_HEAD
+    return bool(fits and not _wants_gradient(x))
+
+
+def _takes_numbers(x: Tensor) -> bool:
+    return x.numel() >= _SOME and engine.takes_gate(x) and not _wants_gradient(x)
+
+
+def _wants_gradient(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and x.requires_grad
 
 
 class _Entered(threading.local):

@@ -1,0 +1,27 @@
+// Gates: numbers times a sigmoid of themselves, as feed-forward and residual blocks have them.
+#pragma once
+
+#include <cstddef>
+
+#include "arrow_quant/api.h"
+#include "arrow_quant/numbers.h"
+
+namespace arrow_quant {
+
+enum class Gate {
+  kSilu,      ///< x sigmoid(x)
+  kGeluTanh,  ///< x (1 + tanh(u)) / 2, u = sqrt(2 / pi) (x + .044715 x^3): arXiv 1606.08415
+};
+
+struct GateCall {
+  InputNumbers x;
+  OutputNumbers y;  ///< may be x
+  size_t count = 0;
+  int threads = 1;
+};
+
+/// Errors are below 1e-6 of the result plus 2e-38 of x. NaN gives NaN. Works on memory that the caller
+/// owns; safe from many threads.
+ARROW_QUANT_API void apply_gate(Gate gate, const GateCall& call);
+
+}  // namespace arrow_quant

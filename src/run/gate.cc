@@ -1,0 +1,26 @@
+#include "arrow_quant/gate.h"
+
+#include <algorithm>
+
+#include "core/parallel.h"
+#include "kernels/gate.h"
+#include "kernels/isa.h"
+#include "run/float_rows.h"
+
+namespace arrow_quant {
+namespace {
+
+constexpr size_t kBlock = 4096;  // numbers; their f32 fit the first-level cache
+
+}  // namespace
+
+void apply_gate(Gate gate, const GateCall& call) {
+  apply_isa_override();
+  parallel_blocks(call.threads, (call.count + kBlock - 1) / kBlock, [&](size_t i) {
+    const size_t first = i * kBlock, count = std::min(kBlock, call.count - first);
+    FloatRows x(call.x, count);
+    gate_floats(gate, x.row(first, count), count, call.y.from(first));
+  });
+}
+
+}  // namespace arrow_quant

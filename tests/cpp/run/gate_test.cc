@@ -1,0 +1,69 @@
+// Gates against double precision.
+#include "arrow_quant/gate.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <vector>
+
+#include "core/half.h"
+#include "kernels/isa_fixture.h"
+
+namespace arrow_quant {
+namespace {
+
+ARROW_QUANT_TEST_EVERY_ISA(Gates);
+
+double expected(Gate gate, double x) {
+  if (gate == Gate::kSilu) return x / (1 + std::exp(-x));
+  const double u = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+  return x / (1 + std::exp(-2 * u));
+}
+
+/// Both signs, from tiny to where the sigmoid is 0 or 1, and an odd number of them.
+std::vector<float> numbers() {
+  std::vector<float> x = {0.0F, -0.0F, 1e-30F, -1e-30F, 300.0F, -300.0F, 1e30F};
+  for (int i = -2000; i <= 2000; ++i) x.push_back(0.01F * static_cast<float>(i));
+  return x;
+}
+
+TEST_P(Gates, AgreeWithDoublePrecision) {
+  const std::vector<float> x = numbers();
+  for (const Gate gate : {Gate::kSilu, Gate::kGeluTanh}) {
+    std::vector<float> y(x.size() + 1, -9.0F);
+    apply_gate(gate, {x.data(), y.data(), x.size(), 2});
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double value = expected(gate, static_cast<double>(x[i]));
+      ASSERT_NEAR(y[i], value, 1e-6 * std::abs(value) + 2e-38 * std::abs(x[i])) << "of " << x[i];
+    }
+    EXPECT_EQ(y.back(), -9.0F) << "written past the end";
+  }
+}
+
+TEST_P(Gates, BadNumbersStayBad) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> x = {nan, 1.0F, std::numeric_limits<float>::infinity()};
+  for (const Gate gate : {Gate::kSilu, Gate::kGeluTanh}) {
+    std::vector<float> y(3);
+    apply_gate(gate, {x.data(), y.data(), 3});
+    EXPECT_TRUE(std::isnan(y[0]) && std::isfinite(y[1]) && std::isinf(y[2]));
+  }
+}
+
+TEST_P(Gates, HalfPrecisionIsReadAndWrittenRounded) {
+  std::vector<uint16_t> bits, out;
+  std::vector<float> x;
+  for (const float number : numbers()) {
+    x.push_back(bf16_to_f32(bits.emplace_back(f32_to_bf16(number))));
+  }
+  std::vector<float> y(x.size());
+  out.resize(x.size());
+  apply_gate(Gate::kGeluTanh, {x.data(), y.data(), x.size(), 1});
+  apply_gate(Gate::kGeluTanh, {bits.data(), out.data(), x.size(), 1});
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(out[i], f32_to_bf16(y[i]));
+}
+
+}  // namespace
+}  // namespace arrow_quant
