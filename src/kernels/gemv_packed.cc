@@ -23,67 +23,82 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 using DotFloat = hn::Rebind<float, DotTag>;
+using FloatVec = hn::Vec<DotFloat>;
 constexpr size_t kLanes = hn::MaxLanes(DotTag());
-constexpr size_t kLaneBytes = 4 * kLanes;
-constexpr size_t kRowsAtATime = 4;
+constexpr size_t kLaneBytes = kGemvLane * kLanes;
+// As many as their codes, sums and results fit the registers.
+constexpr size_t kRowsAtATime = kLanes == 16 ? 4 : 2;
 constexpr int kMaxV = 127;
 
-/// Parameters of a row with room for whole vectors behind them.
-constexpr size_t kSlack = 16;
+/// Room for whole vectors behind the parameters of a row.
+constexpr size_t kSlack = 64;
 
-HWY_INLINE float sum_lanes(hn::Vec<DotFloat> v) {
+HWY_INLINE float sum_lanes(FloatVec v) {
   return hn::GetLane(hn::SumOfLanes(DotFloat(), v));
 }
 
-/// The sums of the planes of a token as one number per lane.
-template <int kPlanes>
-HWY_INLINE hn::Vec<DotFloat> join(const DotVec* sums) {
-  const DotFloat d;
-  auto value = hn::ConvertTo(d, sums[0]);
-  for (int p = 1; p < kPlanes; ++p) {
-    value = hn::MulAdd(value, hn::Set(d, 256.0F), hn::ConvertTo(d, sums[p]));
-  }
-  return value;
-}
-
-/// q of the sub-group that each lane of a vector lies in. `lane` is the number of the first lane.
-HWY_INLINE hn::Vec<DotFloat> scales_at(const uint8_t* params, size_t lane, size_t lanes_per_group) {
-  HWY_ALIGN int32_t q[kLanes];
-  for (size_t i = 0; i < kLanes; ++i) q[i] = (params[(lane + i) / lanes_per_group] & 15) + 1;
-  return hn::ConvertTo(DotFloat(), hn::Load(DotTag(), q));
-}
+/// q and z of the sub-group that each lane of a vector lies in.
+struct LaneParams {
+  FloatVec q, z;
+};
 
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4
-/// The same for groups of 1, 2, 4, ... lanes by one byte shuffle.
-class ScaleShuffle {
+/// Of groups of 1, 2, 4, ... lanes, spread over them by one byte shuffle.
+class ParamShuffle {
  public:
-  explicit ScaleShuffle(size_t lanes_per_group) : lanes_per_group_(lanes_per_group) {
-    const hn::Repartition<uint8_t, DotTag> d8;
-    HWY_ALIGN uint8_t control[hn::MaxLanes(d8)];
+  explicit ParamShuffle(size_t lanes_per_group)
+      : shift_(static_cast<unsigned>(std::countr_zero(lanes_per_group))) {
+    HWY_ALIGN uint8_t control[hn::MaxLanes(D8())];
     for (size_t i = 0; i < kLanes; ++i) {
       control[4 * i] = static_cast<uint8_t>(i / lanes_per_group);
       for (size_t j = 1; j < 4; ++j) control[4 * i + j] = 0x80;  // makes a zero
     }
-    control_ = hn::Load(d8, control);
+    control_ = hn::Load(D8(), control);
+#if HWY_TARGET == HWY_AVX3
+    HWY_ALIGN float table[2][kLanes];
+    for (size_t i = 0; i < kLanes; ++i) {
+      table[0][i] = static_cast<float>(i + 1);
+      table[1][i] = static_cast<float>(i) - 8;
+    }
+    q_ = hn::Load(DotFloat(), table[0]);
+    z_ = hn::Load(DotFloat(), table[1]);
+#endif
   }
-  HWY_INLINE hn::Vec<DotFloat> operator()(const uint8_t* params, size_t lane) const {
-    const hn::Repartition<uint8_t, DotTag> d8;
-    const auto bytes = hn::LoadDup128(d8, params + lane / lanes_per_group_);
+  HWY_INLINE LaneParams operator()(const uint8_t* params, size_t lane) const {
+    const auto bytes = hn::LoadDup128(D8(), params + (lane >> shift_));
     const auto spread = hn::BitCast(DotTag(), hn::TableLookupBytesOr0(bytes, control_));
-    const auto low = hn::And(spread, hn::Set(DotTag(), 15));
-    return hn::ConvertTo(DotFloat(), hn::Add(low, hn::Set(DotTag(), 1)));
+    const DotTag d;
+    const auto low = hn::And(spread, hn::Set(d, 15)), high = hn::ShiftRight<4>(spread);
+#if HWY_TARGET == HWY_AVX3
+    const DotFloat df;
+    return {hn::TableLookupLanes(q_, hn::IndicesFromVec(df, low)),
+            hn::TableLookupLanes(z_, hn::IndicesFromVec(df, high))};
+#else
+    return {hn::ConvertTo(DotFloat(), hn::Add(low, hn::Set(d, 1))),
+            hn::ConvertTo(DotFloat(), hn::Sub(high, hn::Set(d, 8)))};
+#endif
   }
 
  private:
-  size_t lanes_per_group_;
-  hn::Vec<hn::Repartition<uint8_t, DotTag>> control_;
+  using D8 = hn::Repartition<uint8_t, DotTag>;
+  unsigned shift_;  // of a lane's number to its group's
+  hn::Vec<D8> control_;
+#if HWY_TARGET == HWY_AVX3
+  FloatVec q_, z_;
+#endif
 };
 #else
-class ScaleShuffle {
+class ParamShuffle {
  public:
-  explicit ScaleShuffle(size_t lanes_per_group) : lanes_per_group_(lanes_per_group) {}
-  HWY_INLINE hn::Vec<DotFloat> operator()(const uint8_t* params, size_t lane) const {
-    return scales_at(params, lane, lanes_per_group_);
+  explicit ParamShuffle(size_t lanes_per_group) : lanes_per_group_(lanes_per_group) {}
+  HWY_INLINE LaneParams operator()(const uint8_t* params, size_t lane) const {
+    HWY_ALIGN float q[kLanes], z[kLanes];
+    for (size_t i = 0; i < kLanes; ++i) {
+      const uint8_t param = params[(lane + i) / lanes_per_group_];
+      q[i] = static_cast<float>((param & 15) + 1);
+      z[i] = static_cast<float>((param >> 4) - 8);
+    }
+    return {hn::Load(DotFloat(), q), hn::Load(DotFloat(), z)};
   }
 
  private:
@@ -98,150 +113,279 @@ HWY_INLINE DotVec phase_codes(DotVec packed) {
   return hn::And(kPhase == 0 ? packed : hn::ShiftRight<kBits * kPhase>(packed), mask);
 }
 
-/// sums[r][p] += codes of phase kPhase times the token's bytes at `x` and beyond.
-template <class Dot, int kBits, int kPlanes, size_t kRows, int kPhase>
-HWY_INLINE void add_phases(const DotVec* packed, const int8_t* x, DotVec (*sums)[kPlanes]) {
-  constexpr int kPhases = 8 / kBits;
-  if constexpr (kPhase < kPhases) {
-    DotVec codes[kRows];
-    for (size_t r = 0; r < kRows; ++r) codes[r] = phase_codes<kBits, kPhase>(packed[r]);
-    for (int p = 0; p < kPlanes; ++p) {
-      const DotVec v = load_quads(x + static_cast<size_t>(p * kPhases + kPhase) * kGemvBlock);
-      for (size_t r = 0; r < kRows; ++r) sums[r][p] = Dot::add(sums[r][p], codes[r], v);
+/// Sums of codes times x of the lanes of some packed bytes of kRows rows; `x` are the token's bytes
+/// there. A plane counts 256 times the next: the sum so far moves up by 8 bits before each, which
+/// fits, as 8 codes of 4 bits times 127 * 2^16 do.
+template <class Dot, int kBits, int kPlanes, size_t kRows>
+HWY_INLINE void multiply_lanes(const DotVec* packed, const int8_t* x, DotVec* sums) {
+  constexpr size_t kPhases = 8 / kBits;
+  DotVec codes[kPhases][kRows];
+  for (size_t r = 0; r < kRows; ++r) {
+    codes[0][r] = phase_codes<kBits, 0>(packed[r]);
+    codes[1][r] = phase_codes<kBits, 1>(packed[r]);
+    if constexpr (kPhases == 4) {
+      codes[2][r] = phase_codes<kBits, 2>(packed[r]);
+      codes[3][r] = phase_codes<kBits, 3>(packed[r]);
     }
-    add_phases<Dot, kBits, kPlanes, kRows, kPhase + 1>(packed, x, sums);
+    sums[r] = hn::Zero(DotTag());
+  }
+  for (size_t p = 0; p < kPlanes; ++p) {
+    for (size_t r = 0; r < kRows && p > 0; ++r) sums[r] = hn::ShiftLeft<8>(sums[r]);
+    for (size_t phase = 0; phase < kPhases; ++phase) {
+      const DotVec v = load_quads(x + (p * kPhases + phase) * kGemvBlock);
+      for (size_t r = 0; r < kRows; ++r) sums[r] = Dot::add(sums[r], codes[phase][r], v);
+    }
   }
 }
 
-/// kRows packed rows, `stride` bytes apart, of which whole blocks may be read.
+/// Sums of one row: q * sum x (code - 2^(b-1)), and z * sum x.
+struct RowSums {
+  FloatVec scaled, offset;
+};
+
+/// Blocks [first, first + count) of kRows packed rows, `stride` bytes apart; `codes` are those of
+/// block `first`, of which whole blocks may be read.
 template <class Dot, int kBits, int kPlanes, size_t kRows>
 HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t* params,
-                              size_t param_stride, const ScaleShuffle& scales, size_t first_block,
-                              size_t blocks, const int8_t* x, hn::Vec<DotFloat>* acc) {
+                              size_t param_stride, const ParamShuffle& shuffle, size_t first,
+                              size_t count, const GemvToken& token, RowSums* rows) {
   constexpr size_t kTokenBlock = static_cast<size_t>(8 / kBits) * kPlanes * kGemvBlock;
-  for (size_t b = first_block; b < first_block + blocks; ++b, codes += kGemvBlock) {
+  const DotTag d;
+  const DotFloat df;
+  FloatVec scaled[kRows], offset[kRows];  // in registers, which `rows` could not be
+  for (size_t r = 0; r < kRows; ++r) scaled[r] = rows[r].scaled, offset[r] = rows[r].offset;
+  for (size_t b = first; b < first + count; ++b, codes += kGemvBlock) {
     for (size_t part = 0; part < kGemvBlock; part += kLaneBytes) {
-      DotVec packed[kRows];
-      DotVec sums[kRows][kPlanes];
+      DotVec packed[kRows], sums[kRows];
       for (size_t r = 0; r < kRows; ++r) {
         packed[r] = load_quads(codes + r * stride + part);
         // The rows that come next: rows are too short for the prefetcher of the CPU.
         if (part == 0) hwy::Prefetch(codes + (r + kRows) * stride);
-        for (int p = 0; p < kPlanes; ++p) sums[r][p] = hn::Zero(DotTag());
       }
-      add_phases<Dot, kBits, kPlanes, kRows, 0>(packed, x + b * kTokenBlock + part, sums);
-      const size_t lane = (b * kGemvBlock + part) / 4;
+      multiply_lanes<Dot, kBits, kPlanes, kRows>(packed, token.planes + b * kTokenBlock + part,
+                                                 sums);
+      const size_t lane = (b * kGemvBlock + part) / kGemvLane;
+      const auto x = hn::LoadU(d, token.lane_sums + lane);
+      const auto middle = hn::ShiftLeft<kBits - 1>(x);
+      const auto total = hn::ConvertTo(df, x);
       for (size_t r = 0; r < kRows; ++r) {
-        acc[r] =
-            hn::MulAdd(join<kPlanes>(sums[r]), scales(params + r * param_stride, lane), acc[r]);
+        const LaneParams own = shuffle(params + r * param_stride, lane);
+        const auto signed_sum = hn::ConvertTo(df, hn::Sub(sums[r], middle));
+        scaled[r] = hn::MulAdd(signed_sum, own.q, scaled[r]);
+        offset[r] = hn::MulAdd(total, own.z, offset[r]);
       }
     }
   }
+  for (size_t r = 0; r < kRows; ++r) rows[r] = {scaled[r], offset[r]};
 }
 
-/// What clamping changes in `bytes` packed bytes of a sub-group from byte `first` of the row on:
-/// sum x (clamp(v) - v).
+/// Finds sub-groups in which v can lie beyond +-127 before it is clamped.
 template <int kBits>
-HWY_INLINE hn::Vec<DotFloat> clamped_part(const GemvToken& token, const uint8_t* codes,
-                                          size_t row_bytes, size_t first, size_t bytes, int q,
-                                          int base) {
-  const DotTag d;
-  const DotFloat df;
-  const hn::Rebind<uint8_t, DotTag> d8;
-  const auto mask = hn::Set(d, (1 << kBits) - 1);
-  auto change = hn::Zero(df);
-  for (size_t j = 0; j < bytes; j += kLanes) {
-    const size_t at = first + j, n = std::min(kLanes, bytes - j);
-    HWY_ALIGN uint8_t some[hn::MaxLanes(d8)] = {};
-    const bool whole = at + kLanes <= row_bytes;
-    if (!whole) std::memcpy(some, codes + at, row_bytes - at);
-    auto packed = hn::PromoteTo(d, hn::LoadU(d8, whole ? codes + at : some));
-    const auto inside = hn::FirstN(df, n);
-    for (size_t phase = 0; phase < 8 / kBits; ++phase) {
-      const auto v = hn::Add(hn::Mul(hn::And(packed, mask), hn::Set(d, q)), hn::Set(d, base));
-      const auto clamped = hn::Max(hn::Min(v, hn::Set(d, kMaxV)), hn::Set(d, -kMaxV));
-      const auto x = hn::LoadU(df, token.values + phase * row_bytes + at);
-      const auto moved = hn::ConvertTo(df, hn::Sub(clamped, v));
-      change = hn::MulAdd(hn::IfThenElseZero(inside, x), moved, change);
-      packed = hn::ShiftRight<kBits>(packed);
+class ClampFinder {
+ public:
+  explicit ClampFinder(int offset_unit) : unit_(offset_unit) {
+    for (int z = -8; z < 8; ++z) {
+      shifts_[z + 8] = static_cast<int8_t>(std::clamp(offset_unit * z, -128, 127));
+    }
+    for (int q = 1; q <= 16; ++q) {
+      above_[q - 1] = static_cast<int8_t>(kTop * q - 1);
+      below_[q - 1] = static_cast<int8_t>(kHalf * q - 1);
     }
   }
-  return change;
+
+  /// Calls visit(group) for those of `groups` parameter bytes, with kSlack more behind them.
+  template <class Visit>
+  HWY_INLINE void each(const uint8_t* params, size_t groups, const Visit& visit) const {
+    for (size_t g = 0; g < groups; g += kStep) {
+      for (uint64_t found = find(params + g); found != 0; found &= found - 1) {
+        const size_t i = g + static_cast<size_t>(std::countr_zero(found));
+        if (i < groups) visit(i);
+      }
+    }
+  }
+
+ private:
+  static constexpr int kHalf = 1 << (kBits - 1), kTop = kHalf - 1;
+
+#if HWY_TARGET == HWY_SCALAR
+  static constexpr size_t kStep = 1;
+
+  uint64_t find(const uint8_t* param) const {
+    const int shift = unit_ * ((*param >> 4) - 8), q = (*param & 15) + 1;
+    return shift + kTop * q > kMaxV || shift - kHalf * q < -kMaxV ? 1 : 0;
+  }
+
+ public:
+  bool any(const uint8_t* params, size_t count) const {
+    return std::any_of(params, params + count, [this](const uint8_t& p) { return find(&p) != 0; });
+  }
+
+ private:
+#else
+  using DI8 = hn::CappedTag<int8_t, 64>;
+  using VI8 = hn::Vec<DI8>;
+  static constexpr size_t kStep = hn::MaxLanes(DI8());
+
+  /// The ends of the range of v, by sums that saturate: m z + top q - 1 is 127 only if m z + top q
+  /// is more, and so below.
+  HWY_INLINE void ends(const uint8_t* params, VI8& top, VI8& bottom) const {
+    const DI8 d;
+    const hn::RebindToUnsigned<DI8> du;
+    const hn::Repartition<uint16_t, DI8> d16;
+    const auto nibble = hn::Set(du, uint8_t{15});
+    const auto bytes = hn::LoadU(du, params);
+    const auto low = hn::And(bytes, nibble);
+    const auto high = hn::And(hn::BitCast(du, hn::ShiftRight<4>(hn::BitCast(d16, bytes))), nibble);
+    const auto look = [&](const int8_t* table, hn::Vec<decltype(du)> index) {
+      return hn::TableLookupBytes(hn::LoadDup128(d, table), hn::BitCast(d, index));
+    };
+    const auto shift = look(shifts_, high);
+    top = hn::SaturatedAdd(shift, look(above_, low));
+    bottom = hn::SaturatedSub(shift, look(below_, low));
+  }
+
+  static HWY_INLINE hn::Mask<DI8> beyond(VI8 top, VI8 bottom) {
+    const DI8 d;
+    return hn::Or(hn::Eq(top, hn::Set(d, int8_t{127})), hn::Lt(bottom, hn::Set(d, int8_t{-126})));
+  }
+
+  /// A bit for each of kStep parameters.
+  HWY_INLINE uint64_t find(const uint8_t* params) const {
+    VI8 top, bottom;
+    ends(params, top, bottom);
+    uint8_t bits[8] = {};
+    hn::StoreMaskBits(DI8(), beyond(top, bottom), bits);
+    uint64_t found;
+    std::memcpy(&found, bits, sizeof(found));
+    return found;
+  }
+
+ public:
+  /// Whether there is one among `count` parameter bytes and what follows them up to a whole vector.
+  HWY_INLINE bool any(const uint8_t* params, size_t count) const {
+    const DI8 d;
+    auto highest = hn::Zero(d), lowest = hn::Zero(d);
+    for (size_t i = 0; i < count; i += kStep) {
+      VI8 top, bottom;
+      ends(params + i, top, bottom);
+      highest = hn::Max(highest, top);
+      lowest = hn::Min(lowest, bottom);
+    }
+    return !hn::AllFalse(d, beyond(highest, lowest));
+  }
+
+ private:
+#endif
+
+  int unit_;
+  HWY_ALIGN int8_t shifts_[16], above_[16], below_[16];
+};
+
+/// What clamping changes in `bytes` packed bytes from byte `first` of a row on, which share q and
+/// base: sum x (clamp(v) - v), v = q * code + base.
+template <int kBits, int kPlanes>
+float clamped_part(const GemvToken& token, const uint8_t* codes, size_t first, size_t bytes, int q,
+                   int base) {
+  constexpr size_t kPhases = 8 / kBits;
+  double change = 0;
+  for (size_t j = first; j < first + bytes; ++j) {
+    const size_t block = j / kGemvBlock, byte = j % kGemvBlock;
+    for (size_t phase = 0; phase < kPhases; ++phase) {
+      const int v = q * (codes[j] >> (kBits * phase) & ((1 << kBits) - 1)) + base;
+      const int moved = std::clamp(v, -kMaxV, kMaxV) - v;
+      if (moved == 0) continue;
+      int x = 0;
+      for (size_t p = 0; p < kPlanes; ++p) {
+        x = x * 256 +
+            token.planes[((block * kPlanes + p) * kPhases + phase) * kGemvBlock + byte];
+      }
+      change += static_cast<double>(x) * moved;
+    }
+  }
+  return static_cast<float>(change);
 }
 
-/// The part of a row's sum that the offsets make, and what clamping changes.
+/// What two_level_rows knows about all rows.
 template <int kBits>
-float offset_part(const GemvRows& m, const uint8_t* codes, const uint8_t* params,
-                  const GemvToken& token) {
-  const DotTag d;
-  const DotFloat df;
-  const hn::Rebind<uint8_t, DotTag> d8;
-  const size_t groups = (m.inputs + m.group - 1) / m.group;
-  constexpr int half = 1 << (kBits - 1), top = half - 1;
-  auto acc = hn::Zero(df);
-  const size_t group_bytes = m.group * kBits / 8, row_bytes = (m.inputs * kBits + 7) / 8;
-  for (size_t g = 0; g < groups; g += kLanes) {
-    const auto bytes = hn::PromoteTo(d, hn::LoadU(d8, params + g));
-    const auto q = hn::Add(hn::And(bytes, hn::Set(d, 15)), hn::Set(d, 1));
-    const auto z = hn::Sub(hn::ShiftRight<4>(bytes), hn::Set(d, 8));
-    const auto shift = hn::Mul(z, hn::Set(d, m.offset_unit));
-    const auto base = hn::Sub(shift, hn::Mul(q, hn::Set(d, half)));
-    acc = hn::MulAdd(hn::ConvertTo(df, base), hn::LoadU(df, token.group_sums + g), acc);
-    const auto highest = hn::Add(shift, hn::Mul(q, hn::Set(d, top)));
-    const auto beyond =
-        hn::Or(hn::Gt(highest, hn::Set(d, kMaxV)), hn::Lt(base, hn::Set(d, -kMaxV)));
-    if (HWY_LIKELY(hn::AllFalse(d, beyond))) continue;
-    uint8_t bytes_of_mask[8] = {};
-    hn::StoreMaskBits(d, beyond, bytes_of_mask);
-    uint32_t lanes;
-    std::memcpy(&lanes, bytes_of_mask, sizeof(lanes));
-    for (; lanes != 0; lanes &= lanes - 1) {
-      const size_t i = g + static_cast<size_t>(std::countr_zero(lanes));
-      if (i >= groups) break;
-      const int scale = (params[i] & 15) + 1;
-      const int low = m.offset_unit * ((params[i] >> 4) - 8) - half * scale;
-      const size_t first = i * group_bytes, count = std::min(group_bytes, row_bytes - first);
-      acc = hn::Add(acc, clamped_part<kBits>(token, codes, row_bytes, first, count, scale, low));
+struct RowLayout {
+  explicit RowLayout(const GemvRows& m)
+      : row_bytes((m.inputs * kBits + 7) / 8),
+        groups((m.inputs + m.group - 1) / m.group),
+        group_bytes(m.group * kBits / 8) {}
+
+  size_t row_bytes, groups, group_bytes;
+};
+
+/// The sum that clamping adds to that of a row.
+template <int kBits, int kPlanes>
+HWY_NOINLINE float clamped_row(const GemvRows& m, const RowLayout<kBits>& layout,
+                               const ClampFinder<kBits>& clamps, const GemvToken& token,
+                               const uint8_t* codes, const uint8_t* params) {
+  float sum = 0;
+  clamps.each(params, layout.groups, [&](size_t g) {
+    const int q = (params[g] & 15) + 1;
+    const int base = m.offset_unit * ((params[g] >> 4) - 8) - q * (1 << (kBits - 1));
+    const size_t first = g * layout.group_bytes;
+    const size_t bytes = std::min(layout.group_bytes, layout.row_bytes - first);
+    sum += clamped_part<kBits, kPlanes>(token, codes, first, bytes, q, base);
+  });
+  return sum;
+}
+
+/// kRows rows from `codes` on, whose parameters begin `layout.groups` apart, kSlack more behind them.
+template <class Dot, int kBits, int kPlanes, size_t kRows>
+HWY_INLINE void two_level_block(const GemvRows& m, const RowLayout<kBits>& layout,
+                                const ParamShuffle& shuffle, const ClampFinder<kBits>& clamps,
+                                const GemvToken& token, const uint8_t* codes,
+                                const uint8_t* params, float* out) {
+  const size_t row_bytes = layout.row_bytes, whole = row_bytes / kGemvBlock;
+  RowSums sums[kRows];
+  for (RowSums& sum : sums) sum = {hn::Zero(DotFloat()), hn::Zero(DotFloat())};
+  multiply_rows<Dot, kBits, kPlanes, kRows>(codes, row_bytes, params, layout.groups, shuffle, 0,
+                                            whole, token, sums);
+  if (whole * kGemvBlock < row_bytes) {
+    for (size_t r = 0; r < kRows; ++r) {
+      uint8_t tail[kGemvBlock] = {};
+      std::memcpy(tail, codes + r * row_bytes + whole * kGemvBlock,
+                  row_bytes - whole * kGemvBlock);
+      multiply_rows<Dot, kBits, kPlanes, 1>(tail, 0, params + r * layout.groups, 0, shuffle, whole,
+                                            1, token, sums + r);
     }
   }
-  return sum_lanes(acc);
+  const auto unit = hn::Set(DotFloat(), static_cast<float>(m.offset_unit));
+  for (size_t r = 0; r < kRows; ++r) {
+    out[r] = sum_lanes(hn::MulAdd(sums[r].offset, unit, sums[r].scaled));
+  }
+  if (HWY_LIKELY(!clamps.any(params, kRows * layout.groups))) return;
+  for (size_t r = 0; r < kRows; ++r) {
+    out[r] += clamped_row<kBits, kPlanes>(m, layout, clamps, token, codes + r * row_bytes,
+                                          params + r * layout.groups);
+  }
 }
 
 template <class Dot, int kBits, int kPlanes>
 void two_level_rows(const GemvRows& m, const GemvToken& token, float* out) {
-  const size_t row_bytes = (m.inputs * kBits + 7) / 8, whole = row_bytes / kGemvBlock;
-  const size_t groups = (m.inputs + m.group - 1) / m.group, padded = groups + kSlack;
-  const ScaleShuffle scales(m.group / (4 * size_t{8 / kBits}));
-  static thread_local std::vector<uint8_t> scratch;
-  scratch.assign(kRowsAtATime * padded + kGemvBlock, 0x80);  // z = 0
-  uint8_t* params = scratch.data();
-  uint8_t* tail = scratch.data() + kRowsAtATime * padded;
-  for (size_t row = 0; row < m.rows; row += kRowsAtATime) {
-    const size_t n = std::min(kRowsAtATime, m.rows - row);
-    const uint8_t* codes = m.codes + row * row_bytes;
-    for (size_t r = 0; r < n; ++r) {
-      std::memcpy(params + r * padded, m.params + (row + r) * groups, groups);
-    }
-    hn::Vec<DotFloat> acc[kRowsAtATime];
-    for (auto& a : acc) a = hn::Zero(DotFloat());
-    if (n == kRowsAtATime) {
-      multiply_rows<Dot, kBits, kPlanes, kRowsAtATime>(codes, row_bytes, params, padded, scales, 0,
-                                                       whole, token.planes, acc);
+  const RowLayout<kBits> layout(m);
+  const ParamShuffle shuffle(layout.group_bytes / kGemvLane);
+  const ClampFinder<kBits> clamps(m.offset_unit);
+  // Vectors reach beyond the parameters of a row, in the last rows beyond all of them.
+  static thread_local std::vector<uint8_t> last;
+  const size_t reach = (kSlack + layout.groups - 1) / layout.groups + kRowsAtATime;
+  const size_t direct = m.rows > reach ? m.rows - reach : 0;
+  last.assign((m.rows - direct) * layout.groups + kSlack, 0x80);  // z = 0
+  std::memcpy(last.data(), m.params + direct * layout.groups, (m.rows - direct) * layout.groups);
+  for (size_t row = 0; row < m.rows;) {
+    const uint8_t* params = row < direct ? m.params + row * layout.groups
+                                         : last.data() + (row - direct) * layout.groups;
+    const uint8_t* codes = m.codes + row * layout.row_bytes;
+    if (row + kRowsAtATime <= m.rows) {
+      two_level_block<Dot, kBits, kPlanes, kRowsAtATime>(m, layout, shuffle, clamps, token, codes,
+                                                         params, out + row);
+      row += kRowsAtATime;
     } else {
-      for (size_t r = 0; r < n; ++r) {
-        multiply_rows<Dot, kBits, kPlanes, 1>(codes + r * row_bytes, 0, params + r * padded, 0,
-                                              scales, 0, whole, token.planes, acc + r);
-      }
-    }
-    for (size_t r = 0; r < n; ++r) {
-      const uint8_t* own = codes + r * row_bytes;
-      if (whole * kGemvBlock < row_bytes) {
-        std::memset(tail, 0, kGemvBlock);
-        std::memcpy(tail, own + whole * kGemvBlock, row_bytes - whole * kGemvBlock);
-        multiply_rows<Dot, kBits, kPlanes, 1>(tail, 0, params + r * padded, 0, scales, whole, 1,
-                                              token.planes, acc + r);
-      }
-      out[row + r] = sum_lanes(acc[r]) + offset_part<kBits>(m, own, params + r * padded, token);
+      two_level_block<Dot, kBits, kPlanes, 1>(m, layout, shuffle, clamps, token, codes, params,
+                                              out + row);
+      ++row;
     }
   }
 }

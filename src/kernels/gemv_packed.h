@@ -1,6 +1,6 @@
 // Products of a few tokens with packed rows, at the speed at which the codes come from memory.
 //
-// Codes are multiplied as they are: sum x v = q * sum x code + (m z - q 2^(b-1)) * sum x for each
+// Codes are multiplied as they are: sum x v = q * sum x (code - 2^(b-1)) + m z * sum x for each
 // sub-group of `two_level`, and what clamping v changes is added where it can happen. Activations
 // are integers (kernels/activations.h), arranged so that codes need no reordering. Pure functions,
 // safe from many threads.
@@ -16,16 +16,17 @@ namespace arrow_quant {
 /// Packed bytes that are taken at a time.
 inline constexpr size_t kGemvBlock = 64;
 
+/// Packed bytes that share a 32-bit lane, and with it the parameters of a sub-group.
+inline constexpr size_t kGemvLane = 4;
+
 /// One token: integer activations x of `inputs` inputs, padded with zeros to whole blocks.
 struct GemvToken {
   /// [blocks][planes][8 / bits][kGemvBlock]: byte j of phase i of a block belongs to code
   /// j * (8 / bits) + i of that block.
   const int8_t* planes = nullptr;
-  /// x itself, [8 / bits][packed bytes of a row]: entry j of phase i belongs to code i of byte j.
-  /// With 16 more behind them. Only for `two_level`, as what follows.
-  const float* values = nullptr;
-  const float* group_sums = nullptr;  ///< sums of x over sub-groups, with 16 zeros behind them
-  double sum = 0;                     ///< of all x
+  /// Sums of x over lanes, [blocks][kGemvBlock / kGemvLane]. Only for `two_level`.
+  const int32_t* lane_sums = nullptr;
+  double sum = 0;  ///< of all x
 };
 
 /// Rows to multiply; sizes as in QuantizedChunk.

@@ -11,7 +11,6 @@ namespace arrow_quant {
 namespace {
 
 constexpr size_t kTokensPerBlock = 16;  // of one thread at a time
-constexpr size_t kVectorSlack = 16;
 
 }  // namespace
 
@@ -46,22 +45,22 @@ void IntegerTokens::quantize(const LinearCall& call, size_t t, const float* x) n
   }
 }
 
-ArrangedToken::ArrangedToken(const IntegerTokens& tokens, size_t token, int bits, size_t group) {
+ArrangedToken::ArrangedToken(const IntegerTokens& tokens, size_t token, int bits) {
   for (int p = 0; p < tokens.planes(); ++p) {
     sum_ = sum_ * 256 + tokens.tokens()[token].sums[p];
   }
   if (bits == 8) arrange<1>(tokens, token);
   if (bits == 4) arrange<2>(tokens, token);
   if (bits == 2) arrange<4>(tokens, token);
-  if (group != 0) sum_groups(tokens, token, 8 / static_cast<size_t>(bits), group);
 }
 
 template <size_t kPhases>
 void ArrangedToken::arrange(const IntegerTokens& tokens, size_t token) {
-  constexpr size_t kCodes = kGemvBlock * kPhases;
+  constexpr size_t kCodes = kGemvBlock * kPhases, kLaneCodes = kGemvLane * kPhases;
   const size_t inputs = tokens.inputs(), blocks = (inputs + kCodes - 1) / kCodes;
   const auto planes = static_cast<size_t>(tokens.planes());
   planes_.resize(blocks * planes * kCodes);
+  if (kPhases > 1) lane_sums_.resize(blocks * kCodes / kLaneCodes);
   for (size_t p = 0; p < planes; ++p) {
     for (size_t b = 0; b < blocks; ++b) {
       int8_t* to = planes_.data() + (b * planes + p) * kCodes;
@@ -76,37 +75,18 @@ void ArrangedToken::arrange(const IntegerTokens& tokens, size_t token) {
           to[phase * kGemvBlock + j] = from[j * kPhases + phase];
         }
       }
+      for (size_t lane = 0; lane < kCodes / kLaneCodes && kPhases > 1; ++lane) {
+        int32_t sum = 0;
+        for (size_t i = 0; i < kLaneCodes; ++i) sum += from[lane * kLaneCodes + i];
+        int32_t& all = lane_sums_[b * (kCodes / kLaneCodes) + lane];
+        all = all * 256 + sum;
+      }
     }
-  }
-}
-
-void ArrangedToken::sum_groups(const IntegerTokens& tokens, size_t token, size_t phases,
-                               size_t group) {
-  const size_t inputs = tokens.inputs(), row_bytes = (inputs + phases - 1) / phases;
-  std::vector<float> values(row_bytes * phases, 0.0F);
-  for (int p = 0; p < tokens.planes(); ++p) {
-    const int8_t* row = tokens.rows(token)[p];
-    for (size_t i = 0; i < inputs; ++i) {
-      values[i] = values[i] * 256.0F + static_cast<float>(row[i]);
-    }
-  }
-  values_.resize(phases * row_bytes + kVectorSlack);
-  for (size_t phase = 0; phase < phases; ++phase) {
-    float* to = values_.data() + phase * row_bytes;
-    for (size_t j = 0; j < row_bytes; ++j) to[j] = values[j * phases + phase];
-  }
-  group_sums_.assign((inputs + group - 1) / group + kVectorSlack, 0.0F);
-  for (size_t begin = 0; begin < inputs; begin += group) {
-    double sum = 0;
-    for (size_t i = begin; i < std::min(inputs, begin + group); ++i) {
-      sum += static_cast<double>(values[i]);
-    }
-    group_sums_[begin / group] = static_cast<float>(sum);
   }
 }
 
 GemvToken ArrangedToken::view() const noexcept {
-  return {planes_.data(), values_.data(), group_sums_.data(), sum_};
+  return {planes_.data(), lane_sums_.data(), sum_};
 }
 
 }  // namespace arrow_quant

@@ -39,18 +39,16 @@ class IntegerTokens {
 /// One token as gemv_packed wants it.
 class ArrangedToken {
  public:
-  /// `group`: codes per parameter of `two_level`, or 0.
-  ArrangedToken(const IntegerTokens& tokens, size_t token, int bits, size_t group);
+  ArrangedToken(const IntegerTokens& tokens, size_t token, int bits);
 
   GemvToken view() const noexcept;
 
  private:
   template <size_t kPhases>
   void arrange(const IntegerTokens& tokens, size_t token);
-  void sum_groups(const IntegerTokens& tokens, size_t token, size_t phases, size_t group);
 
   std::vector<int8_t> planes_;
-  std::vector<float> values_, group_sums_;
+  std::vector<int32_t> lane_sums_;
   double sum_ = 0;
 };
 
