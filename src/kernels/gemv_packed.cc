@@ -37,16 +37,12 @@ HWY_INLINE float sum_lanes(FloatVec v) {
   return hn::GetLane(hn::SumOfLanes(DotFloat(), v));
 }
 
-/// q and z of the sub-group that each lane of a vector lies in.
-struct LaneParams {
-  FloatVec q, z;
-};
-
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4
-/// Of groups of 1, 2, 4, ... lanes, spread over them by one byte shuffle.
-class ParamShuffle {
+/// q of the sub-group that each lane of a vector lies in, for groups of 1, 2, 4, ... lanes, by one
+/// byte shuffle.
+class LaneScales {
  public:
-  explicit ParamShuffle(size_t lanes_per_group)
+  explicit LaneScales(size_t lanes_per_group)
       : shift_(static_cast<unsigned>(std::countr_zero(lanes_per_group))) {
     HWY_ALIGN uint8_t control[hn::MaxLanes(D8())];
     for (size_t i = 0; i < kLanes; ++i) {
@@ -55,27 +51,21 @@ class ParamShuffle {
     }
     control_ = hn::Load(D8(), control);
 #if HWY_TARGET == HWY_AVX3
-    HWY_ALIGN float table[2][kLanes];
-    for (size_t i = 0; i < kLanes; ++i) {
-      table[0][i] = static_cast<float>(i + 1);
-      table[1][i] = static_cast<float>(i) - 8;
-    }
-    q_ = hn::Load(DotFloat(), table[0]);
-    z_ = hn::Load(DotFloat(), table[1]);
+    HWY_ALIGN float table[kLanes];
+    for (size_t i = 0; i < kLanes; ++i) table[i] = static_cast<float>(i + 1);
+    table_ = hn::Load(DotFloat(), table);
 #endif
   }
-  HWY_INLINE LaneParams operator()(const uint8_t* params, size_t lane) const {
+  HWY_INLINE FloatVec operator()(const uint8_t* params, size_t lane) const {
     const auto bytes = hn::LoadDup128(D8(), params + (lane >> shift_));
     const auto spread = hn::BitCast(DotTag(), hn::TableLookupBytesOr0(bytes, control_));
-    const DotTag d;
-    const auto low = hn::And(spread, hn::Set(d, 15)), high = hn::ShiftRight<4>(spread);
 #if HWY_TARGET == HWY_AVX3
-    const DotFloat df;
-    return {hn::TableLookupLanes(q_, hn::IndicesFromVec(df, low)),
-            hn::TableLookupLanes(z_, hn::IndicesFromVec(df, high))};
+    // The lowest four bits choose.
+    return FloatVec{_mm512_maskz_permutexvar_ps(__mmask16{0xFFFF}, spread.raw, table_.raw)};
 #else
-    return {hn::ConvertTo(DotFloat(), hn::Add(low, hn::Set(d, 1))),
-            hn::ConvertTo(DotFloat(), hn::Sub(high, hn::Set(d, 8)))};
+    const DotTag d;
+    const auto low = hn::And(spread, hn::Set(d, 15));
+    return hn::ConvertTo(DotFloat(), hn::Add(low, hn::Set(d, 1)));
 #endif
   }
 
@@ -84,21 +74,19 @@ class ParamShuffle {
   unsigned shift_;  // of a lane's number to its group's
   hn::Vec<D8> control_;
 #if HWY_TARGET == HWY_AVX3
-  FloatVec q_, z_;
+  FloatVec table_;
 #endif
 };
 #else
-class ParamShuffle {
+class LaneScales {
  public:
-  explicit ParamShuffle(size_t lanes_per_group) : lanes_per_group_(lanes_per_group) {}
-  HWY_INLINE LaneParams operator()(const uint8_t* params, size_t lane) const {
-    HWY_ALIGN float q[kLanes], z[kLanes];
+  explicit LaneScales(size_t lanes_per_group) : lanes_per_group_(lanes_per_group) {}
+  HWY_INLINE FloatVec operator()(const uint8_t* params, size_t lane) const {
+    HWY_ALIGN float q[kLanes];
     for (size_t i = 0; i < kLanes; ++i) {
-      const uint8_t param = params[(lane + i) / lanes_per_group_];
-      q[i] = static_cast<float>((param & 15) + 1);
-      z[i] = static_cast<float>((param >> 4) - 8);
+      q[i] = static_cast<float>((params[(lane + i) / lanes_per_group_] & 15) + 1);
     }
-    return {hn::Load(DotFloat(), q), hn::Load(DotFloat(), z)};
+    return hn::Load(DotFloat(), q);
   }
 
  private:
@@ -138,22 +126,15 @@ HWY_INLINE void multiply_lanes(const DotVec* packed, const int8_t* x, DotVec* su
   }
 }
 
-/// Sums of one row: q * sum x (code - 2^(b-1)), and z * sum x.
-struct RowSums {
-  FloatVec scaled, offset;
-};
-
-/// Blocks [first, first + count) of kRows packed rows, `stride` bytes apart; `codes` are those of
-/// block `first`, of which whole blocks may be read.
+/// Blocks [first, first + count) of kRows packed rows, `stride` bytes apart: sums of q * x * code
+/// are added to `rows`. `codes` are those of block `first`, of which whole blocks may be read.
 template <class Dot, int kBits, int kPlanes, size_t kRows>
 HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t* params,
-                              size_t param_stride, const ParamShuffle& shuffle, size_t first,
-                              size_t count, const GemvToken& token, RowSums* rows) {
+                              size_t param_stride, const LaneScales& scales, size_t first,
+                              size_t count, const GemvToken& token, FloatVec* rows) {
   constexpr size_t kTokenBlock = static_cast<size_t>(8 / kBits) * kPlanes * kGemvBlock;
-  const DotTag d;
-  const DotFloat df;
-  FloatVec scaled[kRows], offset[kRows];  // in registers, which `rows` could not be
-  for (size_t r = 0; r < kRows; ++r) scaled[r] = rows[r].scaled, offset[r] = rows[r].offset;
+  FloatVec acc[kRows];  // in registers, which `rows` could not be
+  for (size_t r = 0; r < kRows; ++r) acc[r] = rows[r];
   for (size_t b = first; b < first + count; ++b, codes += kGemvBlock) {
     for (size_t part = 0; part < kGemvBlock; part += kLaneBytes) {
       DotVec packed[kRows], sums[kRows];
@@ -165,18 +146,58 @@ HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t
       multiply_lanes<Dot, kBits, kPlanes, kRows>(packed, token.planes + b * kTokenBlock + part,
                                                  sums);
       const size_t lane = (b * kGemvBlock + part) / kGemvLane;
-      const auto x = hn::LoadU(d, token.lane_sums + lane);
-      const auto middle = hn::ShiftLeft<kBits - 1>(x);
-      const auto total = hn::ConvertTo(df, x);
       for (size_t r = 0; r < kRows; ++r) {
-        const LaneParams own = shuffle(params + r * param_stride, lane);
-        const auto signed_sum = hn::ConvertTo(df, hn::Sub(sums[r], middle));
-        scaled[r] = hn::MulAdd(signed_sum, own.q, scaled[r]);
-        offset[r] = hn::MulAdd(total, own.z, offset[r]);
+        const FloatVec q = scales(params + r * param_stride, lane);
+        acc[r] = hn::MulAdd(hn::ConvertTo(DotFloat(), sums[r]), q, acc[r]);
       }
     }
   }
-  for (size_t r = 0; r < kRows; ++r) rows[r] = {scaled[r], offset[r]};
+  for (size_t r = 0; r < kRows; ++r) rows[r] = acc[r];
+}
+
+/// The sums of the planes of sub-groups as one number per lane.
+HWY_INLINE FloatVec join_groups(const DotVec* planes) {
+  const DotFloat d;
+  auto value = hn::ConvertTo(d, planes[0]);
+  for (size_t p = 1; p < kGroupPlanes; ++p) {
+    value = hn::MulAdd(value, hn::Set(d, 256.0F), hn::ConvertTo(d, planes[p]));
+  }
+  return value;
+}
+
+/// sums = m * sum X (z + 8) - 2^(b-1) * sum X (q - 1), X the sums of x over sub-groups, of kRows rows
+/// whose parameters are `stride` bytes apart: z + 8 and q - 1 are the halves of the bytes, of which
+/// whole vectors are read.
+template <class Dot, int kBits, size_t kRows>
+HWY_INLINE void offset_part(const uint8_t* params, size_t stride, int offset_unit,
+                            const GemvToken& token, FloatVec* sums) {
+  const DotTag d;
+  const DotFloat df;
+  const DotVec mask = hn::Set(d, 0x0F0F0F0F);
+  DotVec by_z[kRows][kGroupPlanes], by_q[kRows][kGroupPlanes];
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t p = 0; p < kGroupPlanes; ++p) by_z[r][p] = by_q[r][p] = hn::Zero(d);
+  }
+  for (size_t g = 0; g < stride; g += kLaneBytes) {
+    DotVec z[kRows], q[kRows];
+    for (size_t r = 0; r < kRows; ++r) {
+      const DotVec bytes = load_quads(params + r * stride + g);
+      z[r] = hn::And(hn::ShiftRight<4>(bytes), mask);
+      q[r] = hn::And(bytes, mask);
+    }
+    for (size_t p = 0; p < kGroupPlanes; ++p) {
+      const DotVec x = load_quads(token.group_planes + p * token.group_stride + g);
+      for (size_t r = 0; r < kRows; ++r) {
+        by_z[r][p] = Dot::add(by_z[r][p], z[r], x);
+        by_q[r][p] = Dot::add(by_q[r][p], q[r], x);
+      }
+    }
+  }
+  const auto unit = hn::Set(df, static_cast<float>(offset_unit));
+  const auto half = hn::Set(df, static_cast<float>(-(1 << (kBits - 1))));
+  for (size_t r = 0; r < kRows; ++r) {
+    sums[r] = hn::MulAdd(join_groups(by_z[r]), unit, hn::Mul(join_groups(by_q[r]), half));
+  }
 }
 
 /// Finds sub-groups in which v can lie beyond +-127 before it is clamped.
@@ -335,26 +356,31 @@ HWY_NOINLINE float clamped_row(const GemvRows& m, const RowLayout<kBits>& layout
 /// kRows rows from `codes` on, whose parameters begin `layout.groups` apart, kSlack more behind them.
 template <class Dot, int kBits, int kPlanes, size_t kRows>
 HWY_INLINE void two_level_block(const GemvRows& m, const RowLayout<kBits>& layout,
-                                const ParamShuffle& shuffle, const ClampFinder<kBits>& clamps,
+                                const LaneScales& scales, const ClampFinder<kBits>& clamps,
                                 const GemvToken& token, const uint8_t* codes,
                                 const uint8_t* params, float* out) {
   const size_t row_bytes = layout.row_bytes, whole = row_bytes / kGemvBlock;
-  RowSums sums[kRows];
-  for (RowSums& sum : sums) sum = {hn::Zero(DotFloat()), hn::Zero(DotFloat())};
-  multiply_rows<Dot, kBits, kPlanes, kRows>(codes, row_bytes, params, layout.groups, shuffle, 0,
+  FloatVec sums[kRows];
+  constexpr size_t kTogether = kRows % 2 == 0 && kLanes == 16 ? 2 : 1;  // so many fit the registers
+  for (size_t r = 0; r < kRows; r += kTogether) {
+    offset_part<Dot, kBits, kTogether>(params + r * layout.groups, layout.groups, m.offset_unit,
+                                       token, sums + r);
+  }
+  multiply_rows<Dot, kBits, kPlanes, kRows>(codes, row_bytes, params, layout.groups, scales, 0,
                                             whole, token, sums);
   if (whole * kGemvBlock < row_bytes) {
     for (size_t r = 0; r < kRows; ++r) {
       uint8_t tail[kGemvBlock] = {};
       std::memcpy(tail, codes + r * row_bytes + whole * kGemvBlock,
                   row_bytes - whole * kGemvBlock);
-      multiply_rows<Dot, kBits, kPlanes, 1>(tail, 0, params + r * layout.groups, 0, shuffle, whole,
+      multiply_rows<Dot, kBits, kPlanes, 1>(tail, 0, params + r * layout.groups, 0, scales, whole,
                                             1, token, sums + r);
     }
   }
-  const auto unit = hn::Set(DotFloat(), static_cast<float>(m.offset_unit));
+  // What the halves of the parameters have more than z and less than q.
+  const double rest = token.sum * (8 * m.offset_unit + (1 << (kBits - 1)));
   for (size_t r = 0; r < kRows; ++r) {
-    out[r] = sum_lanes(hn::MulAdd(sums[r].offset, unit, sums[r].scaled));
+    out[r] = static_cast<float>(static_cast<double>(sum_lanes(sums[r])) - rest);
   }
   if (HWY_LIKELY(!clamps.any(params, kRows * layout.groups))) return;
   for (size_t r = 0; r < kRows; ++r) {
@@ -366,7 +392,7 @@ HWY_INLINE void two_level_block(const GemvRows& m, const RowLayout<kBits>& layou
 template <class Dot, int kBits, int kPlanes>
 void two_level_rows(const GemvRows& m, const GemvToken& token, float* out) {
   const RowLayout<kBits> layout(m);
-  const ParamShuffle shuffle(layout.group_bytes / kGemvLane);
+  const LaneScales scales(layout.group_bytes / kGemvLane);
   const ClampFinder<kBits> clamps(m.offset_unit);
   // Vectors reach beyond the parameters of a row, in the last rows beyond all of them.
   static thread_local std::vector<uint8_t> last;
@@ -379,11 +405,11 @@ void two_level_rows(const GemvRows& m, const GemvToken& token, float* out) {
                                          : last.data() + (row - direct) * layout.groups;
     const uint8_t* codes = m.codes + row * layout.row_bytes;
     if (row + kRowsAtATime <= m.rows) {
-      two_level_block<Dot, kBits, kPlanes, kRowsAtATime>(m, layout, shuffle, clamps, token, codes,
+      two_level_block<Dot, kBits, kPlanes, kRowsAtATime>(m, layout, scales, clamps, token, codes,
                                                          params, out + row);
       row += kRowsAtATime;
     } else {
-      two_level_block<Dot, kBits, kPlanes, 1>(m, layout, shuffle, clamps, token, codes, params,
+      two_level_block<Dot, kBits, kPlanes, 1>(m, layout, scales, clamps, token, codes, params,
                                               out + row);
       ++row;
     }

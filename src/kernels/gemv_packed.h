@@ -1,9 +1,9 @@
 // Products of a few tokens with packed rows, at the speed at which the codes come from memory.
 //
-// Codes are multiplied as they are: sum x v = q * sum x (code - 2^(b-1)) + m z * sum x for each
-// sub-group of `two_level`, and what clamping v changes is added where it can happen. Activations
-// are integers (kernels/activations.h), arranged so that codes need no reordering. Pure functions,
-// safe from many threads.
+// Codes are multiplied as they are: for each sub-group of `two_level`, sum x v = q * sum x code
+// + (m z - 2^(b-1) q) * sum x, and what clamping v changes is added where it can happen.
+// Activations are integers (kernels/activations.h), arranged so that codes need no reordering.
+// Pure functions, safe from many threads.
 #pragma once
 
 #include <cstddef>
@@ -19,13 +19,18 @@ inline constexpr size_t kGemvBlock = 64;
 /// Packed bytes that share a 32-bit lane, and with it the parameters of a sub-group.
 inline constexpr size_t kGemvLane = 4;
 
+/// Bytes that hold the sum of a sub-group.
+inline constexpr size_t kGroupPlanes = 4;
+
 /// One token: integer activations x of `inputs` inputs, padded with zeros to whole blocks.
 struct GemvToken {
   /// [blocks][planes][8 / bits][kGemvBlock]: byte j of phase i of a block belongs to code
   /// j * (8 / bits) + i of that block.
   const int8_t* planes = nullptr;
-  /// Sums of x over lanes, [blocks][kGemvBlock / kGemvLane]. Only for `two_level`.
-  const int32_t* lane_sums = nullptr;
+  /// Sums of x over sub-groups in signed bytes, the highest first: [kGroupPlanes][group_stride],
+  /// with zeros behind them up to whole blocks. Only for `two_level`.
+  const int8_t* group_planes = nullptr;
+  size_t group_stride = 0;
   double sum = 0;  ///< of all x
 };
 

@@ -45,22 +45,22 @@ void IntegerTokens::quantize(const LinearCall& call, size_t t, const float* x) n
   }
 }
 
-ArrangedToken::ArrangedToken(const IntegerTokens& tokens, size_t token, int bits) {
+ArrangedToken::ArrangedToken(const IntegerTokens& tokens, size_t token, int bits, size_t group) {
   for (int p = 0; p < tokens.planes(); ++p) {
     sum_ = sum_ * 256 + tokens.tokens()[token].sums[p];
   }
   if (bits == 8) arrange<1>(tokens, token);
   if (bits == 4) arrange<2>(tokens, token);
   if (bits == 2) arrange<4>(tokens, token);
+  if (group != 0) sum_groups(tokens, token, group);
 }
 
 template <size_t kPhases>
 void ArrangedToken::arrange(const IntegerTokens& tokens, size_t token) {
-  constexpr size_t kCodes = kGemvBlock * kPhases, kLaneCodes = kGemvLane * kPhases;
+  constexpr size_t kCodes = kGemvBlock * kPhases;
   const size_t inputs = tokens.inputs(), blocks = (inputs + kCodes - 1) / kCodes;
   const auto planes = static_cast<size_t>(tokens.planes());
   planes_.resize(blocks * planes * kCodes);
-  if (kPhases > 1) lane_sums_.resize(blocks * kCodes / kLaneCodes);
   for (size_t p = 0; p < planes; ++p) {
     for (size_t b = 0; b < blocks; ++b) {
       int8_t* to = planes_.data() + (b * planes + p) * kCodes;
@@ -75,18 +75,30 @@ void ArrangedToken::arrange(const IntegerTokens& tokens, size_t token) {
           to[phase * kGemvBlock + j] = from[j * kPhases + phase];
         }
       }
-      for (size_t lane = 0; lane < kCodes / kLaneCodes && kPhases > 1; ++lane) {
-        int32_t sum = 0;
-        for (size_t i = 0; i < kLaneCodes; ++i) sum += from[lane * kLaneCodes + i];
-        int32_t& all = lane_sums_[b * (kCodes / kLaneCodes) + lane];
-        all = all * 256 + sum;
-      }
+    }
+  }
+}
+
+void ArrangedToken::sum_groups(const IntegerTokens& tokens, size_t token, size_t group) {
+  const size_t inputs = tokens.inputs(), groups = (inputs + group - 1) / group;
+  group_stride_ = (groups + kGemvBlock - 1) / kGemvBlock * kGemvBlock;
+  group_planes_.resize(kGroupPlanes * group_stride_);
+  for (size_t g = 0; g < groups; ++g) {
+    const size_t count = std::min(group, inputs - g * group);
+    int32_t sum = 0;  // fits: of at most 256 codes
+    for (int p = 0; p < tokens.planes(); ++p) {
+      sum = sum * 256 + sum_bytes(tokens.rows(token)[p] + g * group, count);
+    }
+    for (size_t p = kGroupPlanes; p-- > 0;) {
+      const auto digit = static_cast<int8_t>(sum);  // the lowest byte as a signed number
+      group_planes_[p * group_stride_ + g] = digit;
+      sum = (sum - digit) / 256;
     }
   }
 }
 
 GemvToken ArrangedToken::view() const noexcept {
-  return {planes_.data(), lane_sums_.data(), sum_};
+  return {planes_.data(), group_planes_.data(), group_stride_, sum_};
 }
 
 }  // namespace arrow_quant

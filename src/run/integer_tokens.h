@@ -39,16 +39,18 @@ class IntegerTokens {
 /// One token as gemv_packed wants it.
 class ArrangedToken {
  public:
-  ArrangedToken(const IntegerTokens& tokens, size_t token, int bits);
+  /// `group`: codes per parameter of `two_level`, or 0.
+  ArrangedToken(const IntegerTokens& tokens, size_t token, int bits, size_t group);
 
   GemvToken view() const noexcept;
 
  private:
   template <size_t kPhases>
   void arrange(const IntegerTokens& tokens, size_t token);
+  void sum_groups(const IntegerTokens& tokens, size_t token, size_t group);
 
-  std::vector<int8_t> planes_;
-  std::vector<int32_t> lane_sums_;
+  std::vector<int8_t> planes_, group_planes_;
+  size_t group_stride_ = 0;
   double sum_ = 0;
 };
 

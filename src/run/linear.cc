@@ -150,7 +150,7 @@ void run_few_tokens(const PackedWeightView& weight, const float* row_scales, con
   const size_t group = row ? 0 : static_cast<size_t>(weight.spec.group_size) / 4;
   std::vector<ArrangedToken> tokens;
   for (size_t t = 0; t < call.tokens; ++t) {
-    tokens.emplace_back(x, t, weight.spec.bit_width);
+    tokens.emplace_back(x, t, weight.spec.bit_width, group);
   }
   const size_t tasks = (weight.rows + kRowsPerTask - 1) / kRowsPerTask;
   parallel_blocks(call.threads, tasks, [&](size_t task) {
