@@ -12,7 +12,6 @@
 #define HWY_TARGET_INCLUDE "kernels/gemv_packed.cc"
 #include "hwy/foreach_target.h"
 // Must come after foreach_target.h.
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #include "kernels/dot_int8.h"
@@ -30,8 +29,14 @@ constexpr size_t kLaneBytes = kGemvLane * kLanes;
 constexpr size_t kRowsAtATime = kLanes == 16 ? 4 : 2;
 constexpr int kMaxV = 127;
 
+constexpr size_t kAhead = 8192;  // bytes; more than memory delivers while it is waited for
+
 /// Room for whole vectors behind the parameters of a row.
 constexpr size_t kSlack = 64;
+
+/// Into the second-level cache: rows are too short for the prefetcher of the CPU, and the first
+/// level has too few misses in flight for the bandwidth of memory.
+HWY_INLINE void fetch_soon(const uint8_t* bytes) { __builtin_prefetch(bytes, 0, 2); }
 
 HWY_INLINE float sum_lanes(FloatVec v) {
   return hn::GetLane(hn::SumOfLanes(DotFloat(), v));
@@ -140,8 +145,7 @@ HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t
       DotVec packed[kRows], sums[kRows];
       for (size_t r = 0; r < kRows; ++r) {
         packed[r] = load_quads(codes + r * stride + part);
-        // The rows that come next: rows are too short for the prefetcher of the CPU.
-        if (part == 0) hwy::Prefetch(codes + (r + kRows) * stride);
+        if (part == 0) fetch_soon(codes + (r + kRows) * stride);  // of the rows that come next
       }
       multiply_lanes<Dot, kBits, kPlanes, kRows>(packed, token.planes + b * kTokenBlock + part,
                                                  sums);
@@ -360,6 +364,9 @@ HWY_INLINE void two_level_block(const GemvRows& m, const RowLayout<kBits>& layou
                                 const GemvToken& token, const uint8_t* codes,
                                 const uint8_t* params, float* out) {
   const size_t row_bytes = layout.row_bytes, whole = row_bytes / kGemvBlock;
+  for (size_t i = 0; i < kRows * layout.groups; i += kGemvBlock) {
+    fetch_soon(params + kRows * layout.groups + i);
+  }
   FloatVec sums[kRows];
   constexpr size_t kTogether = kRows % 2 == 0 && kLanes == 16 ? 2 : 1;  // so many fit the registers
   for (size_t r = 0; r < kRows; r += kTogether) {
@@ -435,7 +442,7 @@ void int8_rows(const GemvRows& m, const GemvToken& token, float* out) {
       }
     };
     for (size_t b = 0; b < whole; ++b) {
-      hwy::Prefetch(codes + 4 * m.inputs + b * kGemvBlock);  // rows that come soon
+      fetch_soon(codes + b * kGemvBlock + kAhead);
       add(codes + b * kGemvBlock, b);
     }
     if (rest != 0) {

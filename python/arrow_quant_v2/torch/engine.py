@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -90,7 +91,12 @@ def arrays(weight: Packed) -> tuple[Any, Any, Any, Any]:
 
 def spec(weight: Packed) -> core.AffineSpec:
     """The format of a weight as the engine takes it."""
-    return core.AffineSpec(weight.bit_width, weight.group_size, weight.param_encoding, "search")
+    return _spec(weight.bit_width, weight.group_size, weight.param_encoding)
+
+
+@cache
+def _spec(bit_width: int, group_size: int, param_encoding: str) -> core.AffineSpec:
+    return core.AffineSpec(bit_width, group_size, param_encoding, "search")
 
 
 def takes(x: Tensor, weight: Packed) -> bool:

@@ -77,8 +77,8 @@ class PackedWeight(nn.Module):
 
     def arguments(self) -> tuple[Any, ...]:
         """What the operators want to know about the weight, in their order."""
-        f = self.fmt
-        tensors = (self.codes, self.params, self.row_scales, self.chunks)
+        f, own = self.fmt, self._buffers  # each layer asks at each call: attributes take longer
+        tensors = (own["codes"], own["params"], own["row_scales"], own["chunks"])
         return (*tensors, f.cols, f.bit_width, f.group_size, f.param_encoding)
 
     def stored(self, dtype: torch.dtype) -> Tensor:
