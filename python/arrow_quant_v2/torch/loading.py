@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +84,33 @@ def load_quantized(
     >>> images = pipeline(batch_size=4).images  # doctest: +SKIP
     """
     execution = execution_of(torch.device(device), activation, compute)
-    artefact = open_quantized(path)
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
+    with _no_collections():
+        return _loaded(open_quantized(path), module, settings).to(device)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Python does not look for garbage: the many objects of a model make it look again and again.
+
+    With the libraries of models in memory, each time takes as long as reading a gigabyte.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[str, Any]) -> Any:
     if module is not None:
-        return _fitted(module, artefact, "", settings).to(device)
+        return _fitted(module, artefact, "", settings)
     folder = artefact.path
     if is_pipeline(folder):
-        return _pipeline(artefact, folder, dtype, settings).to(device)
-    return _fitted(empty_model(folder), artefact, "", settings).to(device)
+        return _pipeline(artefact, folder, settings)
+    return _fitted(empty_model(folder), artefact, "", settings)
 
 
 def execution_of(device: torch.device, activation: str | None, compute: str) -> Execution:
@@ -121,17 +143,15 @@ def execution_of(device: torch.device, activation: str | None, compute: str) -> 
     return Execution(activation, keep and on_cpu)
 
 
-def _pipeline(
-    artefact: QuantizedModel, folder: Path, dtype: torch.dtype | None, settings: dict[str, Any]
-) -> Any:
+def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) -> Any:
     import diffusers
 
     built: dict[str, Any] = {
         name: _fitted(empty_model(folder / name), artefact, name, settings)
         for name in artefact.components
     }
-    if dtype is not None:
-        built[_dtype_argument(diffusers.__version__)] = dtype
+    if settings["dtype"] is not None:
+        built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
     return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
 
 

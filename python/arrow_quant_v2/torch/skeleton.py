@@ -59,9 +59,13 @@ class _Uninitialised(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func in self._DRAWS and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        # Within a function of torch.nn.init this mode is off, so these are met as a whole.
+        if func in self._DRAWS or getattr(func, "__module__", None) == nn.init.__name__:
+            tensor = args[0] if args else kwargs.get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def _diffusers_model(path: Path, config: dict[str, Any]) -> nn.Module:
