@@ -1,4 +1,5 @@
-// softmax(q k^T * scale) v, computed in single precision.
+// softmax(q k^T * scale) v, computed in single precision; of bfloat16 in wide heads with the
+// products that some CPUs have for it.
 //
 // Denoisers of diffusers have heads of 8 numbers by default. There the exponentials cost as much as
 // the products, and a matrix product is the wrong tool for either: keys are lanes then. Wider heads
@@ -38,7 +39,7 @@ struct AttentionCall {
 
 /// Relative to sum |p v|, errors are below 1e-6 plus 2.5e-7 for each unit of the largest score, as
 /// with any softmax of single precision; for heads wider than 16 numbers, of the largest sum of the
-/// magnitudes that a score is the sum of. A query that is not finite gives NaN, and so does a key
+/// magnitudes that a score is the sum of. Of bfloat16 they are those of its rounding. A query that is not finite gives NaN, and so does a key
 /// that is not, for all queries of its head. Raises kConfiguration for heads wider than
 /// kWidestHead and for no keys.
 ARROW_QUANT_API void attention(const AttentionCall& call);

@@ -31,6 +31,7 @@ struct Isa {
   std::string name;
   int64_t target = 0;         ///< of Highway
   bool dot_products = false;  ///< and the dot products of bytes that a VNNI adds to it
+  bool bf16_products = false;  ///< and those of bfloat16
 };
 
 bool has_vnni() noexcept {
@@ -41,7 +42,15 @@ bool has_vnni() noexcept {
 #endif
 }
 
-/// The same instruction in 256 bits, on CPUs without AVX-512.
+bool has_avx512_bf16() noexcept {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
+}
+
+/// The byte products of VNNI in 256 bits, on CPUs without AVX-512.
 bool has_avx_vnni() noexcept {
 #if defined(__x86_64__)
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -60,6 +69,7 @@ const std::vector<Isa>& available() {
       if (name == "emu128") name = "scalar";
       if (name == "avx3") {
         name = "avx512";
+        if (has_vnni() && has_avx512_bf16()) found.push_back({"avx512bf16", target, true, true});
         if (has_vnni()) found.push_back({"avx512vnni", target, true});
       }
       if (name == "avx2" && has_avx_vnni()) found.push_back({"avxvnni", target, true});
@@ -79,14 +89,14 @@ std::vector<std::string> available_names() {
 // Guards the choice below; none means "the best one".
 std::mutex choice_mutex;
 const Isa* forced = nullptr;
-std::atomic<bool>& dot_products() {
-  static std::atomic<bool> value = available().front().dot_products;
-  return value;
+std::atomic<const Isa*>& in_use() {
+  static std::atomic<const Isa*> isa = &available().front();
+  return isa;
 }
 
 void use(const Isa* isa) {
   forced = isa;
-  dot_products() = isa != nullptr ? isa->dot_products : available().front().dot_products;
+  in_use() = isa != nullptr ? isa : &available().front();
   hwy::SetSupportedTargetsForTest(isa != nullptr ? isa->target : 0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
@@ -130,7 +140,9 @@ std::string active_isa() {
   return (forced != nullptr ? *forced : available().front()).name;
 }
 
-bool has_dot_products() noexcept { return dot_products(); }
+bool has_dot_products() noexcept { return in_use().load()->dot_products; }
+
+bool has_bf16_products() noexcept { return in_use().load()->bf16_products; }
 
 std::vector<std::string> supported_isas() {
   const std::lock_guard lock(choice_mutex);

@@ -11,8 +11,8 @@
 
 namespace arrow_quant {
 
-/// Apply ARROW_QUANT_FORCE_ISA (scalar, sse4, avx2, avxvnni, avx512, avx512vnni, neon, ...; case
-/// does not matter), once per process. Call at every entry point before the first kernel. Throws
+/// Apply ARROW_QUANT_FORCE_ISA (scalar, sse4, avx2, avxvnni, avx512, avx512vnni, avx512bf16, neon,
+/// ...; case does not matter), once per process. Call at every entry point before the first kernel. Throws
 /// Error(kConfiguration) when the value is unknown or this CPU lacks it.
 void apply_isa_override();
 
@@ -25,6 +25,9 @@ std::string active_isa();
 
 /// Whether the instruction set in use has the byte dot products of AVX-VNNI or AVX-512 VNNI.
 bool has_dot_products() noexcept;
+
+/// Whether it has the dot products of AVX-512 BF16.
+bool has_bf16_products() noexcept;
 
 /// Names that force_isa accepts on this CPU, best first.
 std::vector<std::string> supported_isas();

@@ -11,6 +11,7 @@
 #include "hwy/highway.h"
 
 #include "kernels/exp2.h"
+#include "kernels/store_floats.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace arrow_quant {
@@ -25,24 +26,68 @@ constexpr size_t kLanes = hn::MaxLanes(DF());
 constexpr size_t kTileQueries = kLanes == 16 ? 6 : 4;
 constexpr size_t kTileVectors = kLanes == 16 ? 4 : 2;
 
+/// Products of f32.
+struct Singles {
+  using Number = float;
+  static constexpr size_t kNumbers = 1;
+  using Factor = VF;
+
+  static HWY_INLINE Factor load(const float* from) { return hn::LoadU(DF(), from); }
+  static HWY_INLINE Factor set(const float* from) { return hn::Set(DF(), *from); }
+  static HWY_INLINE VF add_product(Factor a, Factor b, VF sum) { return hn::MulAdd(a, b, sum); }
+  /// The weights of a query as factors of values.
+  static HWY_INLINE void make_weights(const float*, size_t, float*) {}
+};
+
+#if HWY_TARGET == HWY_AVX3
+/// Products of pairs of bfloat16, two in a lane.
+struct Pairs {
+  using Number = uint32_t;
+  static constexpr size_t kNumbers = 2;
+  using Factor = hn::Vec<hn::RebindToUnsigned<DF>>;
+
+  static HWY_INLINE Factor load(const uint32_t* from) {
+    return hn::LoadU(hn::RebindToUnsigned<DF>(), from);
+  }
+  static HWY_INLINE Factor set(const uint32_t* from) {
+    return hn::Set(hn::RebindToUnsigned<DF>(), *from);
+  }
+  // As assembly, since Highway compiles this target for CPUs without it.
+  static HWY_INLINE VF add_product(Factor a, Factor b, VF sum) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
+    return sum;
+  }
+  static HWY_INLINE void make_weights(const float* from, size_t count, uint32_t* to) {
+    auto* halves = reinterpret_cast<uint16_t*>(to);
+    for (size_t k = 0; k < count; k += kLanes) {
+      store_floats(DF(), hn::Load(DF(), from + k), halves + k);
+    }
+  }
+};
+#endif
+
 /// scores[kWideQueries][kWideKeys] of the keys of whole tiles.
-HWY_INLINE void score(const KeyBlock& block, const float* HWY_RESTRICT queries,
+template <class Product, typename Number>
+HWY_INLINE void score(const KeyBlock<Number>& block, const Number* HWY_RESTRICT queries,
                       float* HWY_RESTRICT scores) {
   const DF d;
+  const size_t depth = (block.width + Product::kNumbers - 1) / Product::kNumbers;
   for (size_t k = 0; k < block.count; k += kTileVectors * kLanes) {
     for (size_t q = 0; q < kWideQueries; q += kTileQueries) {
       VF sums[kTileQueries][kTileVectors];
       for (auto& row : sums) {
         for (auto& sum : row) sum = hn::Zero(d);
       }
-      for (size_t i = 0; i < block.width; ++i) {
-        VF keys[kTileVectors];
+      for (size_t i = 0; i < depth; ++i) {
+        typename Product::Factor keys[kTileVectors];
         for (size_t v = 0; v < kTileVectors; ++v) {
-          keys[v] = hn::LoadU(d, block.keys + i * kWideKeys + k + v * kLanes);
+          keys[v] = Product::load(block.keys + i * kWideKeys + k + v * kLanes);
         }
         for (size_t r = 0; r < kTileQueries; ++r) {
-          const auto x = hn::Set(d, queries[i * kWideQueries + q + r]);
-          for (size_t v = 0; v < kTileVectors; ++v) sums[r][v] = hn::MulAdd(x, keys[v], sums[r][v]);
+          const auto x = Product::set(queries + i * kWideQueries + q + r);
+          for (size_t v = 0; v < kTileVectors; ++v) {
+            sums[r][v] = Product::add_product(x, keys[v], sums[r][v]);
+          }
         }
       }
       for (size_t r = 0; r < kTileQueries; ++r) {
@@ -54,16 +99,16 @@ HWY_INLINE void score(const KeyBlock& block, const float* HWY_RESTRICT queries,
   }
 }
 
-/// scores -> 2^(scores - most) of one query; what was gathered before is made relative to the new
-/// largest score.
-HWY_INLINE void weigh(const KeyBlock& block, size_t q, float* HWY_RESTRICT scores,
+/// scores -> 2^(scores - most) of query q, for `count` keys up to whole vectors; what was gathered
+/// before is made relative to the new largest score.
+HWY_INLINE void weigh(size_t count, size_t value_width, size_t q, float* HWY_RESTRICT scores,
                       Gathered& gathered) {
   const DF d;
-  const size_t whole = (block.count + kLanes - 1) / kLanes * kLanes;
+  const size_t whole = (count + kLanes - 1) / kLanes * kLanes;
   const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  if (whole != block.count) {
+  if (whole != count) {
     float* last = scores + whole - kLanes;
-    const auto there = hn::FirstN(d, block.count % kLanes);
+    const auto there = hn::FirstN(d, count % kLanes);
     hn::Store(hn::IfThenElse(there, hn::Load(d, last), lowest), d, last);
   }
   auto highest = lowest;
@@ -82,8 +127,8 @@ HWY_INLINE void weigh(const KeyBlock& block, size_t q, float* HWY_RESTRICT score
   if (most != before) {
     const auto factor = exp2_of_negative(d, hn::Set(d, before - most));
     gathered.sums[q] *= hn::GetLane(factor);
-    float* out = gathered.out + q * block.value_width;
-    for (size_t i = 0; i < block.value_width; i += kLanes) {
+    float* out = gathered.out + q * value_width;
+    for (size_t i = 0; i < value_width; i += kLanes) {
       hn::StoreU(hn::Mul(hn::LoadU(d, out + i), factor), d, out + i);
     }
   }
@@ -91,9 +136,9 @@ HWY_INLINE void weigh(const KeyBlock& block, size_t q, float* HWY_RESTRICT score
 }
 
 /// out += weights * values for kTileQueries queries and kVectors vectors of the values.
-template <size_t kVectors>
-HWY_INLINE void mix(const KeyBlock& block, const float* HWY_RESTRICT weights,
-                    const float* HWY_RESTRICT values, float* HWY_RESTRICT out) {
+template <class Product, size_t kVectors, typename Number>
+HWY_INLINE void mix(const KeyBlock<Number>& block, const Number* HWY_RESTRICT weights,
+                    const Number* HWY_RESTRICT values, float* HWY_RESTRICT out) {
   const DF d;
   VF sums[kTileQueries][kVectors];
   for (size_t r = 0; r < kTileQueries; ++r) {
@@ -101,14 +146,17 @@ HWY_INLINE void mix(const KeyBlock& block, const float* HWY_RESTRICT weights,
       sums[r][v] = hn::LoadU(d, out + r * block.value_width + v * kLanes);
     }
   }
-  for (size_t k = 0; k < block.count; ++k) {
-    VF row[kVectors];
+  const size_t depth = (block.count + Product::kNumbers - 1) / Product::kNumbers;
+  for (size_t k = 0; k < depth; ++k) {
+    typename Product::Factor row[kVectors];
     for (size_t v = 0; v < kVectors; ++v) {
-      row[v] = hn::LoadU(d, values + k * block.value_width + v * kLanes);
+      row[v] = Product::load(values + k * block.value_width + v * kLanes);
     }
     for (size_t r = 0; r < kTileQueries; ++r) {
-      const auto w = hn::Set(d, weights[r * kWideKeys + k]);
-      for (size_t v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(w, row[v], sums[r][v]);
+      const auto w = Product::set(weights + r * kWideKeys / Product::kNumbers + k);
+      for (size_t v = 0; v < kVectors; ++v) {
+        sums[r][v] = Product::add_product(w, row[v], sums[r][v]);
+      }
     }
   }
   for (size_t r = 0; r < kTileQueries; ++r) {
@@ -118,19 +166,43 @@ HWY_INLINE void mix(const KeyBlock& block, const float* HWY_RESTRICT weights,
   }
 }
 
-void AttendBlock(const KeyBlock& block, const float* queries, Gathered& gathered) {
-  HWY_ALIGN float scores[kWideQueries * kWideKeys];
-  score(block, queries, scores);
-  for (size_t q = 0; q < kWideQueries; ++q) weigh(block, q, scores + q * kWideKeys, gathered);
+/// `weights` are the scores themselves if products are of f32.
+template <class Product, typename Number>
+HWY_INLINE void attend(const KeyBlock<Number>& block, const Number* queries, float* scores,
+                       Number* weights, Gathered& gathered) {
+  constexpr size_t kRow = kWideKeys / Product::kNumbers;
+  score<Product>(block, queries, scores);
+  for (size_t q = 0; q < kWideQueries; ++q) {
+    weigh(block.count, block.value_width, q, scores + q * kWideKeys, gathered);
+    Product::make_weights(scores + q * kWideKeys, block.count, weights + q * kRow);
+  }
   for (size_t q = 0; q < kWideQueries; q += kTileQueries) {
-    const float* weights = scores + q * kWideKeys;
+    const Number* own = weights + q * kRow;
     float* out = gathered.out + q * block.value_width;
     size_t i = 0;
     for (; i + kTileVectors * kLanes <= block.value_width; i += kTileVectors * kLanes) {
-      mix<kTileVectors>(block, weights, block.values + i, out + i);
+      mix<Product, kTileVectors>(block, own, block.values + i, out + i);
     }
-    for (; i < block.value_width; i += kLanes) mix<1>(block, weights, block.values + i, out + i);
+    for (; i < block.value_width; i += kLanes) {
+      mix<Product, 1>(block, own, block.values + i, out + i);
+    }
   }
+}
+
+void AttendSingles(const KeyBlock<float>& block, const float* queries, Gathered& gathered) {
+  HWY_ALIGN float scores[kWideQueries * kWideKeys];
+  attend<Singles>(block, queries, scores, scores, gathered);
+}
+
+void AttendPairs([[maybe_unused]] const KeyBlock<uint32_t>& block,
+                 [[maybe_unused]] const uint32_t* queries, [[maybe_unused]] Gathered& gathered) {
+#if HWY_TARGET == HWY_AVX3
+  HWY_ALIGN float scores[kWideQueries * kWideKeys];
+  HWY_ALIGN uint32_t weights[kWideQueries * kWideKeys / 2];
+  attend<Pairs>(block, queries, scores, weights, gathered);
+#else
+  HWY_ABORT("products of bfloat16 that this instruction set does not have");
+#endif
 }
 
 }  // namespace HWY_NAMESPACE
@@ -139,10 +211,16 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace arrow_quant {
-HWY_EXPORT(AttendBlock);
+HWY_EXPORT(AttendSingles);
+HWY_EXPORT(AttendPairs);
 
-void attend_block(const KeyBlock& block, const float* queries, Gathered& gathered) noexcept {
-  HWY_DYNAMIC_DISPATCH(AttendBlock)(block, queries, gathered);
+void attend_block(const KeyBlock<float>& block, const float* queries, Gathered& gathered) noexcept {
+  HWY_DYNAMIC_DISPATCH(AttendSingles)(block, queries, gathered);
+}
+
+void attend_block(const KeyBlock<uint32_t>& block, const uint32_t* queries,
+                  Gathered& gathered) noexcept {
+  HWY_DYNAMIC_DISPATCH(AttendPairs)(block, queries, gathered);
 }
 
 }  // namespace arrow_quant

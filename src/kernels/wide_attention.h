@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace arrow_quant {
 
@@ -13,11 +14,13 @@ inline constexpr size_t kWideQueries = 12;
 /// Numbers of a value come in whole blocks.
 inline constexpr size_t kWideBlock = 16;
 
-/// A block of keys of one head and their values.
+/// A block of keys of one head and their values, in f32; or, with Number = uint32_t, in pairs of
+/// bfloat16, the first in the lower half: of adjacent numbers of a key, and of adjacent values.
+template <typename Number>
 struct KeyBlock {
-  const float* keys = nullptr;    ///< [width][kWideKeys]
-  const float* values = nullptr;  ///< [count][value_width]
-  size_t count = 0;               ///< keys that there are, at least one
+  const Number* keys = nullptr;    ///< [width][kWideKeys]; pairs: [width / 2, upwards][kWideKeys]
+  const Number* values = nullptr;  ///< [count][value_width]; pairs: [count / 2, upwards][value_width]
+  size_t count = 0;                ///< keys that there are, at least one
   size_t width = 0;
   size_t value_width = 0;  ///< the width in whole blocks
 };
@@ -29,8 +32,11 @@ struct Gathered {
   float* out = nullptr;        ///< [kWideQueries][value_width], sums of 2^(score - most) * value
 };
 
-/// Add a block of keys. Queries are [width][kWideQueries], multiplied by the scale and by log2(e).
-/// A query whose largest score is not finite gathers numbers of no meaning.
-void attend_block(const KeyBlock& block, const float* queries, Gathered& gathered) noexcept;
+/// Add a block of keys. Queries are [width][kWideQueries], or pairs like those of keys, multiplied by
+/// the scale and by log2(e). A query whose largest score is not finite gathers numbers of no
+/// meaning. Pairs need has_bf16_products().
+void attend_block(const KeyBlock<float>& block, const float* queries, Gathered& gathered) noexcept;
+void attend_block(const KeyBlock<uint32_t>& block, const uint32_t* queries,
+                  Gathered& gathered) noexcept;
 
 }  // namespace arrow_quant
