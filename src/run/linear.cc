@@ -73,9 +73,10 @@ template <typename Fn>
 void run_tasks(const LinearCall& call, size_t outputs, const Fn& fn) {
   const size_t panels = (outputs + kPanelColumns - 1) / kPanelColumns;
   const size_t blocks = (call.tokens + kTokensPerTask - 1) / kTokensPerTask;
+  // All outputs of some tokens before the next ones: weights are often the smaller of the two.
   parallel_blocks(call.threads, panels * blocks, [&](size_t i) {
-    const size_t first_output = i / blocks * kPanelColumns;
-    const size_t first = i % blocks * kTokensPerTask;
+    const size_t first_output = i % panels * kPanelColumns;
+    const size_t first = i / panels * kTokensPerTask;
     fn(Task{first_output, std::min(kPanelColumns, outputs - first_output), first,
             std::min(kTokensPerTask, call.tokens - first)});
   });
