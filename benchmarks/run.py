@@ -239,7 +239,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "bounded_memory": ("A 2 GiB model in bounded memory", memory_section),
     "runtime": ("Running", lambda results: runtime_section(results, table)),
     "step_parts": (
-        "Attention and time-dependent parameters",
+        "Between layers, and time-dependent parameters",
         lambda results: step_parts.section(results, table),
     ),
     "large_model": (

@@ -1,4 +1,4 @@
-"""What attention and time-dependent parameters cost in a denoising step.
+"""What lies between layers and time-dependent parameters cost in a denoising step.
 
 ``python -m benchmarks.step_parts [--threads N] [--json FILE]``
 
@@ -21,7 +21,7 @@ import torch
 
 from arrow_quant_v2 import TimeGroup, load_quantized
 from arrow_quant_v2._native import core
-from arrow_quant_v2.torch import ops
+from arrow_quant_v2.torch import Execution, ops
 from arrow_quant_v2.torch.activations import TimeParameters
 from arrow_quant_v2.torch.between_layers import compute_by_engine
 from arrow_quant_v2.torch.timestep import Clock
@@ -31,9 +31,13 @@ from benchmarks.runtime_peers import best_of
 __all__ = ["measure", "section"]
 
 nn = torch.nn
+functional = nn.functional
 
 #: (heads, tokens, width) at batch 2: the levels of UNet2DModel (128, 256, 512), and wider heads.
-HEADS = ((32, 1024, 8), (64, 256, 8), (16, 1024, 16))
+HEADS = ((32, 1024, 8), (64, 256, 8), (16, 1024, 16), (12, 256, 64), (8, 1024, 40), (8, 4096, 64))
+#: Numbers that GELU is tried on: those between the layers of a DiT-B's feed-forward block.
+GATED = 2 * 256 * 3072
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TIME_GROUPS = 10
 UNET = next(iter(MODELS))
 
@@ -41,18 +45,33 @@ UNET = next(iter(MODELS))
 def attention() -> list[dict[str, Any]]:
     rows = []
     for heads, tokens, width in HEADS:
-        q, k, v = (torch.randn(2, tokens, heads, width).transpose(1, 2) for _ in range(3))
+        for name, dtype in DTYPES.items():
+            shape = (2, tokens, heads, width)
+            q, k, v = (torch.randn(shape, dtype=dtype).transpose(1, 2) for _ in range(3))
+            contestants = {
+                "torch": lambda q=q, k=k, v=v: functional.scaled_dot_product_attention(q, k, v),
+                "ours": lambda q=q, k=k, v=v: ops.attention(q, k, v, 1 / math.sqrt(q.shape[-1])),
+            }
+            what = f"{heads} heads of {width}, {tokens} tokens"
+            rows.append({"what": what, "dtype": name, "seconds": best_of(contestants)})
+    return rows
+
+
+def gelu() -> list[dict[str, Any]]:
+    rows = []
+    for name, dtype in DTYPES.items():
+        x = torch.randn(GATED, dtype=dtype)
         contestants = {
-            "torch": lambda q=q, k=k, v=v: nn.functional.scaled_dot_product_attention(q, k, v),
-            "ours": lambda q=q, k=k, v=v: ops.attention(q, k, v, 1 / math.sqrt(q.shape[-1])),
+            "torch": lambda x=x: functional.gelu(x, approximate="tanh"),
+            "ours": lambda x=x: ops.gelu_tanh(x),
         }
-        seconds = best_of(contestants)
-        rows.append({"heads": heads, "tokens": tokens, "width": width, "seconds": seconds})
+        what = f"GELU of {GATED / 1e6:.1f} M numbers"
+        rows.append({"what": what, "dtype": name, "seconds": best_of(contestants)})
     return rows
 
 
 def unet_steps(work: Path) -> dict[str, float]:
-    """Seconds of a step with either attention, of the float and of the W4A8 model."""
+    """Seconds of a step with either's attention and GELU, of the float and of the W4A8 model."""
     model, inputs, artefact = subject(UNET, work)
     with mock.patch("arrow_quant_v2.torch.loading.compute_by_engine"):
         plain = load_quantized(artefact, compute="int8")
@@ -62,8 +81,8 @@ def unet_steps(work: Path) -> dict[str, float]:
     return best_of(
         {
             "torch f32": lambda: model(*inputs),
-            "torch f32, our attention": lambda: other(*inputs),
-            "ours W4A8, torch's attention": lambda: plain(*inputs),
+            "torch f32, ours between layers": lambda: other(*inputs),
+            "ours W4A8, torch's between layers": lambda: plain(*inputs),
             "ours W4A8": lambda: ours(*inputs),
         }
     )
@@ -75,7 +94,7 @@ def time_aware(name: str, work: Path) -> dict[str, float]:
     at_one_time = [500 * torch.ones_like(x) if x.shape == (2,) else x for x in inputs[:2]]
     given = (*at_one_time, *inputs[2:])
     without = load_quantized(artefact, compute="int8")
-    aware = load_quantized(artefact, compute="int8", activation="static")
+    aware = load_quantized(artefact, compute="int8")
     add_time_groups(aware)
     return best_of({"without": lambda: without(*given), "with": lambda: aware(*given)})
 
@@ -92,6 +111,7 @@ def add_time_groups(model: nn.Module) -> None:
                 for i in range(TIME_GROUPS)
             ]
             layer.time_parameters = TimeParameters.from_groups(groups, clock)
+            layer.execution = Execution("static", keep_int8=True)
     clock.watch(model)
 
 
@@ -113,7 +133,7 @@ def measure(work: Path, threads: int) -> dict[str, Any]:
         return {
             "threads": threads,
             "isa": core.build_info().isa,
-            "attention": attention(),
+            "between": attention() + gelu(),
             "unet": unet_steps(work),
             "time_aware": {name: time_aware(name, work) for name in MODELS},
         }
@@ -126,23 +146,24 @@ def section(
     steps = results["unet"]
     slowest = steps["torch f32"]
     return (
-        "## Attention and time-dependent parameters\n\n"
+        "## Between layers, and time-dependent parameters\n\n"
         f"`python -m benchmarks.step_parts`, {results['threads']} threads, {results['isa']};\n"
-        "float32, random weights, contestants in turns.\n\n"
-        "Attention alone, batch 2:\n\n"
+        "random weights, contestants in turns.\n\n"
+        "Attention at batch 2, and GELU by tanh:\n\n"
         + table(
-            ("heads", "tokens", "width", "torch, ms", "**ours**, ms", "faster"),
+            ("what", "type", "torch, ms", "**ours**, ms", "faster"),
             (
                 (
-                    *(str(row[key]) for key in ("heads", "tokens", "width")),
+                    row["what"],
+                    row["dtype"],
                     f"{1e3 * row['seconds']['torch']:.1f}",
                     f"{1e3 * row['seconds']['ours']:.1f}",
                     f"{row['seconds']['torch'] / row['seconds']['ours']:.2f}",
                 )
-                for row in results["attention"]
+                for row in results["between"]
             ),
         )
-        + f"\nA step of {UNET}, batch 2, with either:\n\n"
+        + f"\nA float32 step of {UNET}, batch 2, with either:\n\n"
         + table(
             ("model", "seconds", "faster than torch f32"),
             (

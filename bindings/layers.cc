@@ -10,7 +10,7 @@
 #include "arrow_quant/attention.h"
 #include "arrow_quant/conv.h"
 #include "arrow_quant/error.h"
-#include "arrow_quant/gate.h"
+#include "arrow_quant/gelu.h"
 #include "arrow_quant/linear.h"
 #include "bindings.h"
 #include "packed_weight.h"
@@ -279,24 +279,22 @@ void bind_attention(nb::module_& m) {
       "out = softmax(queries keys^T scale) values, each [batch, heads, tokens, width].");
 }
 
-// ------------------------------ Gates
+// ------------------------------ Between layers
 
 using NumbersIn = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using NumbersOut = nb::ndarray<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-template <Gate gate>
-void apply(const NumbersIn& x, const NumbersOut& y, int num_threads) {
-  check_size(y.size(), x.size(), "size of the output");
-  const GateCall call{input_of(x), output_of(y), x.size(), num_threads};
-  const nb::gil_scoped_release unlocked;
-  apply_gate(gate, call);
-}
-
-void bind_gates(nb::module_& m) {
-  m.def("silu", &apply<Gate::kSilu>, nb::arg("x"), nb::arg("y"), nb::arg("num_threads"),
-        "y = x sigmoid(x).");
-  m.def("gelu_tanh", &apply<Gate::kGeluTanh>, nb::arg("x"), nb::arg("y"), nb::arg("num_threads"),
-        "y = x (1 + tanh(sqrt(2 / pi) (x + .044715 x^3))) / 2.");
+void bind_gelu(nb::module_& m) {
+  m.def(
+      "gelu_tanh",
+      [](const NumbersIn& x, const NumbersOut& y, int num_threads) {
+        check_size(y.size(), x.size(), "size of the output");
+        const GeluCall call{input_of(x), output_of(y), x.size(), num_threads};
+        const nb::gil_scoped_release unlocked;
+        gelu_tanh(call);
+      },
+      nb::arg("x"), nb::arg("y"), nb::arg("num_threads"),
+      "y = x (1 + tanh(sqrt(2 / pi) (x + .044715 x^3))) / 2.");
 }
 
 }  // namespace
@@ -305,7 +303,7 @@ void bind_layers(nb::module_& m) {
   bind_linear(m);
   bind_conv(m);
   bind_attention(m);
-  bind_gates(m);
+  bind_gelu(m);
 }
 
 }  // namespace arrow_quant::python

@@ -1,9 +1,9 @@
 """What lies between the layers of a model, by the engine where that is faster than torch.
 
-Once layers are quantized, attention and the gates of feed-forward blocks take as long as they do.
-Inside the modules of a loaded model that compute such a thing, calls of
-``scaled_dot_product_attention``, ``gelu`` and ``silu`` that the engine can do go to it; all else is
-left alone.
+Once layers are quantized, attention and the GELU of feed-forward blocks take half as long as they
+do. Inside the modules of a loaded model that compute such a thing, calls of
+``scaled_dot_product_attention`` and ``gelu`` that the engine can do go to it; all else is left
+alone.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from arrow_quant_v2.torch import engine, ops
 
 __all__ = ["compute_by_engine"]
 
-#: Numbers from which on a gate is worth a call of the engine.
+#: Numbers from which on GELU is worth a call of the engine.
 _SOME = 1 << 14
 
 
 def compute_by_engine(model: nn.Module) -> None:
-    """Let the engine do the attention and the gates of `model`, where it runs on the CPU."""
+    """Let the engine do the attention and the GELU of `model`, where it runs on the CPU."""
     for module in model.modules():
-        if _attends(module) or _gates(module):
+        if _attends(module) or _has_gelu(module):
             module.register_forward_pre_hook(_enter)
             module.register_forward_hook(_leave, always_call=True)
 
@@ -43,10 +43,8 @@ def _attends(module: nn.Module) -> bool:
     return 0 < width // heads <= core.WIDEST_HEAD
 
 
-def _gates(module: nn.Module) -> bool:
-    """Whether this is a gate, or a ``GELU`` of diffusers, which has a layer before it."""
-    if isinstance(module, nn.SiLU):
-        return not module.inplace
+def _has_gelu(module: nn.Module) -> bool:
+    """Whether this is ``torch.nn.GELU``, or that of diffusers, which has a layer before it."""
     return getattr(module, "approximate", None) == "tanh"
 
 
@@ -61,10 +59,8 @@ class _ByEngine(TorchFunctionMode):
             return ops.attention(
                 query, key, value, 1 / math.sqrt(query.shape[-1]) if scale is None else scale
             )
-        if func is functional.silu and len(args) == 1 and _takes_numbers(args[0]):
-            return ops.gate(args[0], "silu")
         if func is functional.gelu and kwargs == {"approximate": "tanh"} and _takes_numbers(*args):
-            return ops.gate(args[0], "gelu_tanh")
+            return ops.gelu_tanh(args[0])
         return func(*args, **kwargs)
 
 
@@ -87,7 +83,7 @@ def _takes_heads(x: Tensor, key: Tensor) -> bool:
 
 
 def _takes_numbers(x: Tensor) -> bool:
-    return x.numel() >= _SOME and engine.takes_gate(x) and not _wants_gradient(x)
+    return x.numel() >= _SOME and engine.takes_numbers(x) and not _wants_gradient(x)
 
 
 def _wants_gradient(x: Tensor) -> bool:

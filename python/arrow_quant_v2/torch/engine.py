@@ -25,13 +25,13 @@ __all__ = [
     "arrays",
     "attention",
     "conv",
-    "gate",
+    "gelu_tanh",
     "kept_bytes",
     "linear",
     "spec",
     "takes",
     "takes_conv",
-    "takes_gate",
+    "takes_numbers",
 ]
 
 #: Bytes of an input element that its type needs.
@@ -202,17 +202,17 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
     return out.to(query.dtype)
 
 
-def takes_gate(x: Tensor) -> bool:
-    """Whether :func:`gate` can do this: it goes through memory as it lies."""
+def takes_numbers(x: Tensor) -> bool:
+    """Whether :func:`gelu_tanh` can do this: it goes through memory as it lies."""
     dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=_CHANNELS_LAST))
     return x.device.type == "cpu" and x.dtype in _READABLE and dense
 
 
-def gate(kind: str, x: Tensor) -> Tensor:
-    """``"silu"`` or ``"gelu_tanh"`` of every number; the result lies in memory as `x` does."""
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by tanh of every number; the result lies in memory as `x` does."""
     out = torch.empty_like(x)
-    run = core.silu if kind == "silu" else core.gelu_tanh
-    run(_array(_as_stored(x.detach())), _array(_as_stored(out)), torch.get_num_threads())
+    threads = torch.get_num_threads()
+    core.gelu_tanh(_array(_as_stored(x.detach())), _array(_as_stored(out)), threads)
     return out
 
 

@@ -2,7 +2,7 @@
 
 Arguments are plain tensors and numbers, so ``torch.compile`` and ``torch.export`` trace through;
 each operator has a fake kernel. On the CPU the engine does the work, elsewhere plain torch does;
-attention and gates are for the CPU alone. The packed weight is always the seven arguments of
+attention and GELU are for the CPU alone. The packed weight is always the seven arguments of
 :class:`~arrow_quant_v2.torch.decode.Packed` after ``codes`` in that order.
 """
 
@@ -24,7 +24,7 @@ __all__ = [
     "dequantize",
     "embedding",
     "expand_int8",
-    "gate",
+    "gelu_tanh",
     "linear_int8",
     "linear_weight_only",
 ]
@@ -45,7 +45,7 @@ _library.define(
     "int[] padding, int[] dilation, int groups, bool keep) -> Tensor"
 )
 _library.define("attention(Tensor query, Tensor key, Tensor value, float scale) -> Tensor")
-_library.define("gate(Tensor x, str kind) -> Tensor")
+_library.define("gelu_tanh(Tensor x) -> Tensor")
 _library.define(f"embedding(Tensor ids, {_WEIGHT}, ScalarType dtype) -> Tensor")
 
 dequantize = torch.ops.arrow_quant.dequantize
@@ -55,7 +55,7 @@ linear_int8 = torch.ops.arrow_quant.linear_int8
 conv_int8 = torch.ops.arrow_quant.conv_int8
 embedding = torch.ops.arrow_quant.embedding
 attention = torch.ops.arrow_quant.attention
-gate = torch.ops.arrow_quant.gate
+gelu_tanh = torch.ops.arrow_quant.gelu_tanh
 
 
 def _floats(w: Packed, dtype: torch.dtype) -> Tensor:
@@ -135,8 +135,8 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tenso
     return engine.attention(query, key, value, scale)
 
 
-def _gate(x: Tensor, kind: str) -> Tensor:
-    return engine.gate(kind, x)
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return engine.gelu_tanh(x)
 
 
 def _fake_dequantize(codes: Tensor, *rest: Any) -> Tensor:
@@ -170,7 +170,7 @@ def _fake_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> 
     return query.new_empty((batch, tokens, heads, width)).transpose(1, 2)
 
 
-def _fake_gate(x: Tensor, kind: str) -> Tensor:
+def _fake_gelu_tanh(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -182,7 +182,7 @@ for _name, _run, _fake in (
     ("conv_int8", _conv_int8, _fake_conv_int8),
     ("embedding", _embedding, _fake_embedding),
     ("attention", _attention, _fake_attention),
-    ("gate", _gate, _fake_gate),
+    ("gelu_tanh", _gelu_tanh, _fake_gelu_tanh),
 ):
     _library.impl(_name, _run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"arrow_quant::{_name}", _fake, lib=_library)

@@ -1,9 +1,9 @@
-#include "arrow_quant/gate.h"
+#include "arrow_quant/gelu.h"
 
 #include <algorithm>
 
 #include "core/parallel.h"
-#include "kernels/gate.h"
+#include "kernels/gelu.h"
 #include "kernels/isa.h"
 #include "run/float_rows.h"
 
@@ -14,12 +14,12 @@ constexpr size_t kBlock = 4096;  // numbers; their f32 fit the first-level cache
 
 }  // namespace
 
-void apply_gate(Gate gate, const GateCall& call) {
+void gelu_tanh(const GeluCall& call) {
   apply_isa_override();
   parallel_blocks(call.threads, (call.count + kBlock - 1) / kBlock, [&](size_t i) {
     const size_t first = i * kBlock, count = std::min(kBlock, call.count - first);
     FloatRows x(call.x, count);
-    gate_floats(gate, x.row(first, count), count, call.y.from(first));
+    gelu_tanh_floats(x.row(first, count), count, call.y.from(first));
   });
 }
 
