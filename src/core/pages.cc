@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <mutex>
 
 #include "arrow_quant/page_reuse.h"
@@ -12,9 +14,12 @@ namespace arrow_quant {
 namespace {
 
 constexpr size_t kHugePage = 2U << 20;
+// Blocks are of small pages: of huge ones, the last would be resident as a whole.
+constexpr size_t kPage = 4096;
 constexpr size_t kKeptBytes = 64U << 20;
+constexpr size_t kMostKept = 32;  // blocks
 
-size_t whole_pages(size_t size) noexcept { return (size + kHugePage - 1) / kHugePage * kHugePage; }
+size_t whole_pages(size_t size) noexcept { return (size + kPage - 1) / kPage * kPage; }
 
 // Best effort: without huge pages it only takes longer.
 void* advised(void* block, [[maybe_unused]] size_t size) noexcept {
@@ -23,6 +28,18 @@ void* advised(void* block, [[maybe_unused]] size_t size) noexcept {
   ::madvise(block, size, MADV_HUGEPAGE);
 #endif
   return block;
+}
+
+/// A block that begins with a huge page, as the kernel sees to for whole huge pages only.
+void* map_aligned(size_t whole) noexcept {
+  void* found = ::mmap(nullptr, whole + kHugePage, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (found == MAP_FAILED) return MAP_FAILED;
+  auto* first = static_cast<std::byte*>(found);
+  const size_t before = (kHugePage - reinterpret_cast<uintptr_t>(first) % kHugePage) % kHugePage;
+  if (before != 0) ::munmap(first, before);
+  ::munmap(first + before + whole, kHugePage - before);  // less than a huge page was before
+  return first + before;
 }
 
 /// Blocks that nobody uses, the oldest first.
@@ -67,7 +84,7 @@ class KeptBlocks {
     void* start = nullptr;
     size_t size = 0;
   };
-  using Blocks = std::array<Block, kKeptBytes / kHugePage>;
+  using Blocks = std::array<Block, kMostKept>;
 
   void remove(Blocks::iterator at) noexcept {
     bytes_ -= at->size;
@@ -97,8 +114,7 @@ KeptBlocks& kept() noexcept {
 void* map_pages(size_t size) noexcept {
   const size_t whole = whole_pages(size);
   if (void* block = kept().take(whole)) return block;
-  return advised(::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-                 whole);
+  return advised(map_aligned(whole), whole);
 }
 
 void* remap_pages(void* block, size_t old_size, size_t new_size) noexcept {

@@ -85,23 +85,25 @@ def load_quantized(
     """
     execution = execution_of(torch.device(device), activation, compute)
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
-    with _no_collections():
+    with _short_collections():
         return _loaded(open_quantized(path), module, settings).to(device)
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
-    """Python does not look for garbage: the many objects of a model make it look again and again.
+def _short_collections() -> Iterator[None]:
+    """Python looks for garbage among new objects only.
 
-    With the libraries of models in memory, each time takes as long as reading a gigabyte.
+    The many objects of a model make it look again and again; with the libraries of models in
+    memory, each time takes as long as reading a gigabyte.
     """
-    enabled = gc.isenabled()
-    gc.disable()
+    if gc.get_freeze_count():
+        yield  # somebody has put objects aside, and would get them back
+        return
+    gc.freeze()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        gc.unfreeze()
 
 
 def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[str, Any]) -> Any:
