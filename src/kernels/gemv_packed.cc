@@ -37,6 +37,8 @@ constexpr size_t kSlack = 64;
 /// Into the second-level cache: rows are too short for the prefetcher of the CPU, and the first
 /// level has too few misses in flight for the bandwidth of memory.
 HWY_INLINE void fetch_soon(const uint8_t* bytes) { __builtin_prefetch(bytes, 0, 2); }
+/// From there into the first level.
+HWY_INLINE void fetch_now(const uint8_t* bytes) { __builtin_prefetch(bytes, 0, 3); }
 
 HWY_INLINE float sum_lanes(FloatVec v) {
   return hn::GetLane(hn::SumOfLanes(DotFloat(), v));
@@ -145,7 +147,10 @@ HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t
       DotVec packed[kRows], sums[kRows];
       for (size_t r = 0; r < kRows; ++r) {
         packed[r] = load_quads(codes + r * stride + part);
-        if (part == 0) fetch_soon(codes + (r + kRows) * stride);  // of the rows that come next
+        if (part == 0) {
+          fetch_soon(codes + (r + kRows) * stride);  // of the rows that come next
+          fetch_now(codes + r * stride + 4 * kGemvBlock);
+        }
       }
       multiply_lanes<Dot, kBits, kPlanes, kRows>(packed, token.planes + b * kTokenBlock + part,
                                                  sums);
