@@ -36,8 +36,8 @@ template <typename Array>
 bool is_bf16(const Array& array, const char* what) {
   if (array.dtype() == nb::dtype<int16_t>()) return true;
   if (array.dtype() == nb::dtype<float>()) return false;
-  throw nb::type_error((std::string(what) + ": expected float32, or int16 as the bits of bfloat16")
-                           .c_str());
+  throw nb::type_error(
+      (std::string(what) + ": expected float32, or int16 as the bits of bfloat16").c_str());
 }
 
 template <typename Array>
@@ -145,7 +145,8 @@ ConvShape conv_shape(const Moves& moves, size_t channels, size_t outputs) {
 ConvCall conv_call(const Images& x, const ImagesOut& y, const Moves& moves,
                    const std::optional<Floats>& bias, const std::optional<Floats>& input_factors,
                    size_t outputs) {
-  ConvCall call{.shape = conv_shape(moves, x.shape(3), outputs), .x = input_of(x), .y = output_of(y)};
+  ConvCall call{
+      .shape = conv_shape(moves, x.shape(3), outputs), .x = input_of(x), .y = output_of(y)};
   call.shape.batch = x.shape(0);
   call.shape.size = {x.shape(1), x.shape(2)};
   const auto out = call.shape.output_size();

@@ -39,9 +39,9 @@ struct AttentionCall {
 
 /// Relative to sum |p v|, errors are below 1e-6 plus 2.5e-7 for each unit of the largest score, as
 /// with any softmax of single precision; for heads wider than 16 numbers, of the largest sum of the
-/// magnitudes that a score is the sum of. Of bfloat16 they are those of its rounding. A query that is not finite gives NaN, and so does a key
-/// that is not, for all queries of its head. Raises kConfiguration for heads wider than
-/// kWidestHead and for no keys.
+/// magnitudes that a score is the sum of. Of bfloat16 they are those of its rounding. A query that
+/// is not finite gives NaN, and so does a key that is not, for all queries of its head. Raises
+/// kConfiguration for heads wider than kWidestHead and for no keys.
 ARROW_QUANT_API void attention(const AttentionCall& call);
 
 }  // namespace arrow_quant

@@ -74,10 +74,10 @@ struct PlainDot {
 #endif
 };
 
+// As assembly where Highway compiles a target for CPUs without the instruction.
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-/// The same by AVX-512 VNNI or AVX-VNNI; only where has_dot_products(). As assembly, since Highway
-/// compiles these targets for CPUs without it.
-struct VnniDot {
+/// The same by AVX-512 VNNI or AVX-VNNI.
+struct MixedDot {
   static HWY_INLINE DotVec add(DotVec sum, DotVec u, DotVec s) {
 #if HWY_TARGET == HWY_AVX3
     asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(u.raw), "v"(s.raw));
@@ -87,9 +87,48 @@ struct VnniDot {
     return sum;
   }
 };
-#else
-using VnniDot = PlainDot;
+#elif HWY_TARGET == HWY_NEON && HWY_ARCH_ARM_A64
+// For the assembler; with all that Highway's own functions may need after it.
+#undef ARROW_QUANT_ARM_EXTENSIONS
+#define ARROW_QUANT_ARM_EXTENSIONS ".arch armv8.2-a+crypto+dotprod+i8mm\n\t"
+/// The same by the 8-bit matrix extension.
+struct MixedDot {
+  static HWY_INLINE DotVec add(DotVec sum, DotVec u, DotVec s) {
+    asm(ARROW_QUANT_ARM_EXTENSIONS "usdot %0.4s, %1.16b, %2.16b"
+        : "+w"(sum.raw)
+        : "w"(u.raw), "w"(s.raw));
+    return sum;
+  }
+};
+
+/// The same by products of signed bytes: u s = (u - 128) s + 64 s + 64 s.
+struct SignedDot {
+  static HWY_INLINE DotVec add(DotVec sum, DotVec u, DotVec s) {
+    namespace hn = hwy::HWY_NAMESPACE;
+    const DotVec half = hn::Set(DotTag(), 0x40404040);
+    const DotVec flip = hn::Set(DotTag(), static_cast<int32_t>(0x80808080U));
+    return signed_add(signed_add(signed_add(sum, hn::Xor(u, flip), s), half, s), half, s);
+  }
+  static HWY_INLINE DotVec signed_add(DotVec sum, DotVec a, DotVec b) {
+    asm(ARROW_QUANT_ARM_EXTENSIONS "sdot %0.4s, %1.16b, %2.16b"
+        : "+w"(sum.raw)
+        : "w"(a.raw), "w"(b.raw));
+    return sum;
+  }
+};
 #endif
+
+/// Calls fn(PlainDot()) or, by what the CPU has, with one of the others.
+template <class Fn>
+HWY_INLINE void with_dot([[maybe_unused]] ByteProducts products, const Fn& fn) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  if (products == ByteProducts::kMixed) return fn(MixedDot());
+#elif HWY_TARGET == HWY_NEON && HWY_ARCH_ARM_A64
+  if (products == ByteProducts::kMixed) return fn(MixedDot());
+  if (products == ByteProducts::kSigned) return fn(SignedDot());
+#endif
+  fn(PlainDot());
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace arrow_quant

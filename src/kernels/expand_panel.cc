@@ -55,9 +55,7 @@ using V16 = hn::Vec<D16>;
 constexpr size_t kLanes = hn::MaxLanes(D32());
 
 /// A number below 2^16 in every lane, in both halves of it.
-HWY_INLINE V16 both_halves(V32 v) {
-  return hn::BitCast(D16(), hn::Or(v, hn::ShiftLeft<16>(v)));
-}
+HWY_INLINE V16 both_halves(V32 v) { return hn::BitCast(D16(), hn::Or(v, hn::ShiftLeft<16>(v))); }
 
 /// v + 128 = q * code + (m z - 2^(b-1) q + 128), within [1, 255]; each lane its own q, z and m.
 template <int kBits>
@@ -147,7 +145,8 @@ void expand_all(const PackedPanel& from, const uint8_t* HWY_RESTRICT codes,
     for (size_t o = 0; o < kPanelColumns; o += kLanes) {
       const V32 four = load(params + group / 4 * kRow + 4 * o);
       const V32 own = hn::ShiftRightSame(four, static_cast<int>(group % 4 * 8));
-      const Lanes lanes(own, hn::BitCast(D16(), load(reinterpret_cast<const uint8_t*>(units + 2 * o))));
+      const Lanes lanes(own,
+                        hn::BitCast(D16(), load(reinterpret_cast<const uint8_t*>(units + 2 * o))));
       for (size_t k = begin; k < end; ++k) {
         expand_quad<kBits>(load(codes + k * kRow + 4 * o), lanes,
                            panel + k * (kCodes / 4) * kRow + 4 * o);
@@ -162,9 +161,9 @@ void ExpandPanel(const PackedPanel& from, const uint8_t* codes, const uint8_t* p
   if (from.offset_units == nullptr) {
     expand_all<2, ResidualLanes>(from, codes, params, units, panel);
   } else if (from.bits == 4) {
-    expand_all<4, AffineLanes<4>>(from, codes, params, units, panel);
+    expand_all<4, AffineLanes<4> >(from, codes, params, units, panel);
   } else {
-    expand_all<2, AffineLanes<2>>(from, codes, params, units, panel);
+    expand_all<2, AffineLanes<2> >(from, codes, params, units, panel);
   }
 }
 #endif
@@ -185,7 +184,8 @@ void expand_panel(const PackedPanel& from, uint8_t* scratch, uint8_t* panel) noe
   fill_panel_codes(from.params, from.param_stride, from.outputs, groups, params);
   int16_t units[2 * kPanelColumns] = {};
   if (from.offset_units != nullptr) {
-    for (size_t o = 0; o < from.outputs; ++o) units[2 * o] = units[2 * o + 1] = from.offset_units[o];
+    for (size_t o = 0; o < from.outputs; ++o)
+      units[2 * o] = units[2 * o + 1] = from.offset_units[o];
   }
   HWY_DYNAMIC_DISPATCH(ExpandPanel)(from, scratch, params, units, panel);
 }

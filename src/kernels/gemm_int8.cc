@@ -23,8 +23,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr size_t kLanes = hn::MaxLanes(DotTag());
 // Accumulators of a tile: rows times vectors of outputs, as many as the registers hold beside one
 // vector of weights each.
-constexpr size_t kVectors = kLanes == 16 ? 4 : 2;
-constexpr size_t kTileRows = kLanes == 16 ? 6 : (HWY_TARGET == HWY_AVX2 ? 4 : 2);
+constexpr size_t kVectors = kLanes == 16 || HWY_TARGET == HWY_NEON ? 4 : 2;
+constexpr size_t kTileRows =
+    kLanes == 16 ? 6 : (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON ? 4 : 2);
 constexpr size_t kTileColumns = kVectors * kLanes;
 
 // ------------------------------ Panels
@@ -168,13 +169,9 @@ void multiply_rows(const PanelRows& a, const uint8_t* panel, bool accumulate, in
   }
 }
 
-void MultiplyPanel(const PanelRows& a, const uint8_t* panel, bool accumulate, bool vnni,
+void MultiplyPanel(const PanelRows& a, const uint8_t* panel, bool accumulate, ByteProducts products,
                    int32_t* sums) {
-  if (vnni) {
-    multiply_rows<VnniDot>(a, panel, accumulate, sums);
-  } else {
-    multiply_rows<PlainDot>(a, panel, accumulate, sums);
-  }
+  with_dot(products, [&](auto dot) { multiply_rows<decltype(dot)>(a, panel, accumulate, sums); });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -199,7 +196,7 @@ void fill_panel_codes(const uint8_t* codes, size_t stride, size_t outputs, size_
 
 void multiply_panel(const PanelRows& a, const uint8_t* panel, bool accumulate,
                     int32_t* sums) noexcept {
-  HWY_DYNAMIC_DISPATCH(MultiplyPanel)(a, panel, accumulate, has_dot_products(), sums);
+  HWY_DYNAMIC_DISPATCH(MultiplyPanel)(a, panel, accumulate, byte_products(), sums);
 }
 
 }  // namespace arrow_quant

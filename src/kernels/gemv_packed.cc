@@ -34,15 +34,22 @@ constexpr size_t kAhead = 8192;  // bytes; more than memory delivers while it is
 /// Room for whole vectors behind the parameters of a row.
 constexpr size_t kSlack = 64;
 
+/// An address that may lie past the end of what it is reckoned from.
+HWY_INLINE const void* place(const uint8_t* from, size_t ahead) {
+  return reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + ahead);
+}
+
 /// Into the second-level cache: rows are too short for the prefetcher of the CPU, and the first
 /// level has too few misses in flight for the bandwidth of memory.
-HWY_INLINE void fetch_soon(const uint8_t* bytes) { __builtin_prefetch(bytes, 0, 2); }
-/// From there into the first level.
-HWY_INLINE void fetch_now(const uint8_t* bytes) { __builtin_prefetch(bytes, 0, 3); }
-
-HWY_INLINE float sum_lanes(FloatVec v) {
-  return hn::GetLane(hn::SumOfLanes(DotFloat(), v));
+HWY_INLINE void fetch_soon(const uint8_t* from, size_t ahead) {
+  __builtin_prefetch(place(from, ahead), 0, 2);
 }
+/// From there into the first level.
+HWY_INLINE void fetch_now(const uint8_t* from, size_t ahead) {
+  __builtin_prefetch(place(from, ahead), 0, 3);
+}
+
+HWY_INLINE float sum_lanes(FloatVec v) { return hn::GetLane(hn::SumOfLanes(DotFloat(), v)); }
 
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4
 /// q of the sub-group that each lane of a vector lies in, for groups of 1, 2, 4, ... lanes, by one
@@ -148,8 +155,8 @@ HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t
       for (size_t r = 0; r < kRows; ++r) {
         packed[r] = load_quads(codes + r * stride + part);
         if (part == 0) {
-          fetch_soon(codes + (r + kRows) * stride);  // of the rows that come next
-          fetch_now(codes + r * stride + 4 * kGemvBlock);
+          fetch_soon(codes, (r + kRows) * stride);  // of the rows that come next
+          fetch_now(codes, r * stride + 4 * kGemvBlock);
         }
       }
       multiply_lanes<Dot, kBits, kPlanes, kRows>(packed, token.planes + b * kTokenBlock + part,
@@ -174,9 +181,9 @@ HWY_INLINE FloatVec join_groups(const DotVec* planes) {
   return value;
 }
 
-/// sums = m * sum X (z + 8) - 2^(b-1) * sum X (q - 1), X the sums of x over sub-groups, of kRows rows
-/// whose parameters are `stride` bytes apart: z + 8 and q - 1 are the halves of the bytes, of which
-/// whole vectors are read.
+/// sums = m * sum X (z + 8) - 2^(b-1) * sum X (q - 1), X the sums of x over sub-groups, of kRows
+/// rows whose parameters are `stride` bytes apart: z + 8 and q - 1 are the halves of the bytes, of
+/// which whole vectors are read.
 template <class Dot, int kBits, size_t kRows>
 HWY_INLINE void offset_part(const uint8_t* params, size_t stride, int offset_unit,
                             const GemvToken& token, FloatVec* sums) {
@@ -326,8 +333,7 @@ float clamped_part(const GemvToken& token, const uint8_t* codes, size_t first, s
       if (moved == 0) continue;
       int x = 0;
       for (size_t p = 0; p < kPlanes; ++p) {
-        x = x * 256 +
-            token.planes[((block * kPlanes + p) * kPhases + phase) * kGemvBlock + byte];
+        x = x * 256 + token.planes[((block * kPlanes + p) * kPhases + phase) * kGemvBlock + byte];
       }
       change += static_cast<double>(x) * moved;
     }
@@ -362,15 +368,16 @@ HWY_NOINLINE float clamped_row(const GemvRows& m, const RowLayout<kBits>& layout
   return sum;
 }
 
-/// kRows rows from `codes` on, whose parameters begin `layout.groups` apart, kSlack more behind them.
+/// kRows rows from `codes` on, whose parameters begin `layout.groups` apart, kSlack more behind
+/// them.
 template <class Dot, int kBits, int kPlanes, size_t kRows>
 HWY_INLINE void two_level_block(const GemvRows& m, const RowLayout<kBits>& layout,
                                 const LaneScales& scales, const ClampFinder<kBits>& clamps,
-                                const GemvToken& token, const uint8_t* codes,
-                                const uint8_t* params, float* out) {
+                                const GemvToken& token, const uint8_t* codes, const uint8_t* params,
+                                float* out) {
   const size_t row_bytes = layout.row_bytes, whole = row_bytes / kGemvBlock;
   for (size_t i = 0; i < kRows * layout.groups; i += kGemvBlock) {
-    fetch_soon(params + kRows * layout.groups + i);
+    fetch_soon(params, kRows * layout.groups + i);
   }
   FloatVec sums[kRows];
   constexpr size_t kTogether = kRows % 2 == 0 && kLanes == 16 ? 2 : 1;  // so many fit the registers
@@ -383,8 +390,7 @@ HWY_INLINE void two_level_block(const GemvRows& m, const RowLayout<kBits>& layou
   if (whole * kGemvBlock < row_bytes) {
     for (size_t r = 0; r < kRows; ++r) {
       uint8_t tail[kGemvBlock] = {};
-      std::memcpy(tail, codes + r * row_bytes + whole * kGemvBlock,
-                  row_bytes - whole * kGemvBlock);
+      std::memcpy(tail, codes + r * row_bytes + whole * kGemvBlock, row_bytes - whole * kGemvBlock);
       multiply_rows<Dot, kBits, kPlanes, 1>(tail, 0, params + r * layout.groups, 0, scales, whole,
                                             1, token, sums + r);
     }
@@ -447,7 +453,7 @@ void int8_rows(const GemvRows& m, const GemvToken& token, float* out) {
       }
     };
     for (size_t b = 0; b < whole; ++b) {
-      fetch_soon(codes + b * kGemvBlock + kAhead);
+      fetch_soon(codes, b * kGemvBlock + kAhead);
       add(codes + b * kGemvBlock, b);
     }
     if (rest != 0) {
@@ -481,8 +487,9 @@ void run(const GemvRows& m, const GemvToken& token, int planes, float* out) {
   if (planes == 3) run_planes<Dot, 3>(m, token, out);
 }
 
-void Gemv(const GemvRows& m, const GemvToken& token, int planes, bool vnni, float* out) {
-  vnni ? run<VnniDot>(m, token, planes, out) : run<PlainDot>(m, token, planes, out);
+void Gemv(const GemvRows& m, const GemvToken& token, int planes, ByteProducts products,
+          float* out) {
+  with_dot(products, [&](auto dot) { run<decltype(dot)>(m, token, planes, out); });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -501,7 +508,7 @@ bool gemv_takes_group(int bits, size_t group) noexcept {
 }
 
 void gemv_packed(const GemvRows& rows, const GemvToken& token, int planes, float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(Gemv)(rows, token, planes, has_dot_products(), out);
+  HWY_DYNAMIC_DISPATCH(Gemv)(rows, token, planes, byte_products(), out);
 }
 
 }  // namespace arrow_quant

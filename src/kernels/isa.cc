@@ -2,6 +2,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include <algorithm>
@@ -29,9 +32,9 @@ std::string lower(std::string_view text) {
 /// A choice that can be forced.
 struct Isa {
   std::string name;
-  int64_t target = 0;         ///< of Highway
-  bool dot_products = false;  ///< and the dot products of bytes that a VNNI adds to it
-  bool bf16_products = false;  ///< and those of bfloat16
+  int64_t target = 0;                                ///< of Highway
+  ByteProducts byte_products = ByteProducts::kNone;  ///< that an extension adds to it
+  bool bf16_products = false;                        ///< and those of bfloat16
 };
 
 bool has_vnni() noexcept {
@@ -60,6 +63,22 @@ bool has_avx_vnni() noexcept {
 #endif
 }
 
+bool has_arm_dot() noexcept {
+#if defined(HWCAP_ASIMDDP)
+  return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return false;
+#endif
+}
+
+bool has_arm_i8mm() noexcept {
+#if defined(HWCAP2_I8MM)
+  return (::getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+#else
+  return false;
+#endif
+}
+
 /// Compiled and supported targets, best first, whatever has been forced.
 const std::vector<Isa>& available() {
   static const std::vector<Isa> isas = [] {
@@ -69,10 +88,17 @@ const std::vector<Isa>& available() {
       if (name == "emu128") name = "scalar";
       if (name == "avx3") {
         name = "avx512";
-        if (has_vnni() && has_avx512_bf16()) found.push_back({"avx512bf16", target, true, true});
-        if (has_vnni()) found.push_back({"avx512vnni", target, true});
+        if (has_vnni() && has_avx512_bf16())
+          found.push_back({"avx512bf16", target, ByteProducts::kMixed, true});
+        if (has_vnni()) found.push_back({"avx512vnni", target, ByteProducts::kMixed});
       }
-      if (name == "avx2" && has_avx_vnni()) found.push_back({"avxvnni", target, true});
+      if (name == "avx2" && has_avx_vnni()) {
+        found.push_back({"avxvnni", target, ByteProducts::kMixed});
+      }
+      if (name == "neon") {
+        if (has_arm_i8mm()) found.push_back({"neoni8mm", target, ByteProducts::kMixed});
+        if (has_arm_dot()) found.push_back({"neondot", target, ByteProducts::kSigned});
+      }
       found.push_back({name, target});
     }
     return found;
@@ -140,7 +166,7 @@ std::string active_isa() {
   return (forced != nullptr ? *forced : available().front()).name;
 }
 
-bool has_dot_products() noexcept { return in_use().load()->dot_products; }
+ByteProducts byte_products() noexcept { return in_use().load()->byte_products; }
 
 bool has_bf16_products() noexcept { return in_use().load()->bf16_products; }
 

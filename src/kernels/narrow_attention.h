@@ -1,4 +1,5 @@
-// Attention of a few queries to all keys of a head that is narrower than a vector. Pure functions, safe from many threads.
+// Attention of a few queries to all keys of a head that is narrower than a vector. Pure functions,
+// safe from many threads.
 #pragma once
 
 #include <cstddef>

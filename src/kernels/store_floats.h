@@ -23,8 +23,8 @@ HWY_INLINE void store_floats(D /*d*/, hwy::HWY_NAMESPACE::Vec<D> v, uint16_t* to
   const auto bits = hn::BitCast(du, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1U));
   const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFU)));
-  const auto chosen = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)),
-                                     hn::Set(du, 0x7FC00000U), rounded);
+  const auto chosen =
+      hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), hn::Set(du, 0x7FC00000U), rounded);
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, hn::ShiftRight<16>(chosen))), d16, to);
 }
 

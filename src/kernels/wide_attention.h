@@ -18,9 +18,10 @@ inline constexpr size_t kWideBlock = 16;
 /// bfloat16, the first in the lower half: of adjacent numbers of a key, and of adjacent values.
 template <typename Number>
 struct KeyBlock {
-  const Number* keys = nullptr;    ///< [width][kWideKeys]; pairs: [width / 2, upwards][kWideKeys]
-  const Number* values = nullptr;  ///< [count][value_width]; pairs: [count / 2, upwards][value_width]
-  size_t count = 0;                ///< keys that there are, at least one
+  const Number* keys = nullptr;  ///< [width][kWideKeys]; pairs: [width / 2, upwards][kWideKeys]
+  const Number* values =
+      nullptr;       ///< [count][value_width]; pairs: [count / 2, upwards][value_width]
+  size_t count = 0;  ///< keys that there are, at least one
   size_t width = 0;
   size_t value_width = 0;  ///< the width in whole blocks
 };
@@ -32,8 +33,8 @@ struct Gathered {
   float* out = nullptr;        ///< [kWideQueries][value_width], sums of 2^(score - most) * value
 };
 
-/// Add a block of keys. Queries are [width][kWideQueries], or pairs like those of keys, multiplied by
-/// the scale and by log2(e). A query whose largest score is not finite gathers numbers of no
+/// Add a block of keys. Queries are [width][kWideQueries], or pairs like those of keys, multiplied
+/// by the scale and by log2(e). A query whose largest score is not finite gathers numbers of no
 /// meaning. Pairs need has_bf16_products().
 void attend_block(const KeyBlock<float>& block, const float* queries, Gathered& gathered) noexcept;
 void attend_block(const KeyBlock<uint32_t>& block, const uint32_t* queries,

@@ -75,8 +75,7 @@ void run_task(const ConvCall& call, const IntegerImage& image, const uint8_t* pa
   ReusedBuffer<int32_t> sums(count * planes * kPanelColumns);
   multiply_panel({rows.data(), rows.size(), image.taps(), image.quads()}, panel, false,
                  sums.data());
-  finish_sums({sums.data(), image.sums() + first, count, image.planes()},
-              row_scales + first_output,
+  finish_sums({sums.data(), image.sums() + first, count, image.planes()}, row_scales + first_output,
               call.bias == nullptr ? nullptr : call.bias + first_output,
               std::min(kPanelColumns, shape.outputs - first_output),
               call.y.from(first * shape.outputs + first_output), shape.outputs);

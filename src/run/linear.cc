@@ -52,8 +52,10 @@ struct Task {
 void multiply(const IntegerTokens& x, const Task& task, size_t begin, size_t count,
               const uint8_t* panel, bool accumulate, int32_t* sums) {
   const auto offset = static_cast<ptrdiff_t>(begin);
-  multiply_panel({x.rows(task.first), task.count * static_cast<size_t>(x.planes()),
-                  {&offset, 1}, (count + 3) / 4},
+  multiply_panel({x.rows(task.first),
+                  task.count * static_cast<size_t>(x.planes()),
+                  {&offset, 1},
+                  (count + 3) / 4},
                  panel, accumulate, sums);
 }
 
@@ -82,8 +84,8 @@ void run_tasks(const LinearCall& call, size_t outputs, const Fn& fn) {
   });
 }
 
-void finish(const LinearCall& call, const IntegerTokens& x, const Task& task,
-            const int32_t* sums, const float* row_scales) {
+void finish(const LinearCall& call, const IntegerTokens& x, const Task& task, const int32_t* sums,
+            const float* row_scales) {
   finish_sums(sums_of(x, task, sums), row_scales + task.first_output,
               call.bias == nullptr ? nullptr : call.bias + task.first_output, task.outputs,
               call.y.from(task.first * call.y_stride + task.first_output), call.y_stride);

@@ -215,7 +215,7 @@ void attend(const AttentionCall& call) {
 void attend_wide_heads(const AttentionCall& call) {
   const bool halves = call.queries.data.bf16 != nullptr && call.keys.data.bf16 != nullptr &&
                       call.values.data.bf16 != nullptr;
-  halves && has_bf16_products() ? attend<uint32_t>(call) : attend<float>(call);
+  halves&& has_bf16_products() ? attend<uint32_t>(call) : attend<float>(call);
 }
 
 }  // namespace arrow_quant

@@ -87,7 +87,7 @@ def _takes_numbers(x: Tensor) -> bool:
 
 
 def _wants_gradient(x: Tensor) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad
+    return bool(torch.is_grad_enabled() and x.requires_grad)
 
 
 class _Entered(threading.local):
