@@ -184,8 +184,10 @@ void expand_panel(const PackedPanel& from, uint8_t* scratch, uint8_t* panel) noe
   fill_panel_codes(from.params, from.param_stride, from.outputs, groups, params);
   int16_t units[2 * kPanelColumns] = {};
   if (from.offset_units != nullptr) {
-    for (size_t o = 0; o < from.outputs; ++o)
-      units[2 * o] = units[2 * o + 1] = from.offset_units[o];
+    for (size_t o = 0; o < from.outputs; ++o) {
+      const int unit = from.offset_units[o];
+      units[2 * o] = units[2 * o + 1] = static_cast<int16_t>(unit);
+    }
   }
   HWY_DYNAMIC_DISPATCH(ExpandPanel)(from, scratch, params, units, panel);
 }

@@ -36,6 +36,7 @@ constexpr size_t kSlack = 64;
 
 /// An address that may lie past the end of what it is reckoned from.
 HWY_INLINE const void* place(const uint8_t* from, size_t ahead) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): nothing is read there
   return reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + ahead);
 }
 
