@@ -185,8 +185,7 @@ void expand_panel(const PackedPanel& from, uint8_t* scratch, uint8_t* panel) noe
   int16_t units[2 * kPanelColumns] = {};
   if (from.offset_units != nullptr) {
     for (size_t o = 0; o < from.outputs; ++o) {
-      const int unit = from.offset_units[o];
-      units[2 * o] = units[2 * o + 1] = static_cast<int16_t>(unit);
+      std::fill_n(units + 2 * o, 2, int16_t{from.offset_units[o]});
     }
   }
   HWY_DYNAMIC_DISPATCH(ExpandPanel)(from, scratch, params, units, panel);
