@@ -12,6 +12,7 @@
 #include <cctype>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <mutex>
 
 #include "arrow_quant/error.h"
@@ -37,69 +38,57 @@ struct Isa {
   bool bf16_products = false;                        ///< and those of bfloat16
 };
 
-bool has_vnni() noexcept {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512vnni") != 0;
-#else
-  return false;
-#endif
-}
+/// What CPUs of one target have and others lack.
+struct Extensions {
+  bool avx512_vnni = false, avx512_bf16 = false;
+  bool avx_vnni = false;  ///< the byte products of VNNI in 256 bits, on CPUs without AVX-512
+  bool arm_dot = false, arm_i8mm = false;
+};
 
-bool has_avx512_bf16() noexcept {
+Extensions extensions() noexcept {
+  Extensions found;
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16") != 0;
-#else
-  return false;
-#endif
-}
-
-/// The byte products of VNNI in 256 bits, on CPUs without AVX-512.
-bool has_avx_vnni() noexcept {
-#if defined(__x86_64__)
+  found.avx512_vnni = __builtin_cpu_supports("avx512vnni") != 0;
+  found.avx512_bf16 = __builtin_cpu_supports("avx512bf16") != 0;
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 4)) != 0;
-#else
-  return false;
+  found.avx_vnni = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 4)) != 0;
+#elif defined(__aarch64__) && defined(__linux__)
+  found.arm_dot = (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+  found.arm_i8mm = (::getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
 #endif
+  return found;
 }
 
-bool has_arm_dot() noexcept {
-#if defined(HWCAP_ASIMDDP)
-  return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
-#else
-  return false;
-#endif
-}
-
-bool has_arm_i8mm() noexcept {
-#if defined(HWCAP2_I8MM)
-  return (::getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
-#else
-  return false;
-#endif
+/// Choices of a target, best first.
+std::vector<Isa> choices_of(int64_t target, const Extensions& cpu) {
+  const std::string name = lower(hwy::TargetName(target));
+  std::vector<Isa> found;
+  if (name == "avx3") {
+    if (cpu.avx512_vnni && cpu.avx512_bf16) {
+      found.push_back({"avx512bf16", target, ByteProducts::kMixed, true});
+    }
+    if (cpu.avx512_vnni) found.push_back({"avx512vnni", target, ByteProducts::kMixed});
+    found.push_back({"avx512", target});
+    return found;
+  }
+  if (name == "avx2" && cpu.avx_vnni) {
+    found.push_back({"avxvnni", target, ByteProducts::kMixed});
+  }
+  if (name == "neon" && cpu.arm_i8mm) {
+    found.push_back({"neoni8mm", target, ByteProducts::kMixed});
+  }
+  if (name == "neon" && cpu.arm_dot) found.push_back({"neondot", target, ByteProducts::kSigned});
+  found.push_back({name == "emu128" ? "scalar" : name, target});
+  return found;
 }
 
 /// Compiled and supported targets, best first, whatever has been forced.
 const std::vector<Isa>& available() {
   static const std::vector<Isa> isas = [] {
+    const Extensions cpu = extensions();
     std::vector<Isa> found;
     for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
-      std::string name = lower(hwy::TargetName(target));
-      if (name == "emu128") name = "scalar";
-      if (name == "avx3") {
-        name = "avx512";
-        if (has_vnni() && has_avx512_bf16())
-          found.push_back({"avx512bf16", target, ByteProducts::kMixed, true});
-        if (has_vnni()) found.push_back({"avx512vnni", target, ByteProducts::kMixed});
-      }
-      if (name == "avx2" && has_avx_vnni()) {
-        found.push_back({"avxvnni", target, ByteProducts::kMixed});
-      }
-      if (name == "neon") {
-        if (has_arm_i8mm()) found.push_back({"neoni8mm", target, ByteProducts::kMixed});
-        if (has_arm_dot()) found.push_back({"neondot", target, ByteProducts::kSigned});
-      }
-      found.push_back({name, target});
+      std::ranges::copy(choices_of(target, cpu), std::back_inserter(found));
     }
     return found;
   }();
