@@ -145,7 +145,8 @@ def linear(
         )
     else:
         core.linear_packed(_array(tokens), _array(out), *_described(weight), *rest)
-    return out.view(*x.shape[:-1], rows).to(x.dtype)
+    y = out.view(*x.shape[:-1], rows)
+    return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
 def conv(
@@ -221,7 +222,7 @@ def _as_stored(x: Tensor) -> Tensor:
 
 
 def _rows_of_numbers(x: Tensor) -> Tensor:
-    numbers = x if x.dtype == torch.bfloat16 else x.to(torch.float32)
+    numbers = x if x.dtype in _READABLE else x.to(torch.float32)
     return numbers if numbers.stride(-1) == 1 else numbers.contiguous()
 
 
@@ -229,13 +230,9 @@ def _described(weight: Packed) -> tuple[Any, Any, Any, Any, int, core.AffineSpec
     return (*arrays(weight), weight.cols, spec(weight))
 
 
-def _floats(x: Tensor) -> Tensor:
-    return x.to(torch.float32).contiguous()
-
-
 def _numbers(x: Tensor) -> Tensor:
     """Of a type that the engine reads and writes."""
-    return x.contiguous() if x.dtype == torch.bfloat16 else _floats(x)
+    return (x if x.dtype in _READABLE else x.to(torch.float32)).contiguous()
 
 
 def _array(numbers: Tensor) -> Any:
@@ -246,7 +243,7 @@ def _array(numbers: Tensor) -> Any:
 
 
 def _bias(bias: Tensor | None) -> Any:
-    return None if bias is None else _floats(bias.detach()).numpy()
+    return None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
 
 
 def _output_sizes(x: Tensor, g: Geometry) -> list[int]:
