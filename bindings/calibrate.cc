@@ -71,6 +71,25 @@ void bind_facts(nb::module_& m) {
           nb::arg("name"), nb::arg("shape"), nb::arg("sample"))
       .def_ro("name", &CalibratedLayer::name)
       .def_ro("shape", &CalibratedLayer::shape);
+  nb::class_<FoldSource>(m, "FoldSource", "Rows of a parameter that make channels of an input.")
+      .def(
+          "__init__",
+          [](FoldSource* self, std::string name, uint64_t row, double offset) {
+            new (self) FoldSource{std::move(name), row, offset};
+          },
+          nb::arg("name"), nb::arg("row"), nb::arg("offset"))
+      .def_ro("name", &FoldSource::name)
+      .def_ro("row", &FoldSource::row)
+      .def_ro("offset", &FoldSource::offset);
+  nb::class_<Fold>(m, "Fold", "Layers, and the parameters before them that can take up factors.")
+      .def(
+          "__init__",
+          [](Fold* self, std::vector<std::string> layers, std::vector<FoldSource> sources) {
+            new (self) Fold{std::move(layers), std::move(sources)};
+          },
+          nb::arg("layers"), nb::arg("sources"))
+      .def_ro("layers", &Fold::layers)
+      .def_ro("sources", &Fold::sources);
   nb::class_<TimeBin>(m, "TimeBin", "Range and moments of every channel in a span of time.")
       .def_ro("begin", &TimeBin::begin)
       .def_ro("end", &TimeBin::end)
@@ -105,6 +124,8 @@ void bind_calibrate(nb::module_& m) {
       .def("add", &add, nb::arg("input"), nb::arg("values"), nb::arg("timesteps"),
            nb::arg("weight"), nb::arg("held_out"))
       .def("add_note", &CalibrationStatistics::add_note, nb::arg("text"))
+      .def("set_folds", &CalibrationStatistics::set_folds, nb::arg("folds"))
+      .def_prop_ro("folds", &CalibrationStatistics::folds)
       .def(
           "merge",
           [](CalibrationStatistics& self, const CalibrationStatistics& other) {

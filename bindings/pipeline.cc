@@ -67,6 +67,7 @@ void bind_options(nb::module_& m) {
           [](const QuantizeOptions& o) { return path_to_python(o.statistics_path); },
           [](QuantizeOptions& o, const nb::bytes& path) { o.statistics_path = path_of(path); })
       .def_rw("enable_spatial", &QuantizeOptions::enable_spatial)
+      .def_rw("fold_equalization", &QuantizeOptions::fold_equalization)
       .def_rw("enable_time_aware", &QuantizeOptions::enable_time_aware)
       .def_rw("num_time_groups", &QuantizeOptions::num_time_groups)
       .def_rw("data_free_reason", &QuantizeOptions::data_free_reason)
@@ -91,6 +92,8 @@ void bind_quantize_report(nb::module_& m) {
       .def_ro("stored_bytes", &TensorReport::stored_bytes)
       .def_ro("calibrated", &TensorReport::calibrated)
       .def_ro("equalization", &TensorReport::equalization)
+      .def_ro("folded", &TensorReport::folded)
+      .def_ro("divided", &TensorReport::divided)
       .def_prop_ro("time_groups", [](const TensorReport& t) { return t.time_groups.size(); })
       .def_ro("time_bias", &TensorReport::time_bias)
       .def_ro("reason", &TensorReport::reason);

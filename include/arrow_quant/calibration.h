@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -51,6 +52,24 @@ struct TimeBin {
   std::vector<double> sum, squares;  ///< per channel: of values and of their squares
   WeightedSum fitted;                ///< of the tokens in `gram`
   WeightedSum held_out;              ///< of the tokens in `held_out`
+};
+
+/// Rows of a parameter that make the channels of an input, one each, in order.
+struct FoldSource {
+  std::string name;   ///< of the parameter, as in the weight file
+  uint64_t row = 0;   ///< the first of them
+  double offset = 0;  ///< what is added to every one before it is used: 1 in x * (1 + scale)
+
+  bool operator==(const FoldSource&) const = default;
+};
+
+/// Layers whose input comes out divided, channel by channel, when rows of parameters before them
+/// are divided, and nothing else changes: (p + offset) / f for each row p of all `sources`.
+struct Fold {
+  std::vector<std::string> layers;  ///< all that read the input, by their weights
+  std::vector<FoldSource> sources;
+
+  bool operator==(const Fold&) const = default;
 };
 
 /// What is known about one input.
@@ -102,8 +121,11 @@ class ARROW_QUANT_API CalibrationStatistics {
   /// Keep a remark, one line: what could not be observed, and why. A known one is not repeated.
   void add_note(const std::string& text);
 
-  /// Add what `other` has seen. Inputs are matched by their layers; new ones are taken over; data
-  /// of which a part is the user's counts as the user's. Raises
+  /// Say where factors of input channels can be folded into parameters before the layers.
+  void set_folds(std::vector<Fold> folds);
+
+  /// Add what `other` has seen; folds stay that both know. Inputs are matched by their layers; new
+  /// ones are taken over; data of which a part is the user's counts as the user's. Raises
   /// kShapeMismatch when the two are not of the same model and component.
   void merge(const CalibrationStatistics& other);
 
@@ -112,6 +134,8 @@ class ARROW_QUANT_API CalibrationStatistics {
   const std::string& data() const noexcept;
   /// In the order of adding; valid as long as nothing is added.
   const std::vector<std::string>& notes() const;
+  /// Nothing when nobody looked for them.
+  std::optional<std::vector<Fold>> folds() const;
   size_t size() const noexcept;
   /// Valid as long as nothing is added.
   const InputStatistics& input(size_t number) const;

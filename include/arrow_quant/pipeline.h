@@ -41,6 +41,7 @@ struct QuantizeOptions {
   std::string statistics_path;       ///< of CalibrationStatistics::save; empty: data-free
   std::string data_free_reason;      ///< why there are none, for the artefact; free of paths
   bool enable_spatial = true;        ///< equalize input channels where it pays; needs statistics
+  bool fold_equalization = false;    ///< into parameters before the layers, where that is possible
   bool enable_time_aware = true;     ///< parameters by time where they pay; needs statistics
   int num_time_groups = 10;          ///< at most, 1 to 1000
   int activation_bits = 0;           ///< 8: static activation parameters by group of time; 0: none
@@ -55,9 +56,11 @@ struct QuantizeOptions {
 struct TensorReport {
   std::string component;
   QuantizedTensorInfo info;
-  uint64_t stored_bytes = 0;           ///< codes, parameters and row scales
-  bool calibrated = false;             ///< the input of the layer was known
-  float equalization = 0;              ///< largest factor of an input channel; 0: none
+  uint64_t stored_bytes = 0;  ///< codes, parameters and row scales
+  bool calibrated = false;    ///< the input of the layer was known
+  float equalization = 0;     ///< largest factor of an input channel; 0: none
+  bool folded = false;   ///< input channels are multiplied by factors that went into other tensors
+  bool divided = false;  ///< rows are divided by factors of layers that follow
   std::vector<TimeGroup> time_groups;  ///< of the tensor, without scales and biases
   bool time_bias = false;              ///< they have biases
   std::string reason;

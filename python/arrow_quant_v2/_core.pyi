@@ -318,6 +318,12 @@ class QuantizeOptions:
     def enable_spatial(self, arg: bool, /) -> None: ...
 
     @property
+    def fold_equalization(self) -> bool: ...
+
+    @fold_equalization.setter
+    def fold_equalization(self, arg: bool, /) -> None: ...
+
+    @property
     def enable_time_aware(self) -> bool: ...
 
     @enable_time_aware.setter
@@ -381,6 +387,12 @@ class TensorReport:
 
     @property
     def equalization(self) -> float: ...
+
+    @property
+    def folded(self) -> bool: ...
+
+    @property
+    def divided(self) -> bool: ...
 
     @property
     def time_groups(self) -> int: ...
@@ -590,6 +602,31 @@ class CalibratedLayer:
     @property
     def shape(self) -> list[int]: ...
 
+class FoldSource:
+    """Rows of a parameter that make channels of an input."""
+
+    def __init__(self, name: str, row: int, offset: float) -> None: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def row(self) -> int: ...
+
+    @property
+    def offset(self) -> float: ...
+
+class Fold:
+    """Layers, and the parameters before them that can take up factors."""
+
+    def __init__(self, layers: Sequence[str], sources: Sequence[FoldSource]) -> None: ...
+
+    @property
+    def layers(self) -> list[str]: ...
+
+    @property
+    def sources(self) -> list[FoldSource]: ...
+
 class TimeBin:
     """Range and moments of every channel in a span of time."""
 
@@ -626,6 +663,11 @@ class CalibrationStatistics:
     def add(self, input: int, values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], timesteps: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], weight: float, held_out: bool) -> None: ...
 
     def add_note(self, text: str) -> None: ...
+
+    def set_folds(self, folds: Sequence[Fold]) -> None: ...
+
+    @property
+    def folds(self) -> list[Fold] | None: ...
 
     def merge(self, other: CalibrationStatistics) -> None: ...
 

@@ -100,6 +100,15 @@ bool same_layer(const CalibratedLayer& a, const CalibratedLayer& b) {
   return a.name == b.name && a.shape == b.shape && same_weight(a.sample, b.sample);
 }
 
+/// Whoever found less saw more: another use of an input.
+void keep_common(const std::optional<std::vector<Fold>>& from,
+                 std::optional<std::vector<Fold>>& to) {
+  if (!from) to.reset();
+  if (!to) return;
+  std::erase_if(*to,
+                [&](const Fold& fold) { return std::ranges::find(*from, fold) == from->end(); });
+}
+
 void add_matrix(const GramMatrix& from, GramMatrix& to) {
   if (from.channels() == 0) return;
   if (to.channels() == 0) to = from.zeros();
@@ -185,6 +194,7 @@ struct CalibrationStatistics::State {
   std::vector<std::unique_ptr<Input>> inputs;
   std::map<std::string, size_t> by_layer;
   std::vector<std::string> notes;
+  std::optional<std::vector<Fold>> folds;
 };
 
 CalibrationStatistics::CalibrationStatistics(const CalibrationOptions& options) {
@@ -245,6 +255,16 @@ void CalibrationStatistics::add_note(const std::string& text) {
   state_->note(text);
 }
 
+void CalibrationStatistics::set_folds(std::vector<Fold> folds) {
+  for (const Fold& fold : folds) {
+    if (fold.layers.empty() || fold.sources.empty()) {
+      throw Error(ErrorCode::kConfiguration, "a fold needs layers and sources");
+    }
+  }
+  const std::lock_guard lock(state_->mutex);
+  state_->folds = std::move(folds);
+}
+
 void CalibrationStatistics::merge(const CalibrationStatistics& other) {
   if (&other == this) throw Error(ErrorCode::kConfiguration, "statistics merged with themselves");
   const std::scoped_lock lock(state_->mutex, other.state_->mutex);
@@ -252,6 +272,7 @@ void CalibrationStatistics::merge(const CalibrationStatistics& other) {
     throw Error(ErrorCode::kShapeMismatch, "expected statistics of component '" + component() +
                                                "', found '" + other.component() + "'");
   }
+  const bool was_empty = state_->inputs.empty();
   // All checks first, so that a failure changes nothing.
   std::vector<std::optional<size_t>> numbers;
   for (const auto& from : other.state_->inputs) numbers.push_back(state_->match(from->facts));
@@ -267,6 +288,11 @@ void CalibrationStatistics::merge(const CalibrationStatistics& other) {
     to.bins.add(other.state_->inputs[i]->bins.bins());
   }
   for (const std::string& text : other.state_->notes) state_->note(text);
+  if (was_empty) {
+    state_->folds = other.state_->folds;
+  } else {
+    keep_common(other.state_->folds, state_->folds);
+  }
   if (other.data() == kUserData) state_->options.data = kUserData;
 }
 
@@ -279,6 +305,11 @@ const std::string& CalibrationStatistics::data() const noexcept { return state_-
 const std::vector<std::string>& CalibrationStatistics::notes() const {
   const std::lock_guard lock(state_->mutex);
   return state_->notes;
+}
+
+std::optional<std::vector<Fold>> CalibrationStatistics::folds() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->folds;
 }
 
 size_t CalibrationStatistics::size() const noexcept {
@@ -300,7 +331,7 @@ void CalibrationStatistics::save(const std::string& path, bool overwrite) const 
     input->refresh_bins();
     inputs.push_back(&input->facts);
   }
-  write_statistics(path, overwrite, {component(), data(), state_->notes}, inputs);
+  write_statistics(path, overwrite, {component(), data(), state_->notes, state_->folds}, inputs);
 }
 
 CalibrationStatistics CalibrationStatistics::load(const std::string& path, int num_threads) {
@@ -309,6 +340,7 @@ CalibrationStatistics CalibrationStatistics::load(const std::string& path, int n
   CalibrationStatistics result(
       {.component = origin.component, .data = origin.data, .num_threads = num_threads});
   result.state_->notes = origin.notes;
+  result.state_->folds = origin.folds;
   for (size_t i = 0; i < reader.inputs().size(); ++i) {
     const InputStatistics& facts = reader.inputs()[i];
     State::Input& to =

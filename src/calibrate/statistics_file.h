@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ struct StatisticsOrigin {
   std::string component;
   std::string data;
   std::vector<std::string> notes;
+  std::optional<std::vector<Fold>> folds;  ///< nothing when nobody looked for them
 };
 
 /// Write `inputs` to `path`, in one step. Raises kOutput.

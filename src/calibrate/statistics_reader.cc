@@ -19,7 +19,9 @@
 #include "calibrate/statistics_file.h"
 #include "calibrate/statistics_schema.h"
 #include "core/checked.h"
+#include "core/json.h"
 #include "io/file_reader.h"
+#include "io/folds.h"
 #include "io/page_memory.h"
 #include "io/parquet_schema.h"
 
@@ -150,6 +152,9 @@ struct StatisticsReader::State {
     }
     std::istringstream notes(metadata->Get(kNotesKey).ValueOr(""));
     for (std::string note; std::getline(notes, note);) origin.notes.push_back(note);
+    if (const auto folds = metadata->Get(kFoldsKey); folds.ok()) {
+      origin.folds = read_folds(parse_json(*folds, path), path);
+    }
     PARQUET_ASSIGN_OR_THROW(
         reader, parquet::arrow::FileReader::Make(page_memory_pool(), std::move(parquet)));
     check_schema();

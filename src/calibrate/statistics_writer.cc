@@ -10,11 +10,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "calibrate/statistics_file.h"
 #include "calibrate/statistics_schema.h"
 #include "io/durable.h"
+#include "io/folds.h"
 #include "io/page_memory.h"
 #include "io/parquet_schema.h"
 #include "io/staged_stream.h"
@@ -122,10 +124,12 @@ class StatisticsWriter {
                                 ->max_row_group_length(1 << 20)
                                 ->created_by("arrow-quant-v2 version " ARROW_QUANT_VERSION)
                                 ->build();
-    const auto described = schema()->WithMetadata(arrow::key_value_metadata(
+    const auto metadata = arrow::key_value_metadata(
         {std::string(kVersionKey), std::string(kComponentKey), std::string(kDataKey),
          std::string(kNotesKey)},
-        {std::string(kVersion), origin.component, origin.data, lines(origin.notes)}));
+        {std::string(kVersion), origin.component, origin.data, lines(origin.notes)});
+    if (origin.folds) metadata->Append(std::string(kFoldsKey), folds_json(*origin.folds).dump());
+    const auto described = schema()->WithMetadata(metadata);
     PARQUET_ASSIGN_OR_THROW(writer_,
                             parquet::arrow::FileWriter::Open(
                                 *described, page_memory_pool(), stream_, properties,

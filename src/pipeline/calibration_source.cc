@@ -24,6 +24,46 @@ std::vector<float> read_sample(const TensorReader& reader, const TensorInfo& ten
   return sample;
 }
 
+/// x / f for every x of a channel, in any number of tokens.
+template <typename T>
+void divide_by(const std::vector<float>& factors, uint64_t channels, std::vector<T>& values) {
+  const uint64_t span = channels / factors.size();
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] /= factors[i % channels / span];
+  }
+}
+
+InputStatistics divided(const InputStatistics& facts, const std::vector<float>& factors,
+                        uint64_t channels) {
+  InputStatistics result = facts;
+  for (TimeBin& bin : result.bins) {
+    divide_by(factors, channels, bin.low);
+    divide_by(factors, channels, bin.high);
+    divide_by(factors, channels, bin.sum);
+    divide_by(factors, channels, bin.squares);
+    divide_by(factors, channels, bin.squares);
+    for (WeightedSum* sum : {&bin.fitted, &bin.held_out}) {
+      divide_by(factors, channels, sum->sum);
+      divide_by(factors, channels, sum->sample);
+    }
+  }
+  return result;
+}
+
+/// H[i][j] / (f_i f_j).
+void divide_gram(const std::vector<float>& factors, GramMatrix& gram) {
+  const uint64_t span = gram.channels() / factors.size();
+  for (const GramMatrix::Tile& tile : gram.tiles()) {
+    float* values = gram.values().data() + tile.offset;
+    for (uint64_t r = 0; r < tile.rows; ++r) {
+      for (uint64_t c = 0; c < tile.columns; ++c) {
+        values[r * tile.columns + c] /=
+            factors[(tile.row + r) / span] * factors[(tile.column + c) / span];
+      }
+    }
+  }
+}
+
 bool is_calibrated_weight(const TensorReader& reader, const TensorInfo& tensor,
                           const CalibratedLayer& layer) {
   return tensor.shape == layer.shape && dtype_info(tensor.dtype).quantizable &&
@@ -88,6 +128,28 @@ std::optional<size_t> CalibrationSource::find(const std::string& name) const {
   return found->second;
 }
 
+const InputStatistics& CalibrationSource::facts(size_t input) const {
+  const auto found = divided_.find(input);
+  return found == divided_.end() ? reader_.inputs().at(input) : found->second;
+}
+
+void CalibrationSource::divide(std::map<size_t, std::vector<float>> factors) {
+  divided_.clear();
+  for (const auto& [input, values] : factors) {
+    divided_[input] = divided(reader_.inputs().at(input), values, reader_.channels(input));
+  }
+  factors_ = std::move(factors);
+  matrices_.reset();
+  centred_.clear();
+}
+
+GramMatrix CalibrationSource::read_gram(size_t input, bool held_out) const {
+  GramMatrix gram = reader_.read_gram(input, held_out);
+  const auto found = factors_.find(input);
+  if (found != factors_.end()) divide_gram(found->second, gram);
+  return gram;
+}
+
 std::vector<float> CalibrationSource::importance(size_t input) const {
   std::vector<double> squares(reader_.channels(input), 0.0);
   uint64_t tokens = 0;
@@ -105,8 +167,19 @@ std::vector<float> CalibrationSource::importance(size_t input) const {
 
 std::shared_ptr<const FeedbackFactor> CalibrationSource::factor_of(const GramMatrix& gram,
                                                                    size_t input, int bit_width) {
+  const auto make = [&](const GramMatrix& seen) {
+    return make_feedback_factor(seen, facts(input).tokens, {.bit_width = bit_width}, pool_, poll_);
+  };
+  const auto found = factors_.find(input);
+  if (found == factors_.end()) return std::make_shared<const FeedbackFactor>(make(gram));
+  // Order and damping are those of the input as it was seen: factors only change units.
+  const std::vector<float>& factors = found->second;
+  std::vector<float> inverse;
+  for (const float factor : factors) inverse.push_back(1 / factor);
+  GramMatrix seen = gram;
+  divide_gram(inverse, seen);
   return std::make_shared<const FeedbackFactor>(
-      make_feedback_factor(gram, facts(input).tokens, {.bit_width = bit_width}, pool_, poll_));
+      equalized(make(seen), factors, gram.channels() / factors.size()));
 }
 
 Centred CalibrationSource::centred(const TimeMeans& means) {
@@ -126,11 +199,11 @@ std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input, i
   auto loaded = std::make_shared<InputMatrices>();
   const bool held_out = reader_.has_held_out(input);
   const uint64_t bytes = reader_.gram_bytes(input);
-  if (bytes <= max_bytes_) loaded->held_out = reader_.read_gram(input, held_out);
+  if (bytes <= max_bytes_) loaded->held_out = read_gram(input, held_out);
   // Both matrices, one less its means and one equalized; a factor of each, and one in the making.
   const uint64_t needed = 4 * bytes + 4 * FeedbackFactor::bytes(loaded->held_out);
   if (bytes <= max_bytes_ && needed <= max_bytes_) {
-    loaded->gram = held_out ? reader_.read_gram(input, false) : loaded->held_out;
+    loaded->gram = held_out ? read_gram(input, false) : loaded->held_out;
     loaded->factor = factor_of(loaded->gram, input, bit_width);
   }
   loaded_ = input;

@@ -63,7 +63,12 @@ class CalibrationSource {
   /// Number of the input of the weight `name`, or nothing.
   std::optional<size_t> find(const std::string& name) const;
 
-  const InputStatistics& facts(size_t input) const { return reader_.inputs().at(input); }
+  /// What is known of an input, divided by its factors.
+  const InputStatistics& facts(size_t input) const;
+
+  /// From now on, channels of these inputs come divided by factors; those of all others as they
+  /// were seen.
+  void divide(std::map<size_t, std::vector<float>> factors);
 
   /// Mean square of each channel of an input.
   std::vector<float> importance(size_t input) const;
@@ -77,6 +82,7 @@ class CalibrationSource {
   std::shared_ptr<const InputMatrices> matrices(size_t input, int bit_width);
 
  private:
+  GramMatrix read_gram(size_t input, bool held_out) const;
   std::shared_ptr<const FeedbackFactor> factor_of(const GramMatrix& gram, size_t input,
                                                   int bit_width);
 
@@ -85,6 +91,8 @@ class CalibrationSource {
   ThreadPool& pool_;
   std::function<void()> poll_;
   std::map<std::string, size_t> by_layer_;
+  std::map<size_t, std::vector<float>> factors_;
+  std::map<size_t, InputStatistics> divided_;
   size_t loaded_ = 0;
   int bit_width_ = 0;
   std::shared_ptr<const InputMatrices> matrices_;

@@ -11,6 +11,7 @@
 #include "io/time_params.h"
 #include "pipeline/chunk_quantizer.h"
 #include "pipeline/earlier_input.h"
+#include "pipeline/tensor_rows.h"
 #include "pipeline/write_queue.h"
 #include "read/tensor_reader.h"
 
@@ -20,26 +21,6 @@ namespace {
 // Several fit a third of little memory, so that one is read while another is written.
 constexpr uint64_t kCopiedChunkBytes = 32ULL << 20;
 static_assert(kCopiedChunkBytes <= kMaxChunkBytes);
-
-class TensorRows final : public RowSource {
- public:
-  TensorRows(const TensorReader& reader, const TensorInfo& tensor, uint64_t row_bytes)
-      : reader_(reader), tensor_(tensor), row_bytes_(row_bytes) {}
-
-  std::span<const std::byte> rows(uint64_t row, uint64_t count,
-                                  std::vector<std::byte>& scratch) const override {
-    const size_t bytes = count * row_bytes_;
-    if (scratch.size() < bytes) scratch.resize(bytes);
-    const std::span<std::byte> target = std::span(scratch).first(bytes);
-    reader_.read(tensor_, row * row_bytes_, target);
-    return target;
-  }
-
- private:
-  const TensorReader& reader_;
-  const TensorInfo& tensor_;
-  uint64_t row_bytes_;
-};
 
 // Bytes of one row of a copied tensor; 0 when rows do not end on whole bytes (4 and 6 bit types),
 // in which case the tensor is copied in one piece.
@@ -96,8 +77,10 @@ class ComponentRun {
                                  .encoding = plan.encoding,
                                  .spec = plan.spec},
                         .reason = plan.reason};
-    const uint64_t row_bytes = report.info.cols() * dtype_info(source.dtype).bits / 8;
-    const TensorRows source_rows(reader_, source, row_bytes);
+    const TensorFold* fold = fold_of(source);
+    report.folded = fold != nullptr && !fold->columns.empty();
+    report.divided = fold != nullptr && !fold->rows.empty();
+    const TensorRows source_rows(reader_, source, report.info.cols(), fold);
     const std::optional<LayerChoice> choice = choose(source, source_rows, report);
     // The queue keeps this copy while the report is being completed.
     const auto info = std::make_shared<const QuantizedTensorInfo>(report.info);
@@ -130,6 +113,12 @@ class ComponentRun {
     return report;
   }
 
+  const TensorFold* fold_of(const TensorInfo& source) const {
+    if (context_.folds == nullptr) return nullptr;
+    const auto found = context_.folds->find(source.name);
+    return found == context_.folds->end() ? nullptr : &found->second;
+  }
+
   const EarlierTensor* find_earlier(const std::string& name) const {
     if (context_.earlier == nullptr) return nullptr;
     const auto found = context_.earlier->tensors.find({component_.component, name});
@@ -140,8 +129,7 @@ class ComponentRun {
   TensorReport store_again(const EarlierTensor& earlier, const TensorPlan& plan,
                            const TensorInfo& source) {
     TensorReport report = earlier.report;
-    const TensorRows source_rows(reader_, source,
-                                 report.info.cols() * dtype_info(source.dtype).bits / 8);
+    const TensorRows source_rows(reader_, source, report.info.cols(), fold_of(source));
     const auto info = std::make_shared<const QuantizedTensorInfo>(report.info);
     EarlierInput input(context_.calibration, *info);
     ErrorSums sums;
@@ -178,6 +166,7 @@ class ComponentRun {
     ChoiceOptions options = context_.choice;
     options.matrices = scratch <= context_.max_memory_bytes / 2;
     options.correct_means = options.correct_means && has_bias(source.name);
+    options.equalize = options.equalize && !report.folded;
     LayerChoice choice = choose_layer(report.info, rows, path_of(source), *context_.calibration,
                                       *input, options, quantizer_);
     report.info = choice.info;
@@ -247,8 +236,11 @@ class ComponentRun {
     chunk.rows = count;
     if (source.nbytes == 0) return chunk;
     chunk.codes.resize(chunk_bytes(source, info, count));
-    reader_.read(source, row * copied_row_bytes(source, info.rows()),
-                 std::as_writable_bytes(std::span(chunk.codes)));
+    const auto bytes = std::as_writable_bytes(std::span(chunk.codes));
+    reader_.read(source, row * copied_row_bytes(source, info.rows()), bytes);
+    if (const TensorFold* fold = fold_of(source)) {
+      fold_rows(*fold, source.dtype, info.cols(), row, bytes);
+    }
     return chunk;
   }
 

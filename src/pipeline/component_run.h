@@ -12,6 +12,7 @@
 #include "arrow_quant/plan.h"
 #include "core/thread_pool.h"
 #include "pipeline/calibration_source.h"
+#include "pipeline/folded_tensor.h"
 #include "pipeline/layer_choice.h"
 
 namespace arrow_quant {
@@ -29,6 +30,7 @@ struct RunContext {
   Progress& progress;
   CalibrationSource* calibration = nullptr;  ///< of this component; null: data-free
   ChoiceOptions choice = {};
+  const TensorFolds* folds = nullptr;      ///< what happens to weights before anything else
   const EarlierResult* earlier = nullptr;  ///< tensors to store again; null: none
 };
 

@@ -115,17 +115,23 @@ void rescale_rows(LayerTrial& trial, LayerChoice& best, double& least, Json& tri
 
 }  // namespace
 
+LayerChoice first_choice(const QuantizedTensorInfo& planned, CalibrationSource& source,
+                         size_t input, const ChoiceOptions& options) {
+  LayerChoice first{.info = planned, .importance = source.importance(input)};
+  first.matrices = options.matrices ? source.matrices(input, planned.spec.bit_width)
+                                    : std::make_shared<const InputMatrices>();
+  first.factor = first.matrices->factor;
+  first.gram = std::shared_ptr<const GramMatrix>(first.matrices, &first.matrices->gram);
+  if (first.has_factor()) first.importance = first.factor->importance;
+  take(candidates(planned.spec, options, first.has_factor())[0], first);
+  return first;
+}
+
 LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& rows,
                          const std::string& path, CalibrationSource& source, size_t input,
                          const ChoiceOptions& options, ChunkQuantizer& quantizer) {
-  LayerChoice best{.info = planned, .importance = source.importance(input)};
-  best.matrices = options.matrices ? source.matrices(input, planned.spec.bit_width)
-                                   : std::make_shared<const InputMatrices>();
-  best.factor = best.matrices->factor;
-  best.gram = std::shared_ptr<const GramMatrix>(best.matrices, &best.matrices->gram);
-  if (best.has_factor()) best.importance = best.factor->importance;
+  LayerChoice best = first_choice(planned, source, input, options);
   const std::vector<AffineSpec> specs = candidates(planned.spec, options, best.has_factor());
-  take(specs[0], best);
 
   const InputStatistics& facts = source.facts(input);
   const bool by_time = !options.times.empty() && !facts.bins.empty();

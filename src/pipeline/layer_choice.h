@@ -22,6 +22,11 @@ struct ChoiceOptions {
   bool matrices = true;              ///< there is memory for them; else the diagonal has to do
 };
 
+/// What is tried first: the preferred method and encoding, without anything that depends on time or
+/// channels.
+LayerChoice first_choice(const QuantizedTensorInfo& planned, CalibrationSource& source,
+                         size_t input, const ChoiceOptions& options);
+
 /// Decide about the layer `planned`, which reads input number `input` of `source`. `path` is for
 /// messages.
 LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& rows,

@@ -16,36 +16,39 @@ constexpr std::array kAlphas = {0.25F, 0.5F, 0.75F, 1.0F};
 constexpr float kRefinement = 0.125F;  // of the best of them
 constexpr double kWorthwhile = 0.99;   // of the error, at least
 
-/// Sizes of the activations of each input channel, by time and over all times.
-class ActivationSizes {
- public:
-  ActivationSizes(const InputStatistics& facts, uint64_t channels) : energy_(channels, 0.0F) {
-    std::vector<double> squares(channels, 0.0);
-    for (const TimeBin& bin : facts.bins) {
-      const uint64_t span = bin.low.size() / channels;
-      std::vector<float>& range = ranges_.emplace_back(channels, 0.0F);
-      for (size_t c = 0; c < bin.low.size(); ++c) {
-        range[c / span] = std::max({range[c / span], std::abs(bin.low[c]), std::abs(bin.high[c])});
-        squares[c / span] += bin.squares[c];
-      }
+/// Of the error that stays when the bytes of the factors are spent on codes: one bit takes it to a
+/// quarter.
+double fair_share(const QuantizedTensorInfo& info) noexcept {
+  const double bits = 8.0 * static_cast<double>(info.shape[1]) /
+                      (static_cast<double>(info.rows()) * static_cast<double>(info.cols()));
+  return std::min(kWorthwhile, std::pow(4.0, -bits));
+}
+
+}  // namespace
+
+ActivationSizes::ActivationSizes(const InputStatistics& facts, uint64_t channels)
+    : energy_(channels, 0.0F) {
+  std::vector<double> squares(channels, 0.0);
+  for (const TimeBin& bin : facts.bins) {
+    const uint64_t span = bin.low.size() / channels;
+    std::vector<float>& range = ranges_.emplace_back(channels, 0.0F);
+    for (size_t c = 0; c < bin.low.size(); ++c) {
+      range[c / span] = std::max({range[c / span], std::abs(bin.low[c]), std::abs(bin.high[c])});
+      squares[c / span] += bin.squares[c];
     }
-    for (size_t j = 0; j < channels; ++j) energy_[j] = static_cast<float>(std::sqrt(squares[j]));
   }
+  for (size_t j = 0; j < channels; ++j) energy_[j] = static_cast<float>(std::sqrt(squares[j]));
+}
 
-  std::vector<float> factors(Pooling pooling, const ChannelSizes& weights, float alpha) const {
-    if (pooling == Pooling::kEnergy) {
-      return equalization_factors(energy_, weights.root_mean_square, alpha);
-    }
-    return equalization_factors(pool_ranges(pooling, ranges_, weights.largest), weights.largest,
-                                alpha);
+std::vector<float> ActivationSizes::factors(Pooling pooling, const ChannelSizes& weights,
+                                            float alpha) const {
+  if (pooling == Pooling::kEnergy) {
+    return equalization_factors(energy_, weights.root_mean_square, alpha);
   }
+  return equalization_factors(pool_ranges(pooling, ranges_, weights.largest), weights.largest,
+                              alpha);
+}
 
- private:
-  std::vector<std::vector<float>> ranges_;
-  std::vector<float> energy_;
-};
-
-/// `plain` with factors.
 LayerChoice with_factors(const LayerChoice& plain, std::vector<float> factors) {
   LayerChoice choice = plain;
   const uint64_t span = choice.info.cols() / factors.size();
@@ -62,15 +65,26 @@ LayerChoice with_factors(const LayerChoice& plain, std::vector<float> factors) {
   return choice;
 }
 
-/// Of the error that stays when the bytes of the factors are spent on codes: one bit takes it to a
-/// quarter.
-double fair_share(const QuantizedTensorInfo& info) noexcept {
-  const double bits = 8.0 * static_cast<double>(info.shape[1]) /
-                      (static_cast<double>(info.rows()) * static_cast<double>(info.cols()));
-  return std::min(kWorthwhile, std::pow(4.0, -bits));
+std::optional<FactorForm> best_form(double plain,
+                                    const std::function<double(Pooling, float)>& error) {
+  double lowest = plain;
+  FactorForm best{.pooling = Pooling::kMax, .alpha = 0};
+  const auto consider = [&](Pooling pooling, float alpha) {
+    const double found = error(pooling, alpha);
+    if (found < lowest) lowest = found, best = {.pooling = pooling, .alpha = alpha};
+  };
+  for (const float a : kAlphas) consider(Pooling::kEnergy, a);
+  for (const float a : kAlphas) consider(Pooling::kMax, a);
+  if (best.alpha == 0) return std::nullopt;
+  const float found = best.alpha;
+  if (best.pooling == Pooling::kMax) {
+    for (const Pooling p : {Pooling::kSpearman, Pooling::kEma}) consider(p, found);
+  }
+  for (const float a : {found - kRefinement, found + kRefinement}) {
+    if (a > 0 && a <= 1) consider(best.pooling, a);
+  }
+  return best;
 }
-
-}  // namespace
 
 void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice& best,
                     double& least, nlohmann::json& tried) {
@@ -78,29 +92,16 @@ void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice
   const ActivationSizes sizes(facts, best.info.shape[1]);
   const ChannelSizes& weights = trial.weight_sizes();
   const LayerChoice plain = best;
-  double lowest = trial.rough_nmse(plain);
-  Pooling pooling = Pooling::kMax;
-  float alpha = 0;
-  const auto consider = [&](Pooling p, float a) {
-    const double error = trial.rough_nmse(with_factors(plain, sizes.factors(p, weights, a)));
-    if (error < lowest) lowest = error, pooling = p, alpha = a;
-  };
-  for (const float a : kAlphas) consider(Pooling::kEnergy, a);
-  for (const float a : kAlphas) consider(Pooling::kMax, a);
-  if (alpha == 0) return;
-  const float found = alpha;
-  if (pooling == Pooling::kMax) {
-    for (const Pooling p : {Pooling::kSpearman, Pooling::kEma}) consider(p, found);
-  }
-  for (const float a : {found - kRefinement, found + kRefinement}) {
-    if (a > 0 && a <= 1) consider(pooling, a);
-  }
-  LayerChoice choice = with_factors(plain, sizes.factors(pooling, weights, alpha));
+  const auto form = best_form(trial.rough_nmse(plain), [&](Pooling p, float a) {
+    return trial.rough_nmse(with_factors(plain, sizes.factors(p, weights, a)));
+  });
+  if (!form) return;
+  LayerChoice choice = with_factors(plain, sizes.factors(form->pooling, weights, form->alpha));
   const double error = trial.output_nmse(choice);
   tried.push_back({{"method", to_string(choice.info.spec.method)},
                    {"param_encoding", to_string(choice.info.spec.param_encoding)},
-                   {"equalization", to_string(pooling)},
-                   {"alpha", rounded(alpha)},
+                   {"equalization", to_string(form->pooling)},
+                   {"alpha", rounded(form->alpha)},
                    {"output_nmse", rounded(error)}});
   if (error >= least * fair_share(choice.info)) return;
   least = error;

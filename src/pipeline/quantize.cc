@@ -20,6 +20,7 @@
 #include "pipeline/calibration_source.h"
 #include "pipeline/component_run.h"
 #include "pipeline/fingerprint.h"
+#include "pipeline/fold_choice.h"
 #include "pipeline/quality_report.h"
 #include "pipeline/schema_metadata.h"
 #include "pipeline/summary.h"
@@ -56,6 +57,11 @@ void check_options(const QuantizeOptions& options) {
     throw Error(ErrorCode::kConfiguration,
                 "Invalid activation_bits: " + std::to_string(options.activation_bits) +
                     ". Must be 0 (none) or 8.");
+  }
+  if (options.fold_equalization && options.earlier != nullptr) {
+    throw Error(
+        ErrorCode::kConfiguration,
+        "fold_equalization does not go with tensors of an earlier run, which has other folds");
   }
   if (options.part_size == 0) {
     throw Error(ErrorCode::kConfiguration, "Invalid part_size: 0. Must be positive.");
@@ -254,7 +260,7 @@ class QuantizeJob {
                                      .planned_bytes = component_plan.planned_bytes,
                                      .part_size = options_.part_size});
     const bool text = plan.modality == "text" || plan.modality == "code";
-    const RunContext context{
+    RunContext context{
         .pool = pool_,
         .max_memory_bytes = options_.max_memory_mb << 20,
         .progress = progress_,
@@ -267,6 +273,12 @@ class QuantizeJob {
                    .correct_means = options_.enable_time_aware,
                    .static_activations = options_.activation_bits == 8},
         .earlier = options_.earlier.get()};
+    const FoldPlan folds = plan_folds(component, component_plan, context);
+    context.folds = &folds.tensors;
+    for (const std::string& warning : folds.warnings) {
+      const std::string where = component.component.empty() ? "" : component.component + ": ";
+      report.warnings.push_back(where + warning);
+    }
     std::vector<TensorReport> tensors = run_component(
         component, component_plan, context,
         [&writer](const QuantizedTensorInfo& info, QuantizedChunk chunk) {
@@ -280,7 +292,8 @@ class QuantizeJob {
     ManifestComponent& entry = components_.emplace_back();
     entry.name = component.component;
     entry.tensors = tensors.size();
-    for (FileRecord& record : writer.finish(result_metadata(tensors, options_, calibration))) {
+    for (FileRecord& record :
+         writer.finish(result_metadata(tensors, options_, calibration, folds.folds))) {
       entry.parts.push_back(record.path);
       report.weights_bytes += record.size;
       files_.push_back(std::move(record));
@@ -289,6 +302,20 @@ class QuantizeJob {
     report.source_bytes += component_plan.source_bytes;
     if (calibration != nullptr) warn_of_uncalibrated(tensors, report);
     std::ranges::move(tensors, std::back_inserter(report.tensors));
+  }
+
+  // Where factors go that are not to be stored.
+  FoldPlan plan_folds(const ModelIndex& component, const ComponentPlan& plan,
+                      const RunContext& context) {
+    if (!options_.fold_equalization) return {};
+    const auto nothing = [](const std::string& why) {
+      return FoldPlan{.warnings = {"fold_equalization: nothing is folded: " + why}};
+    };
+    if (!options_.enable_spatial) return nothing("enable_spatial is false");
+    if (context.calibration == nullptr) return nothing(not_calibrated(options_));
+    progress_.poll();
+    return choose_folds(component, plan, context.choice, context.max_memory_bytes,
+                        *context.calibration, pool_, progress_);
   }
 
   static void warn_of_uncalibrated(const std::vector<TensorReport>& tensors,

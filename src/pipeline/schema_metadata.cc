@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "arrow_quant/format.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "plan/modality.h"
 
@@ -14,12 +15,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// Why a component has no calibration.
-std::string not_calibrated(const QuantizeOptions& options) {
-  if (!options.statistics_path.empty()) return "data-free: not the component that was calibrated";
-  if (options.data_free_reason.empty()) return "data-free: the model was not run";
-  return "data-free: " + options.data_free_reason;
-}
+constexpr const char* kSpatialKey = "spatial_quant";
+constexpr const char* kFoldsKey = "folds";
 
 Json off(const std::string& reason) { return {{"enabled", false}, {"reason", reason}}; }
 
@@ -68,19 +65,21 @@ Json activation_json(const CalibrationSource* source, const QuantizeOptions& opt
 }
 
 /// Null when no layer is equalized.
-Json spatial_json(const std::vector<TensorReport>& tensors) {
+Json spatial_json(const std::vector<TensorReport>& tensors, std::span<const ChosenFold> folds) {
   Json layers = Json::array(), scales = Json::array();
   for (const TensorReport& tensor : tensors) {
     if (tensor.equalization <= 0) continue;
     layers.push_back(tensor.info.name);
     scales.push_back(rounded(tensor.equalization));
   }
-  if (layers.empty()) return nullptr;
-  return {{"enabled", true},
-          {"channel_equalization", true},
-          {"activation_smoothing", true},  // of ranges over time: `candidates` says by which form
-          {"equalized_layers", std::move(layers)},
-          {"equalization_scales", std::move(scales)}};
+  if (layers.empty() && folds.empty()) return nullptr;
+  Json json = {{"enabled", true},
+               {"channel_equalization", true},
+               {"activation_smoothing", true},  // of ranges over time, in one of several forms
+               {"equalized_layers", std::move(layers)},
+               {"equalization_scales", std::move(scales)}};
+  if (!folds.empty()) json[kFoldsKey] = chosen_folds_json(folds);
+  return json;
 }
 
 /// Null when nothing depends on time. One entry per group; scale and zero point are those of the
@@ -126,6 +125,12 @@ Json time_json(const std::vector<TensorReport>& tensors) {
 
 }  // namespace
 
+std::string not_calibrated(const QuantizeOptions& options) {
+  if (!options.statistics_path.empty()) return "data-free: not the component that was calibrated";
+  if (options.data_free_reason.empty()) return "data-free: the model was not run";
+  return "data-free: " + options.data_free_reason;
+}
+
 Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
                          const std::string& fingerprint, const QuantizeOptions& options,
                          const CalibrationSource* calibration) {
@@ -146,18 +151,26 @@ Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
 }
 
 Metadata result_metadata(const std::vector<TensorReport>& tensors, const QuantizeOptions& options,
-                         const CalibrationSource* calibration) {
+                         const CalibrationSource* calibration, std::span<const ChosenFold> folds) {
   const auto reason = [&](bool wanted, const char* setting) -> std::string {
     if (!wanted) return std::string(setting) + " is false";
     return calibration == nullptr ? not_calibrated(options) : "no layer gained by it";
   };
-  Json spatial = spatial_json(tensors);
+  Json spatial = spatial_json(tensors, folds);
   Json time_aware = time_json(tensors);
   if (spatial.is_null()) spatial = off(reason(options.enable_spatial, "enable_spatial"));
   if (time_aware.is_null()) {
     time_aware = off(reason(options.enable_time_aware, "enable_time_aware"));
   }
-  return {{"time_aware_quant", time_aware.dump()}, {"spatial_quant", spatial.dump()}};
+  return {{"time_aware_quant", time_aware.dump()}, {kSpatialKey, spatial.dump()}};
+}
+
+std::vector<ChosenFold> stored_folds(const Metadata& metadata, const std::string& path) {
+  const auto found = metadata.find(kSpatialKey);
+  if (found == metadata.end()) return {};
+  const Json spatial = parse_json(found->second, path);
+  if (!spatial.is_object() || !spatial.contains(kFoldsKey)) return {};
+  return read_chosen_folds(spatial[kFoldsKey], path);
 }
 
 }  // namespace arrow_quant

@@ -15,7 +15,10 @@
 #include "core/thread_pool.h"
 #include "kernels/convert.h"
 #include "kernels/isa.h"
+#include "pipeline/folded_tensor.h"
+#include "pipeline/schema_metadata.h"
 #include "pipeline/summary.h"
+#include "pipeline/tensor_rows.h"
 #include "pipeline/validate_legacy.h"
 #include "read/model_directory.h"
 #include "read/tensor_reader.h"
@@ -50,6 +53,7 @@ class ComponentCheck {
   void run(double begin, double end, ValidationReport& report) {
     std::map<std::string, const TensorInfo*> originals;
     for (const TensorInfo& tensor : source_.tensors) originals[tensor.name] = &tensor;
+    read_folds(report.problems);
     const auto& stored = artefact_.tensors(component_);
     for (size_t i = 0; i < stored.size(); ++i) {
       const QuantizedTensorInfo& info = stored[i];
@@ -75,6 +79,16 @@ class ComponentCheck {
   }
 
  private:
+  // What is not of this model cannot be undone: then the tensors differ.
+  void read_folds(std::vector<std::string>& problems) {
+    const auto folds = stored_folds(artefact_.metadata(component_), artefact_.path());
+    try {
+      folds_ = tensor_folds(folds, source_, artefact_.path());
+    } catch (const Error& error) {
+      problems.emplace_back(error.what());
+    }
+  }
+
   TensorComparison compare(const TensorInfo& expected, const QuantizedTensorInfo& info,
                            size_t tensor, std::vector<std::string>& problems) {
     TensorComparison result{.component = source_.component, .name = info.name};
@@ -90,7 +104,10 @@ class ComponentCheck {
       });
       progress_.poll();
     }
-    if (!equal) problems.push_back("kept tensor '" + info.name + "' differs from the original");
+    if (!equal) {
+      problems.push_back("kept tensor '" + info.name + "' differs from the original" +
+                         (fold_of(expected) == nullptr ? "" : " with the factors folded into it"));
+    }
     if (info.encoding != Encoding::kCopy) {
       result.bit_width = info.spec.bit_width;
       result.cosine = sums.cosine();
@@ -102,13 +119,21 @@ class ComponentCheck {
   bool same_bytes(const TensorInfo& expected, const QuantizedTensorInfo& info,
                   const Artefact::ChunkView& view) {
     const bool whole = view.rows == info.rows() || info.rows() == 0;
-    const uint64_t begin = whole ? 0 : expected.nbytes / info.rows() * view.row_begin;
+    const uint64_t row_bytes = info.rows() == 0 ? 0 : expected.nbytes / info.rows();
+    const uint64_t begin = whole ? 0 : row_bytes * view.row_begin;
+    const TensorFold* fold = fold_of(expected);
     std::vector<std::byte>& block = scratch_[0].source;
     block.resize(kBlockElements * sizeof(float));
+    // Factors belong to whole rows.
+    if (fold != nullptr && row_bytes != 0)
+      block.resize(std::max<uint64_t>(1, block.size() / row_bytes) * row_bytes);
     for (uint64_t done = 0; done < view.codes.size(); done += block.size()) {
       const auto part =
           std::span(block).first(std::min<uint64_t>(block.size(), view.codes.size() - done));
       reader_.read(expected, begin + done, part);
+      if (fold != nullptr) {
+        fold_rows(*fold, expected.dtype, info.cols(), (begin + done) / row_bytes, part);
+      }
       if (std::memcmp(part.data(), view.codes.data() + done, part.size()) != 0) return false;
     }
     return true;
@@ -124,7 +149,7 @@ class ComponentCheck {
       const uint64_t first = block * step;
       const uint64_t count = std::min(step, view.rows - first);
       Scratch& scratch = scratch_[static_cast<size_t>(worker)];
-      load(expected, (view.row_begin + first) * cols, count * cols, scratch);
+      load(expected, view.row_begin + first, count, cols, scratch);
       scratch.restored.resize(count * cols);
       const PackedRows rows{
           .codes = view.codes.data() + first * packed_row_bytes(cols, info.spec.bit_width),
@@ -145,17 +170,23 @@ class ComponentCheck {
     return sums;
   }
 
-  void load(const TensorInfo& tensor, uint64_t element, uint64_t count, Scratch& scratch) const {
-    const uint64_t bytes = dtype_info(tensor.dtype).bits / 8;
-    scratch.source.resize(count * bytes);
-    reader_.read(tensor, element * bytes, scratch.source);
-    scratch.original.resize(count);
-    convert_to_f32(tensor.dtype, scratch.source.data(), count, scratch.original.data());
+  void load(const TensorInfo& tensor, uint64_t row, uint64_t rows, uint64_t cols,
+            Scratch& scratch) const {
+    const TensorRows source(reader_, tensor, cols, fold_of(tensor));
+    scratch.original.resize(rows * cols);
+    convert_to_f32(tensor.dtype, source.rows(row, rows, scratch.source).data(), rows * cols,
+                   scratch.original.data());
+  }
+
+  const TensorFold* fold_of(const TensorInfo& tensor) const {
+    const auto found = folds_.find(tensor.name);
+    return found == folds_.end() ? nullptr : &found->second;
   }
 
   const ModelIndex& source_;
   const Artefact& artefact_;
   const size_t component_;
+  TensorFolds folds_;
   TensorReader reader_;
   ThreadPool& pool_;
   Progress& progress_;
