@@ -9,7 +9,7 @@ from arrow_quant_v2._native import __version__
 from arrow_quant_v2.aio import AsyncArrowQuantV2
 from arrow_quant_v2.api import ArrowQuantV2
 from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
-from arrow_quant_v2.calibration import CalibrationStatistics, TimeStatistics
+from arrow_quant_v2.calibration import CalibrationStatistics, Fold, FoldSource, TimeStatistics
 from arrow_quant_v2.config import PROFILES, DiffusionQuantConfig
 from arrow_quant_v2.errors import (
     ArrowQuantError,
@@ -37,6 +37,8 @@ __all__ = [
     "CalibrationStatistics",
     "ConfigurationError",
     "DiffusionQuantConfig",
+    "Fold",
+    "FoldSource",
     "MetadataError",
     "ModelNotFoundError",
     "ModelPlan",

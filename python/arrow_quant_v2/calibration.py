@@ -7,7 +7,7 @@ For torch modules :func:`arrow_quant_v2.torch.calibrate` does that.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from arrow_quant_v2.arrays import plain_array
 from arrow_quant_v2.dtypes import FLOAT_NAMES
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 
-__all__ = ["CalibrationStatistics", "TimeStatistics"]
+__all__ = ["CalibrationStatistics", "Fold", "FoldSource", "TimeStatistics"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,44 @@ class TimeStatistics:
     high: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float64]
     variance: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FoldSource:
+    """Consecutive rows of a parameter that make the channels of an input.
+
+    Attributes
+    ----------
+    name
+        Of the parameter, as in the weight file.
+    row
+        The first of them.
+    offset
+        What is added to each before it is used: 1 for the scale of an adaptive norm.
+    """
+
+    name: str
+    row: int
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Layers whose input is divided, channel by channel, by dividing parameters before them.
+
+    Dividing rows p of all `sources` by factors f, so that they become (p + offset) / f - offset,
+    and multiplying the input channels of all `layers` by f leaves the network as it is.
+
+    Attributes
+    ----------
+    layers
+        Weights of all layers that read the input.
+    sources
+        What makes it.
+    """
+
+    layers: tuple[str, ...]
+    sources: tuple[FoldSource, ...]
 
 
 class CalibrationStatistics:
@@ -190,8 +228,34 @@ class CalibrationStatistics:
         """Keep a remark of one line: what could not be observed, and why."""
         self._core.add_note(text)
 
+    def set_folds(self, folds: Iterable[Fold]) -> None:
+        """Say where factors of input channels can be folded into parameters before the layers."""
+        self._core.set_folds(
+            [
+                core.Fold(
+                    list(fold.layers),
+                    [core.FoldSource(s.name, s.row, s.offset) for s in fold.sources],
+                )
+                for fold in folds
+            ]
+        )
+
+    @property
+    def folds(self) -> list[Fold] | None:
+        """Where factors can be folded; None when nobody looked."""
+        found = self._core.folds
+        if found is None:
+            return None
+        return [
+            Fold(
+                tuple(fold.layers),
+                tuple(FoldSource(s.name, s.row, s.offset) for s in fold.sources),
+            )
+            for fold in found
+        ]
+
     def merge(self, other: CalibrationStatistics) -> None:
-        """Add what `other` has seen, and its notes.
+        """Add what `other` has seen, and its notes; folds stay that both know.
 
         Raises
         ------

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from arrow_quant_v2._engine import ProgressCallback, StrPath
 from arrow_quant_v2._warn import warn_caller
-from arrow_quant_v2.calibration import CalibrationStatistics
+from arrow_quant_v2.calibration import CalibrationStatistics, Fold
 from arrow_quant_v2.config import CALIBRATION
 from arrow_quant_v2.errors import ConfigurationError, OutputError
 from arrow_quant_v2.torch.accumulate import Accumulator
+from arrow_quant_v2.torch.folds import find_folds
 from arrow_quant_v2.torch.observe import evaluating, watch
 from arrow_quant_v2.torch.passes import join_files, plan_passes
 from arrow_quant_v2.torch.survey import ObservedInput, Survey, survey
@@ -191,6 +192,8 @@ def run_tape(
             raise ConfigurationError(
                 "calibration observed no layer", hint="\n".join(notes) or "Name layers to observe."
             )
+        seen = {n for entry in found.inputs for weight in entry.weights for n in names[weight]}
+        folds = find_folds(module, tape, seen, lambda: report("calibrating", 0.0))
         profiles: Mapping[int, Profile] = {}
         if time_aware:
             profiles, reason = measure_profiles(
@@ -198,7 +201,7 @@ def run_tape(
             )
             notes += [reason] if reason else []
         collector = _Collector(module, tape, weights, names, found, profiles, seed, notes)
-        collector.statistics = lambda: CalibrationStatistics(component, num_threads, data=data)
+        collector.statistics = lambda: _statistics(component, num_threads, data, folds)
         collector.report = report
         passes = collector.write(path, max_memory_mb << 20, overwrite)
     observed = tuple(
@@ -206,6 +209,15 @@ def run_tape(
     )
     samples = sum(batch.samples for batch in tape)
     return CalibrationRun(path, data, observed, samples, passes, tuple(notes))
+
+
+def _statistics(
+    component: str, num_threads: int, data: Literal["user", "neutral"], folds: list[Fold] | None
+) -> CalibrationStatistics:
+    statistics = CalibrationStatistics(component, num_threads, data=data)
+    if folds is not None:
+        statistics.set_folds(folds)
+    return statistics
 
 
 def _weights(module: nn.Module) -> list[str]:

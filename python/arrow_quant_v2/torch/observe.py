@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from arrow_quant_v2.torch.tokens import Window
 
-__all__ = ["InputNumbers", "evaluating", "frozen", "watch"]
+__all__ = ["InputNumbers", "evaluating", "every_operation", "frozen", "watch"]
 
 #: Gets the number of a weight, what is multiplied by it, and how; a string says why it cannot.
 OnCall = Callable[[int, Tensor, "Window | str"], None]
@@ -108,11 +108,18 @@ def watch(
     weights: list[Tensor], on_call: OnCall, on_output: OnOutput | None = None
 ) -> Iterator[None]:
     """Call `on_call` and `on_output` where one of `weights` is used, by its number in the list."""
+    numbers = {id(weight): i for i, weight in enumerate(weights)}
+    with every_operation(), _Watch(numbers, on_call, on_output):
+        yield
+
+
+@contextmanager
+def every_operation() -> Iterator[None]:
+    """Without the fast path of attention, which would use weights unseen."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would use weights unseen
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _Watch({id(weight): i for i, weight in enumerate(weights)}, on_call, on_output):
-            yield
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
