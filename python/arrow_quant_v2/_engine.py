@@ -121,6 +121,7 @@ def quantize_options(
     if statistics is not None:
         options.statistics_path = path_bytes(statistics, "statistics")
     options.enable_spatial = config.enable_spatial
+    options.fold_equalization = config.fold_equalization
     options.enable_time_aware = config.enable_time_aware
     options.num_time_groups = config.num_time_groups
     options.activation_bits = config.activation_bits or 0

@@ -66,6 +66,8 @@ def quantize_files(
     check_callback(progress_callback)
     output = path_bytes(output_path, "output_path")
     source = checked_path(model_path, "model_path")
+    if config.fold_equalization:
+        _check_fold(config)
     if config.sequential:
         check_sequential(config, statistics)
     start = time.perf_counter()
@@ -93,6 +95,16 @@ def quantize_files(
         else:
             report = job.run(found.progress)
     return quantization_result(report, config, found, time.perf_counter() - start, mixed)
+
+
+def _check_fold(config: DiffusionQuantConfig) -> None:
+    """Raise ConfigurationError beside what compares layers with those of the unfolded network."""
+    other = "sequential=True" if config.sequential else "method='learned'"
+    if config.sequential or config.method == "learned":
+        raise ConfigurationError(
+            f"fold_equalization=True does not go with {other}, which runs the network as it is",
+            hint="Leave one of them out.",
+        )
 
 
 def plan_files(
@@ -346,6 +358,11 @@ class ArrowQuantV2:
         if config.target is not None:
             raise ConfigurationError(
                 f"{config.target[0]} is for models, not for arrays",
+                hint="Use quantize_diffusion_model.",
+            )
+        if config.fold_equalization:
+            raise ConfigurationError(
+                "fold_equalization is for models, not for arrays: it needs calibration",
                 hint="Use quantize_diffusion_model.",
             )
         if not isinstance(weights, (Mapping, str, os.PathLike)):

@@ -365,6 +365,13 @@ class DiffusionQuantConfig(BaseModel):
         default=True,
         description="Channel equalization. Needs calibration; data-free runs go without.",
     )
+    fold_equalization: _Flag = Field(
+        default=False,
+        description="Factors of channel equalization go into the norm or layer before, where "
+        "calibration found that nothing else reads it: plain layers, nothing to divide by at run "
+        "time, but tensors that are no longer those of the source bit for bit. Not with "
+        "`sequential` or method='learned'.",
+    )
     sequential: _Flag = Field(
         default=False,
         description="Calibrate in stages, later layers on what quantized ones before them put out, "

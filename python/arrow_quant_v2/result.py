@@ -39,7 +39,10 @@ _PLAIN = "plain"
 
 @dataclass(frozen=True)
 class TensorResult:
-    """What became of one tensor; `bit_width` and what follows from it are None for kept tensors."""
+    """What became of one tensor; `bit_width` and what follows from it are None for kept tensors.
+
+    Of a `folded` layer, factors of input channels went into tensors before it, which are `divided`.
+    """
 
     component: str
     name: str
@@ -56,6 +59,8 @@ class TensorResult:
     output_nmse: float | None
     candidates: tuple[dict[str, Any], ...]
     equalized: bool
+    folded: bool
+    divided: bool
     time_groups: int
 
 
@@ -392,5 +397,7 @@ def _tensor_result(tensor: core.TensorReport) -> TensorResult:
         output_nmse=info.output_nmse,
         candidates=tuple(json.loads(info.candidates or "[]")),
         equalized=tensor.equalization > 0,
+        folded=tensor.folded,
+        divided=tensor.divided,
         time_groups=tensor.time_groups,
     )

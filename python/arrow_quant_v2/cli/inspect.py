@@ -131,6 +131,7 @@ def _old_facts(facts: dict[str, Any], model: OldModel) -> dict[str, Any]:
 
 def _tensor_facts(component: str, tensors: QuantizedComponent) -> list[dict[str, Any]]:
     sizes = tensors.stored_bytes
+    folded, divided = _folds(tensors)
     return [
         {
             "component": component,
@@ -147,9 +148,22 @@ def _tensor_facts(component: str, tensors: QuantizedComponent) -> list[dict[str,
             "output_nmse": tensor.output_nmse,
             "method": tensor.method,
             "candidates": tensor.candidates,
+            "folded": name in folded,
+            "divided": name in divided,
         }
         for name, tensor in tensors.items()
     ]
+
+
+def _folds(tensors: QuantizedComponent) -> tuple[set[str], set[str]]:
+    """Layers whose factors were folded, and the tensors before them that were divided."""
+    metadata = tensors.metadata
+    ours = "arrow_quant_v2.format" in metadata
+    folds = metadata["spatial_quant"].get("folds", []) if ours else []
+    return (
+        {name for fold in folds for name in fold["layers"]},
+        {source["name"] for fold in folds for source in fold["sources"]},
+    )
 
 
 def _weighted(entries: list[dict[str, Any]], key: str) -> float:
@@ -175,11 +189,11 @@ def _print_artefact(facts: dict[str, Any], every: bool) -> None:
                 f"{entry['component']}/{entry['name']}" if several else entry["name"],
                 shape_text(entry["shape"]),
                 "-" if kept else str(entry["bit_width"]),
-                entry["source_dtype"] if kept else _encoding(entry),
+                _marked(entry, entry["source_dtype"] if kept else _encoding(entry)),
                 entry["method"] or "-",
                 size_text(entry["stored_bytes"]),
-                "exact" if kept else _number(entry["cosine"], ".5f"),
-                "0" if kept else _number(entry["nmse"], ".2e"),
+                ("-" if entry["divided"] else "exact") if kept else _number(entry["cosine"], ".5f"),
+                ("-" if entry["divided"] else "0") if kept else _number(entry["nmse"], ".2e"),
                 _number(entry["output_nmse"], ".2e"),
             ]
         )
@@ -198,16 +212,32 @@ def _print_artefact(facts: dict[str, Any], every: bool) -> None:
     print_blank()
     kept_sizes = [e["stored_bytes"] for e in facts["tensors"] if e["bit_width"] is None]
     quantized = len(facts["tensors"]) - len(kept_sizes)
+    divided = sum(e["divided"] for e in facts["tensors"] if e["bit_width"] is None)
+    exact = f"exact but for {divided} divided" if divided else "exact"
     print_facts(
         [
             *([("layout", facts["layout"])] if "layout" in facts else []),
             ("modality", str(facts["modality"])),
             ("quantized", f"{quantized} tensors, {facts['bits_per_weight']:.3f} bits per weight"),
-            ("kept", f"{len(kept_sizes)} tensors, exact, {size_text(sum(kept_sizes))}"),
+            ("kept", f"{len(kept_sizes)} tensors, {exact}, {size_text(sum(kept_sizes))}"),
+            *_folded(facts),
             ("size", size_text(facts["stored_bytes"])),
             *_quality(facts),
         ]
     )
+
+
+def _folded(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    folded = sum(entry["folded"] for entry in facts["tensors"])
+    if not folded:
+        return []
+    divided = sum(entry["divided"] for entry in facts["tensors"])
+    return [("folded", f"factors of {folded} layers, into {divided} tensors before them")]
+
+
+def _marked(entry: dict[str, Any], encoding: str) -> str:
+    """The encoding, and what a fold did to the tensor."""
+    return ", ".join([encoding, *(mark for mark in ("folded", "divided") if entry[mark])])
 
 
 def _quality(facts: dict[str, Any]) -> list[tuple[str, str]]:

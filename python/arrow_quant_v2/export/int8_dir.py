@@ -40,6 +40,7 @@ def export_int8(
     ``<layer>.weight`` is I8 in the shape of the weight and ``<layer>.weight_scale`` F32
     ``[rows, 1, ...]``; their product is the weight that ``dequantize()`` gives. Weights with
     ``fp16`` parameters or equalization have no such form; they become floats of the type they had.
+    With ``fold_equalization=True``, layers whose factors could be folded have none left.
 
     Parameters
     ----------

@@ -87,7 +87,13 @@ class Settings:
     def quantizer_config(self) -> DiffusionQuantConfig:
         """Settings of the quantizer."""
         fields: dict[str, Any] = {"bit_width": self.bits, **self.quantization}
-        return DiffusionQuantConfig(**fields)
+        config = DiffusionQuantConfig(**fields)
+        if config.fold_equalization:
+            raise ConfigurationError(
+                "fold_equalization needs calibration, and models that load are quantized without",
+                hint="Quantize with 'arrow-quant quantize' and export as 'packed'.",
+            )
+        return config
 
     def execution(self, device: Any) -> Execution:
         """How layers on `device` compute."""

@@ -88,6 +88,8 @@ def run_trial(
             "group_size": codes.group_size,
             "min_accuracy": 0.0,
             "min_layer_accuracy": 0.0,
+            # Layers are tried one at a time in the network as it is.
+            "fold_equalization": False,
         }
     )
     artefact = folder / codes.name
