@@ -17,7 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, bounded_memory, large_model, quantizers, step_parts
+from benchmarks import (
+    accuracy,
+    bounded_memory,
+    calibration_cost,
+    large_model,
+    quantizers,
+    step_parts,
+)
 from benchmarks.markdown import table
 from benchmarks.quality_tables import quality_section
 from benchmarks.runtime_page import runtime_section
@@ -60,6 +67,7 @@ def measure(build: Path, work: Path) -> dict[str, Any]:
     results["error_feedback"] = error_feedback(build)
     results["read_back"] = read_back(build, work)
     results["bounded_memory"] = bounded_memory.measure(work, 4, "rtn", 300)
+    results.update(in_process("calibration_cost", work))
     results["runtime"] = in_process("runtime", work)
     results.update(in_process("step_parts", work))
     return results
@@ -232,6 +240,10 @@ def memory_section(row: dict[str, float]) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "quality": ("Quality end to end", quality_section),
     "accuracy": ("Accuracy by width", accuracy.section),
+    "calibration_cost": (
+        "What calibrated parts cost",
+        lambda results: calibration_cost.section(results, table),
+    ),
     "error": ("Weight error", error_section),
     "speed": ("Throughput", speed_section),
     "error_feedback": ("Error feedback", feedback_section),

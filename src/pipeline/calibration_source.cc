@@ -12,6 +12,9 @@
 namespace arrow_quant {
 namespace {
 
+// Of the energy of an input: below that, f32 would not tell damping from rounding.
+constexpr double kLeastSpread = 0.01;
+
 /// The elements of a weight that calibration kept a copy of.
 std::vector<float> read_sample(const TensorReader& reader, const TensorInfo& tensor) {
   const size_t size = dtype_info(tensor.dtype).bits / 8;
@@ -166,9 +169,11 @@ std::vector<float> CalibrationSource::importance(size_t input) const {
 }
 
 std::shared_ptr<const FeedbackFactor> CalibrationSource::factor_of(const GramMatrix& gram,
-                                                                   size_t input, int bit_width) {
+                                                                   size_t input, int bit_width,
+                                                                   double uncertain) {
   const auto make = [&](const GramMatrix& seen) {
-    return make_feedback_factor(seen, facts(input).tokens, {.bit_width = bit_width}, pool_, poll_);
+    return make_feedback_factor(seen, facts(input).tokens,
+                                {.bit_width = bit_width, .uncertain = uncertain}, pool_, poll_);
   };
   const auto found = factors_.find(input);
   if (found == factors_.end()) return std::make_shared<const FeedbackFactor>(make(gram));
@@ -192,8 +197,12 @@ Centred CalibrationSource::centred(const TimeMeans& means) {
   return kept;
 }
 
-std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input, int bit_width) {
-  if (matrices_ && loaded_ == input && bit_width_ == bit_width) return matrices_;
+std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input, int bit_width,
+                                                                 std::span<const TimeSpan> times) {
+  const bool by_time = !times.empty() && !facts(input).bins.empty();
+  if (matrices_ && loaded_ == input && bit_width_ == bit_width && by_time_ == by_time) {
+    return matrices_;
+  }
   matrices_.reset();
   centred_.clear();
   auto loaded = std::make_shared<InputMatrices>();
@@ -204,10 +213,13 @@ std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input, i
   const uint64_t needed = 4 * bytes + 4 * FeedbackFactor::bytes(loaded->held_out);
   if (bytes <= max_bytes_ && needed <= max_bytes_) {
     loaded->gram = held_out ? read_gram(input, false) : loaded->held_out;
-    loaded->factor = factor_of(loaded->gram, input, bit_width);
+    const double spread =
+        by_time ? spread_about(means_by_time(facts(input), times), loaded->gram) : 1.0;
+    loaded->factor = factor_of(loaded->gram, input, bit_width, std::max(spread, kLeastSpread));
   }
   loaded_ = input;
   bit_width_ = bit_width;
+  by_time_ = by_time;
   matrices_ = std::move(loaded);
   return matrices_;
 }

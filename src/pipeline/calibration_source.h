@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -78,13 +79,14 @@ class CalibrationSource {
   Centred centred(const TimeMeans& means);
 
   /// The matrices of an input, factored for codes of `bit_width` bits; made if they are not those
-  /// of the last call.
-  std::shared_ptr<const InputMatrices> matrices(size_t input, int bit_width);
+  /// of the last call. With groups of `times` the factor is damped by the spread about their means.
+  std::shared_ptr<const InputMatrices> matrices(size_t input, int bit_width,
+                                                std::span<const TimeSpan> times = {});
 
  private:
   GramMatrix read_gram(size_t input, bool held_out) const;
   std::shared_ptr<const FeedbackFactor> factor_of(const GramMatrix& gram, size_t input,
-                                                  int bit_width);
+                                                  int bit_width, double uncertain = 1);
 
   StatisticsReader reader_;
   uint64_t max_bytes_;
@@ -95,6 +97,7 @@ class CalibrationSource {
   std::map<size_t, InputStatistics> divided_;
   size_t loaded_ = 0;
   int bit_width_ = 0;
+  bool by_time_ = false;
   std::shared_ptr<const InputMatrices> matrices_;
   std::map<size_t, Centred> centred_;  // of the loaded input
 };

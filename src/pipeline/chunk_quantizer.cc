@@ -32,6 +32,12 @@ void keep_least(std::atomic<uint64_t>& least, uint64_t value) noexcept {
   }
 }
 
+/// As the errors of a chunk of so many rows are kept.
+ErrorSums sums_of(const OutputSums& outputs, uint64_t rows) noexcept {
+  return {
+      .ww = outputs.yy, .vv = outputs.zz(), .wv = outputs.yz(), .err = outputs.err, .count = rows};
+}
+
 }  // namespace
 
 struct ChunkQuantizer::Job {
@@ -227,6 +233,38 @@ void ChunkQuantizer::apply_gains(const Job& job, RowGain gain, QuantizedChunk& c
   (void)apply_row_gains(job.info.spec, job.cols, row_gains(gain, rows), chunk);
 }
 
+void ChunkQuantizer::rescale(const QuantizedTensorInfo& info, const RowSource& source,
+                             const ChunkInput& input, const std::string& path,
+                             QuantizedChunk& chunk) {
+  if (chunk.rows == 0 || info.cols() == 0) return;
+  const Job job{info, source, chunk.row_begin, chunk.rows, info.cols(), input, path};
+  apply_gains(job, *input.row_gain, chunk);
+  measure(job, chunk);
+}
+
+void ChunkQuantizer::correct_means(const QuantizedTensorInfo& info, const RowSource& source,
+                                   const ChunkInput& input, const std::string& path,
+                                   QuantizedChunk& chunk) {
+  if (chunk.rows == 0 || info.cols() == 0) return;
+  const Job job{info, source, chunk.row_begin, chunk.rows, info.cols(), input, path};
+  const ErrorSums& before = chunk.output_error;
+  OutputSums outputs{.yy = before.ww, .ye = before.ww - before.wv, .err = before.err};
+  const uint64_t slab = std::max<uint64_t>(1, kSlabElements / job.cols);
+  std::vector<float> original;
+  std::vector<float> restored;
+  MeanErrors means(input.time, job.rows, job.cols);
+  for (uint64_t first = 0; first < job.rows; first += slab) {
+    const uint64_t count = std::min(slab, job.rows - first);
+    original.resize(count * job.cols);
+    restored.resize(count * job.cols);
+    (void)restore(job, chunk, first, count, original, restored);
+    means.add(first, count, original, restored);
+  }
+  chunk.time_groups = input.time->groups;
+  means.correct(chunk.time_groups, outputs);
+  chunk.output_error = sums_of(outputs, job.rows);
+}
+
 void ChunkQuantizer::measure(const QuantizedTensorInfo& info, const RowSource& source,
                              const ChunkInput& input, const std::string& path,
                              QuantizedChunk& chunk) {
@@ -256,11 +294,7 @@ void ChunkQuantizer::measure(const Job& job, QuantizedChunk& chunk) {
   if (job.input.time != nullptr) chunk.time_groups = job.input.time->groups;
   means.correct(chunk.time_groups, outputs);
   if (job.input.held_out == nullptr) return;
-  chunk.output_error = {.ww = outputs.yy,
-                        .vv = outputs.zz(),
-                        .wv = outputs.yz(),
-                        .err = outputs.err,
-                        .count = job.rows};
+  chunk.output_error = sums_of(outputs, job.rows);
 }
 
 // Rows [first, first + count) of the source, and of what became of them.

@@ -79,6 +79,16 @@ class ChunkQuantizer {
                           uint64_t row_begin, uint64_t rows, const ChunkInput& input,
                           const std::string& path);
 
+  /// Rescale the rows of a chunk that was quantized without input.row_gain by that, and set its
+  /// errors: the same as quantizing it with it.
+  void rescale(const QuantizedTensorInfo& info, const RowSource& source, const ChunkInput& input,
+               const std::string& path, QuantizedChunk& chunk);
+
+  /// Give a chunk that was quantized without input.time the biases that make up for its mean
+  /// errors. Its output error is brought up to date.
+  void correct_means(const QuantizedTensorInfo& info, const RowSource& source,
+                     const ChunkInput& input, const std::string& path, QuantizedChunk& chunk);
+
   /// Set the errors of a finished chunk: of its weights against the rows of `source`, and of
   /// outputs as far as `input` knows them. Biases by time that are there already stay as they are.
   void measure(const QuantizedTensorInfo& info, const RowSource& source, const ChunkInput& input,

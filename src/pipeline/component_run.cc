@@ -96,8 +96,9 @@ class ComponentRun {
       const uint64_t reserved = source.nbytes == 0 ? 0 : chunk_bytes(source, *info, count);
       queue_.reserve(reserved);
       QuantizedChunk chunk =
-          plan.encoding == Encoding::kCopy
-              ? copy_rows(source, *info, row, count)
+          plan.encoding == Encoding::kCopy ? copy_rows(source, *info, row, count)
+          : choice && choice->sample != nullptr && count == rows
+              ? *choice->sample
               : quantizer_.quantize(*info, source_rows, row, count,
                                     choice ? choice->input() : input_unknown(*info),
                                     path_of(source));
@@ -165,7 +166,7 @@ class ComponentRun {
         report.info.cols(), source.dtype, context_.pool.size());
     ChoiceOptions options = context_.choice;
     options.matrices = scratch <= context_.max_memory_bytes / 2;
-    options.correct_means = options.correct_means && has_bias(source.name);
+    options.has_bias = has_bias(source.name);
     options.equalize = options.equalize && !report.folded;
     LayerChoice choice = choose_layer(report.info, rows, path_of(source), *context_.calibration,
                                       *input, options, quantizer_);

@@ -58,14 +58,24 @@ ChannelSizes sizes_of(std::vector<std::unique_ptr<Member>>& members) {
   return all;
 }
 
-/// What `error` says of all members with these factors, or without any.
-double total(std::vector<std::unique_ptr<Member>>& members,
-             double (LayerTrial::*error)(const LayerChoice&), const std::vector<float>& factors) {
+/// The error of all members with these factors, or without any.
+double tried(std::vector<std::unique_ptr<Member>>& members, const std::vector<float>& factors) {
   double sum = 0;
   for (const auto& member : members) {
-    sum += (member->trial.*error)(factors.empty() ? member->plain
-                                                  : with_factors(member->plain, factors));
+    if (factors.empty()) {
+      sum += member->trial.output_nmse(member->plain);
+    } else {
+      LayerChoice choice = with_factors(member->plain, factors);
+      sum += member->trial.output_nmse(choice);
+    }
   }
+  return sum;
+}
+
+/// What to expect of these factors, when all members were tried without.
+double expected(std::vector<std::unique_ptr<Member>>& members, const std::vector<float>& factors) {
+  double sum = 0;
+  for (const auto& member : members) sum += member->trial.expected_nmse(member->plain, factors);
   return sum;
 }
 
@@ -230,7 +240,7 @@ class FoldSearch {
     const uint64_t channels = members[0]->info.shape[1];
     const ActivationSizes sizes(calibration_.facts(members[0]->input), channels);
     const ChannelSizes weights = sizes_of(members);
-    double least = kWorthwhile * total(members, &LayerTrial::output_nmse, {});
+    double least = kWorthwhile * tried(members, {});
     std::vector<float> best;
     for (const float strength : kStrengths) {
       const auto factors_of = [&](Pooling pooling, float alpha) {
@@ -238,13 +248,12 @@ class FoldSearch {
         for (float& factor : factors) factor = byte_factor(std::pow(factor, strength));
         return fitting(fold, std::move(factors));
       };
-      const auto form =
-          best_form(total(members, &LayerTrial::rough_nmse, {}), [&](Pooling pooling, float alpha) {
-            return total(members, &LayerTrial::rough_nmse, factors_of(pooling, alpha));
-          });
+      const auto form = best_form(expected(members, {}), [&](Pooling pooling, float alpha) {
+        return expected(members, factors_of(pooling, alpha));
+      });
       if (!form) continue;
       std::vector<float> factors = factors_of(form->pooling, form->alpha);
-      const double error = total(members, &LayerTrial::output_nmse, factors);
+      const double error = tried(members, factors);
       if (error < least) least = error, best = std::move(factors);
     }
     return best;

@@ -1,5 +1,6 @@
 #include "pipeline/layer_choice.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -72,10 +73,8 @@ double choose_spec(const std::vector<AffineSpec>& specs, LayerTrial& trial, Laye
     tried.push_back({{"method", to_string(spec.method)},
                      {"param_encoding", to_string(spec.param_encoding)},
                      {"output_nmse", rounded(error)}});
-    if (error < least) {
-      least = error;
-      take(spec, best);
-    }
+    if (error < least || best.sample == nullptr) best = choice;
+    least = std::min(least, error);
   }
   return least;
 }
@@ -102,7 +101,7 @@ void rescale_rows(LayerTrial& trial, LayerChoice& best, double& least, Json& tri
   for (const RowGain gain : {RowGain::kUnitSlope, RowGain::kLeastSquares}) {
     LayerChoice choice = plain;
     choice.row_gain = gain;
-    const double error = trial.output_nmse(choice);
+    const double error = trial.rescaled_nmse(choice);
     tried.push_back({{"method", to_string(choice.info.spec.method)},
                      {"param_encoding", to_string(choice.info.spec.param_encoding)},
                      {"row_gain", gain == RowGain::kUnitSlope ? "unit_slope" : "least_squares"},
@@ -118,7 +117,9 @@ void rescale_rows(LayerTrial& trial, LayerChoice& best, double& least, Json& tri
 LayerChoice first_choice(const QuantizedTensorInfo& planned, CalibrationSource& source,
                          size_t input, const ChoiceOptions& options) {
   LayerChoice first{.info = planned, .importance = source.importance(input)};
-  first.matrices = options.matrices ? source.matrices(input, planned.spec.bit_width)
+  const std::span<const TimeSpan> times =
+      options.time_aware ? std::span<const TimeSpan>(options.times) : std::span<const TimeSpan>();
+  first.matrices = options.matrices ? source.matrices(input, planned.spec.bit_width, times)
                                     : std::make_shared<const InputMatrices>();
   first.factor = first.matrices->factor;
   first.gram = std::shared_ptr<const GramMatrix>(first.matrices, &first.matrices->gram);
@@ -141,7 +142,7 @@ LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& ro
   if (best.matrices->judge() != nullptr) {
     Json tried = Json::array();
     double least = choose_spec(specs, trial, best, tried);
-    if (options.correct_means && by_time) {
+    if (options.time_aware && options.has_bias && by_time) {
       const auto centre = [&](const TimeMeans& means) { return source.centred(means); };
       correct_over_time(facts, options.times, centre, trial, best, least, tried);
     }
@@ -152,6 +153,8 @@ LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& ro
     if (tried.size() > 1) best.info.candidates = tried.dump();
   }
   if (static_activations) add_activation_ranges(facts, options, trial, best);
+  // A sample that is the whole layer, with nothing added since, is the result.
+  if (!trial.is_whole() || static_activations) best.sample = nullptr;
   return best;
 }
 

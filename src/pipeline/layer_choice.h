@@ -17,9 +17,10 @@ struct ChoiceOptions {
   bool residual_first = false;  ///< residual binary before GPTQ where both are as good
   bool equalize = false;
   std::vector<TimeSpan> times = {};  ///< groups of time; one: nothing depends on it
-  bool correct_means = false;        ///< by group of time; there is a bias beside the weight
-  bool static_activations = false;   ///< 8 bits, by group of time
-  bool matrices = true;              ///< there is memory for them; else the diagonal has to do
+  bool time_aware = false;
+  bool has_bias = false;            ///< beside the weight: it can take up corrections of means
+  bool static_activations = false;  ///< 8 bits, by group of time
+  bool matrices = true;             ///< there is memory for them; else the diagonal has to do
 };
 
 /// What is tried first: the preferred method and encoding, without anything that depends on time or

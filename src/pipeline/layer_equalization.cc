@@ -12,9 +12,11 @@
 namespace arrow_quant {
 namespace {
 
-constexpr std::array kAlphas = {0.25F, 0.5F, 0.75F, 1.0F};
-constexpr float kRefinement = 0.125F;  // of the best of them
-constexpr double kWorthwhile = 0.99;   // of the error, at least
+constexpr std::array kAlphas = {0.125F, 0.25F, 0.375F, 0.5F, 0.75F, 1.0F};
+constexpr double kWorthwhile = 0.99;  // of the error, at least
+// What is expected of ranges, which do not know how inputs go together, is often too much.
+constexpr double kDoubt = 1.1;
+constexpr double kHopeless = 1.3;  // times the least: larger alphas are worse still
 
 /// Of the error that stays when the bytes of the factors are spent on codes: one bit takes it to a
 /// quarter.
@@ -71,17 +73,19 @@ std::optional<FactorForm> best_form(double plain,
   FactorForm best{.pooling = Pooling::kMax, .alpha = 0};
   const auto consider = [&](Pooling pooling, float alpha) {
     const double found = error(pooling, alpha);
-    if (found < lowest) lowest = found, best = {.pooling = pooling, .alpha = alpha};
+    const double doubted = pooling == Pooling::kEnergy ? found : found * kDoubt;
+    if (doubted < lowest) lowest = doubted, best = {.pooling = pooling, .alpha = alpha};
+    return found < lowest * kHopeless;
   };
-  for (const float a : kAlphas) consider(Pooling::kEnergy, a);
-  for (const float a : kAlphas) consider(Pooling::kMax, a);
-  if (best.alpha == 0) return std::nullopt;
-  const float found = best.alpha;
-  if (best.pooling == Pooling::kMax) {
-    for (const Pooling p : {Pooling::kSpearman, Pooling::kEma}) consider(p, found);
+  for (const Pooling pooling : {Pooling::kEnergy, Pooling::kMax}) {
+    for (const float alpha : kAlphas) {
+      if (!consider(pooling, alpha)) break;
+    }
   }
-  for (const float a : {found - kRefinement, found + kRefinement}) {
-    if (a > 0 && a <= 1) consider(best.pooling, a);
+  if (best.alpha == 0) return std::nullopt;
+  if (best.pooling == Pooling::kMax) {
+    const float found = best.alpha;
+    for (const Pooling pooling : {Pooling::kSpearman, Pooling::kEma}) consider(pooling, found);
   }
   return best;
 }
@@ -92,8 +96,8 @@ void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice
   const ActivationSizes sizes(facts, best.info.shape[1]);
   const ChannelSizes& weights = trial.weight_sizes();
   const LayerChoice plain = best;
-  const auto form = best_form(trial.rough_nmse(plain), [&](Pooling p, float a) {
-    return trial.rough_nmse(with_factors(plain, sizes.factors(p, weights, a)));
+  const auto form = best_form(trial.expected_nmse(plain, {}), [&](Pooling p, float a) {
+    return trial.expected_nmse(plain, sizes.factors(p, weights, a));
   });
   if (!form) return;
   LayerChoice choice = with_factors(plain, sizes.factors(form->pooling, weights, form->alpha));

@@ -5,12 +5,12 @@
 #include <utility>
 
 #include "kernels/convert.h"
+#include "pipeline/rounding_costs.h"
 
 namespace arrow_quant {
 namespace {
 
 constexpr uint64_t kSampleRows = 256;  // one block of error feedback
-constexpr uint64_t kFewRows = 64;
 constexpr double kWorthwhile =
     0.95;  // of the error: below that, ranges by time pay for their bytes
 
@@ -46,7 +46,6 @@ LayerTrial::LayerTrial(const QuantizedTensorInfo& planned, const RowSource& rows
                        const std::string& path, ChunkQuantizer& quantizer)
     : planned_(planned),
       sample_(rows, planned.rows(), kSampleRows),
-      small_(rows, planned.rows(), kFewRows),
       path_(path),
       quantizer_(quantizer) {}
 
@@ -55,34 +54,49 @@ void LayerTrial::round_activations(const InputStatistics& facts, std::span<const
   times_ = times;
 }
 
-double LayerTrial::output_nmse(const LayerChoice& choice) {
-  return nmse(choice, sample_, FeedbackEffort::kScales);
+double LayerTrial::output_nmse(LayerChoice& choice) {
+  choice.sample = std::make_shared<const QuantizedChunk>(
+      quantizer_.quantize(sampled(choice), sample_, 0, sample_.count(), choice.input(), path_));
+  return nmse(choice, choice.sample->output_error);
 }
 
-double LayerTrial::rough_nmse(const LayerChoice& choice) {
-  return nmse(choice, small_, FeedbackEffort::kOnce);
+double LayerTrial::rescaled_nmse(LayerChoice& choice) {
+  auto chunk = std::make_shared<QuantizedChunk>(*choice.sample);
+  quantizer_.rescale(sampled(choice), sample_, choice.input(), path_, *chunk);
+  choice.sample = std::move(chunk);
+  return nmse(choice, choice.sample->output_error);
 }
 
-double LayerTrial::nmse(const LayerChoice& choice, const SampledRows& sample,
-                        FeedbackEffort effort) {
+double LayerTrial::corrected_nmse(LayerChoice& choice) {
+  auto chunk = std::make_shared<QuantizedChunk>(*choice.sample);
+  quantizer_.correct_means(sampled(choice), sample_, choice.input(), path_, *chunk);
+  choice.sample = std::move(chunk);
+  return nmse(choice, choice.sample->output_error);
+}
+
+QuantizedTensorInfo LayerTrial::sampled(const LayerChoice& choice) const {
   QuantizedTensorInfo info = choice.info;
-  info.shape[0] = sample.count();
-  ChunkInput input = choice.input();
-  input.effort = effort;
-  const ErrorSums outputs =
-      quantizer_.quantize(info, sample, 0, sample.count(), input, path_).output_error;
+  info.shape[0] = sample_.count();
+  return info;
+}
+
+double LayerTrial::nmse(const LayerChoice& choice, const ErrorSums& outputs) {
   if (facts_ == nullptr || !(outputs.ww > 0)) return outputs.nmse();
   double error = 0;
-  if (effort == FeedbackEffort::kOnce) {
-    const ReadingLayer layer = reading_layer();
-    const auto groups = activation_groups(*facts_, times_, layer, choice.equalization, true);
-    error = activation_error(*facts_, groups, layer, choice.equalization);
-  } else {
-    (void)best_ranges(choice, error);
-  }
-  // Of the whole sample of rows, also where fewer were quantized.
-  const double rows = static_cast<double>(sample_.count()) / static_cast<double>(sample.count());
-  return outputs.nmse() + error / (rows * outputs.ww);
+  (void)best_ranges(choice, error);
+  return outputs.nmse() + error / outputs.ww;
+}
+
+double LayerTrial::expected_nmse(const LayerChoice& plain, std::span<const float> factors) {
+  look_at_weights();
+  const ErrorSums& outputs = plain.sample->output_error;
+  const RoundingCosts costs(plain, weights_, plain.sample->offset_unit);
+  const double before = costs({}), after = factors.empty() ? before : costs(factors);
+  const double expected = before > 0 ? outputs.nmse() * (after / before) : outputs.nmse();
+  if (facts_ == nullptr || !(outputs.ww > 0)) return expected;
+  const ReadingLayer layer = reading_layer();
+  const auto groups = activation_groups(*facts_, times_, layer, factors, true);
+  return expected + activation_error(*facts_, groups, layer, factors) / outputs.ww;
 }
 
 std::vector<TimeGroup> LayerTrial::activation_ranges(const LayerChoice& choice) {

@@ -32,6 +32,8 @@ struct LayerChoice {
   std::shared_ptr<const FeedbackFactor> factor;  ///< of `gram` after equalization; null: unknown
   std::shared_ptr<const TimeCorrection> time;    ///< null: nothing depends on time
   std::optional<RowGain> row_gain;
+  /// What this made of the sample of rows when it was last tried.
+  std::shared_ptr<const QuantizedChunk> sample;
 
   bool has_factor() const noexcept { return factor != nullptr && factor->usable; }
   /// What the chunks of the layer are to be quantized with; valid as long as this object.
@@ -63,11 +65,21 @@ class LayerTrial {
   /// each where that pays for its bytes. Both must outlive this object.
   void round_activations(const InputStatistics& facts, std::span<const TimeSpan> times);
 
-  /// Errors of the outputs of the sample over the inputs that judge, relative to their energy.
-  double output_nmse(const LayerChoice& choice);
+  /// Errors of the outputs of the sample over the inputs that judge, relative to their energy. Sets
+  /// `choice.sample`.
+  double output_nmse(LayerChoice& choice);
 
-  /// The same of fewer rows, and with less effort: enough to tell choices of a kind apart.
-  double rough_nmse(const LayerChoice& choice);
+  /// The same without quantizing again, where `choice.sample` is of a choice that differs in its
+  /// row gain only, or in its correction over time only.
+  double rescaled_nmse(LayerChoice& choice);
+  double corrected_nmse(LayerChoice& choice);
+
+  /// What to expect of `plain`, which was tried, with these factors: a few of the rows are rounded
+  /// without feedback, and errors count by what they cost then. Enough to tell factors apart.
+  double expected_nmse(const LayerChoice& plain, std::span<const float> factors);
+
+  /// Whether the sample is the whole layer.
+  bool is_whole() const noexcept { return sample_.count() == planned_.rows(); }
 
   /// The ranges of static activations for `choice`, whose biases, if it has some, decide how many.
   std::vector<TimeGroup> activation_ranges(const LayerChoice& choice);
@@ -76,13 +88,14 @@ class LayerTrial {
   const ChannelSizes& weight_sizes();
 
  private:
-  double nmse(const LayerChoice& choice, const SampledRows& sample, FeedbackEffort effort);
+  double nmse(const LayerChoice& choice, const ErrorSums& outputs);
+  QuantizedTensorInfo sampled(const LayerChoice& choice) const;
   void look_at_weights();
   ReadingLayer reading_layer();
   std::vector<TimeGroup> best_ranges(const LayerChoice& choice, double& error);
 
   const QuantizedTensorInfo& planned_;
-  SampledRows sample_, small_;
+  SampledRows sample_;
   const std::string& path_;
   ChunkQuantizer& quantizer_;
   std::vector<float> weights_;  // of the sample

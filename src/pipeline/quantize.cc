@@ -270,7 +270,7 @@ class QuantizeJob {
                    .residual_first = text,
                    .equalize = options_.enable_spatial,
                    .times = times_,
-                   .correct_means = options_.enable_time_aware,
+                   .time_aware = options_.enable_time_aware,
                    .static_activations = options_.activation_bits == 8},
         .earlier = options_.earlier.get()};
     const FoldPlan folds = plan_folds(component, component_plan, context);

@@ -158,6 +158,27 @@ TimeMeans means_by_time(const InputStatistics& facts, std::span<const TimeSpan> 
   return means;
 }
 
+double spread_about(const TimeMeans& means, const GramMatrix& gram) {
+  double energy = 0;
+  for (const GramMatrix::Tile& tile : gram.tiles()) {
+    if (tile.row != tile.column) continue;
+    const float* values = gram.values().data() + tile.offset;
+    for (uint64_t i = 0; i < tile.rows; ++i) {
+      energy += static_cast<double>(values[i * tile.columns + i]);
+    }
+  }
+  double of_means = 0;
+  for (size_t g = 0; g < means.fitted_weights.size(); ++g) {
+    double square = 0;
+    for (uint64_t c = 0; c < gram.channels(); ++c) {
+      const auto mean = static_cast<double>(means.fitted[g * gram.channels() + c]);
+      square += mean * mean;
+    }
+    of_means += means.fitted_weights[g] * square;
+  }
+  return energy > 0 ? 1 - of_means / energy : 1;
+}
+
 void take_means_out(const TimeMeans& means, GramMatrix& gram) {
   const size_t channels = gram.channels();
   for (size_t g = 0; g < means.fitted_weights.size(); ++g) {

@@ -33,6 +33,9 @@ struct TimeMeans {
 };
 TimeMeans means_by_time(const InputStatistics& facts, std::span<const TimeSpan> spans);
 
+/// What part of the energy in H is spread about these means: of those that were fitted to.
+double spread_about(const TimeMeans& means, const GramMatrix& gram);
+
 /// H - sum over groups of n m m^T: the Gram matrix of the tokens less the means of their groups.
 void take_means_out(const TimeMeans& means, GramMatrix& gram);
 

@@ -208,10 +208,11 @@ FeedbackFactor make_feedback_factor(const GramMatrix& gram, uint64_t tokens,
                      : tokens < kEnoughTokens * size ? kFewTokensDamping
                      : options.bit_width == 2        ? kTwoBitDamping
                                                      : kDamping;
+    damping *= options.uncertain;
     bool done = block.factor(damping, pool, poll);
     if (!deficient && (!done || block.missing(kSuspiciousRatio * damping))) {
       deficient = block.rank_deficient(pool, poll);
-      if (deficient && !(options.damping > 0)) damping = kDeficientDamping;
+      if (deficient && !(options.damping > 0)) damping = kDeficientDamping * options.uncertain;
       done = block.factor(damping, pool, poll);
     }
     result.rank_deficient |= deficient;

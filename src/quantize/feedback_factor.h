@@ -59,6 +59,9 @@ struct FeedbackOptions {
   bool act_order = true;
   double damping = 0;  ///< fraction of the mean diagonal; 0: by rank, number of tokens and bits
   int bit_width = 8;   ///< of the codes: the coarser, the more damping pays
+  /// Part of the energy of the inputs that damping is measured by. Their means are known far better
+  /// than the rest: what they add to the diagonal asks for no damping.
+  double uncertain = 1;
 };
 
 /// Factor the Gram matrix of `tokens` tokens. Raises kQuantization when it holds NaN or Inf. The
