@@ -14,7 +14,10 @@ namespace arrow_quant {
 namespace {
 
 constexpr double kWorthwhile = 0.99;  // of the error, at least
-constexpr double kDoubt = 1.5;        // a trial may bring so many times what is expected (logs)
+// Part of the energy that is left without the means: below that, damping hides what is to be
+// gained.
+constexpr double kMostlyMeans = 0.1;
+constexpr double kDoubt = 1.5;  // a trial may bring so many times what is expected (logs)
 
 /// Of the error that stays when the bytes of the biases are spent on codes: one bit takes it to a
 /// quarter.
@@ -69,7 +72,9 @@ void correct_over_time(const InputStatistics& facts, std::span<const TimeSpan> t
       // Codes that need not care for the means any more: worth a factor of their own?
       const double left = cost_without(*plain.factor, directions(correction->means),
                                        correction->means.fitted_weights.size());
-      const double expected = std::min(kept, left * before);
+      const double expected = spread_about(correction->means, *plain.gram) < kMostlyMeans
+                                  ? 0
+                                  : std::min(kept, left * before);
       if (std::pow(expected / before, kDoubt) >= fair_share(plain.info, spans.size())) continue;
       const Centred centred = centre(correction->means);
       if (centred.factor == nullptr || !centred.factor->usable) continue;
