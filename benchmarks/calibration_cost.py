@@ -77,9 +77,10 @@ def measure_model(
     for _ in range(rounds):
         for time_aware in (False, True):
             config = settings(enable_time_aware=time_aware)
+            path = statistics(time_aware)
             least.run(
                 time_aware,
-                lambda config=config, path=statistics(time_aware): capture(
+                lambda config=config, path=path: capture(
                     ZOO / model, path, config, seed=CALIBRATION_SEED, overwrite=True
                 ),
             )

@@ -169,7 +169,7 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
                             .by_magnitude = job.input.by_magnitude};
         const bool fits = job.input.factor != nullptr
                               ? quantize_rows_with_feedback(spec, settings, rows, *job.input.factor,
-                                                            out, sums[block], job.input.effort)
+                                                            out, sums[block])
                               : quantize_rows(spec, settings, rows, out, sums[block]);
         if (!fits) overflow = true;
       },

@@ -66,7 +66,6 @@ struct ChunkInput {
   const GramMatrix* held_out = nullptr;  ///< of inputs to measure the error of outputs by
   const GramMatrix* fitted = nullptr;    ///< of inputs to fit row gains to
   std::optional<RowGain> row_gain = {};  ///< what each row is multiplied by; needs `fitted`
-  FeedbackEffort effort = FeedbackEffort::kScales;
 };
 
 class ChunkQuantizer {

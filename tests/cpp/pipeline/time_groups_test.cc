@@ -121,5 +121,22 @@ TEST(TimeGroups, TakingMeansOutLeavesTheGramMatrixOfTheRest) {
   }
 }
 
+TEST(TimeGroups, TheSpreadIsWhatIsLeftOfTheDiagonalWithoutTheMeans) {
+  TimeMeans means;
+  means.fitted = {1, 2, 3, 4, 5, 6, -1, -2, -3, -4, -5, -6};
+  means.fitted_weights = {3, 2};
+  GramMatrix gram(kChannels);
+  const auto trace = [&] {
+    double sum = 0;
+    for (size_t c = 0; c < kChannels; ++c) sum += gram.at(c, c);
+    return sum;
+  };
+  for (size_t c = 0; c < kChannels; ++c) gram.values()[c * kChannels + c] = 400;
+  const double before = trace(), spread = spread_about(means, gram);
+  take_means_out(means, gram);
+  EXPECT_NEAR(spread, trace() / before, 1e-6);
+  EXPECT_LT(spread, 1);
+}
+
 }  // namespace
 }  // namespace arrow_quant

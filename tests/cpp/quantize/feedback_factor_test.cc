@@ -57,6 +57,16 @@ TEST(FeedbackFactor, MixesErrorsByTheTriangularFactorOfTheGramMatrix) {
   }
 }
 
+TEST(FeedbackFactor, DampingIsAPartOfTheEnergyThatIsUncertain) {
+  const size_t n = 300;
+  const GramMatrix gram = gram_of(correlated_tokens(4 * n, n), n);
+  const FeedbackFactor plain = factor_of(gram, 4 * n);
+  const FeedbackFactor certain = factor_of(gram, 4 * n, {.uncertain = 0.25});
+  EXPECT_EQ(certain.damping, 0.25 * plain.damping);
+  EXPECT_EQ(certain.blocks[0].order, plain.blocks[0].order);
+  for (size_t k = 0; k < n; ++k) EXPECT_LT(certain.blocks[0].cost[k], plain.blocks[0].cost[k]);
+}
+
 TEST(FeedbackFactor, OfEqualizedInputsIsThatOfTheirGramMatrix) {
   const size_t n = 300;
   const GramMatrix gram = gram_of(correlated_tokens(4 * n, n), n);
