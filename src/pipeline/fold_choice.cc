@@ -72,13 +72,6 @@ double tried(std::vector<std::unique_ptr<Member>>& members, const std::vector<fl
   return sum;
 }
 
-/// What to expect of these factors, when all members were tried without.
-double expected(std::vector<std::unique_ptr<Member>>& members, const std::vector<float>& factors) {
-  double sum = 0;
-  for (const auto& member : members) sum += member->trial.expected_nmse(member->plain, factors);
-  return sum;
-}
-
 class FoldSearch {
  public:
   FoldSearch(const ModelIndex& component, const ComponentPlan& plan, const ChoiceOptions& options,
@@ -240,7 +233,8 @@ class FoldSearch {
     const uint64_t channels = members[0]->info.shape[1];
     const ActivationSizes sizes(calibration_.facts(members[0]->input), channels);
     const ChannelSizes weights = sizes_of(members);
-    double least = kWorthwhile * tried(members, {});
+    const double plain = tried(members, {});
+    double least = kWorthwhile * plain;
     std::vector<float> best;
     for (const float strength : kStrengths) {
       const auto factors_of = [&](Pooling pooling, float alpha) {
@@ -248,8 +242,8 @@ class FoldSearch {
         for (float& factor : factors) factor = byte_factor(std::pow(factor, strength));
         return fitting(fold, std::move(factors));
       };
-      const auto form = best_form(expected(members, {}), [&](Pooling pooling, float alpha) {
-        return expected(members, factors_of(pooling, alpha));
+      const auto form = best_form(plain, [&](Pooling pooling, float alpha) {
+        return tried(members, factors_of(pooling, alpha));
       });
       if (!form) continue;
       std::vector<float> factors = factors_of(form->pooling, form->alpha);

@@ -635,7 +635,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
 
     folder = tmp_path_factory.mktemp("statistics")
     found = {}
-    for path, samples in ((ZOO_DIT, 20), (ZOO_TEXT, 10)):
+    for path, samples in ((ZOO_DIT, 32), (ZOO_TEXT, 10)):
         found[path] = folder / path.name
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -651,7 +651,7 @@ def test_real_models_lose_no_more_with_folds_than_with_stored_factors(
     from zoo.evaluate.loader import load
     from zoo.evaluate.subject import Effort, Setting
 
-    setting = Setting(Effort(items=100, samples=0, steps=0))
+    setting = Setting(Effort(items=200, samples=0, steps=0))
     losses = {}
     for fold in (False, True):
         out = tmp_path / str(fold)
