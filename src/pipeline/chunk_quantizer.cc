@@ -236,7 +236,7 @@ void ChunkQuantizer::apply_gains(const Job& job, RowGain gain, QuantizedChunk& c
 void ChunkQuantizer::rescale(const QuantizedTensorInfo& info, const RowSource& source,
                              const ChunkInput& input, const std::string& path,
                              QuantizedChunk& chunk) {
-  if (chunk.rows == 0 || info.cols() == 0) return;
+  if (chunk.rows == 0 || info.cols() == 0 || !input.row_gain) return;
   const Job job{info, source, chunk.row_begin, chunk.rows, info.cols(), input, path};
   apply_gains(job, *input.row_gain, chunk);
   measure(job, chunk);
