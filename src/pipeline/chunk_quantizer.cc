@@ -216,20 +216,33 @@ QuantizedChunk ChunkQuantizer::quantize(const QuantizedTensorInfo& info, const R
   return chunk;
 }
 
+/// Some rows of a chunk, as the source has them and as the codes stand for.
+struct ChunkQuantizer::Slab {
+  uint64_t first = 0, count = 0;
+  std::vector<float> original, restored;
+  ErrorSums error;
+};
+
+template <typename Visit>
+void ChunkQuantizer::each_slab(const Job& job, const QuantizedChunk& chunk, const Visit& visit) {
+  const uint64_t most = std::max<uint64_t>(1, kSlabElements / job.cols);
+  Slab slab;
+  for (; slab.first < job.rows; slab.first += most) {
+    slab.count = std::min(most, job.rows - slab.first);
+    slab.original.resize(slab.count * job.cols);
+    slab.restored.resize(slab.count * job.cols);
+    restore(job, chunk, slab);
+    visit(std::as_const(slab));
+  }
+}
+
 // Multiply each row by what its outputs over the fitted inputs ask for.
 void ChunkQuantizer::apply_gains(const Job& job, RowGain gain, QuantizedChunk& chunk) {
-  const uint64_t slab = std::max<uint64_t>(1, kSlabElements / job.cols);
-  std::vector<float> original;
-  std::vector<float> restored;
   std::vector<OutputSums> rows;
-  for (uint64_t first = 0; first < job.rows; first += slab) {
-    const uint64_t count = std::min(slab, job.rows - first);
-    original.resize(count * job.cols);
-    restored.resize(count * job.cols);
-    (void)restore(job, chunk, first, count, original, restored);
-    std::ranges::copy(output_sums(*job.input.fitted, original, restored, pool_, poll_),
+  each_slab(job, chunk, [&](const Slab& slab) {
+    std::ranges::copy(output_sums(*job.input.fitted, slab.original, slab.restored, pool_, poll_),
                       std::back_inserter(rows));
-  }
+  });
   (void)apply_row_gains(job.info.spec, job.cols, row_gains(gain, rows), chunk);
 }
 
@@ -249,17 +262,10 @@ void ChunkQuantizer::correct_means(const QuantizedTensorInfo& info, const RowSou
   const Job job{info, source, chunk.row_begin, chunk.rows, info.cols(), input, path};
   const ErrorSums& before = chunk.output_error;
   OutputSums outputs{.yy = before.ww, .ye = before.ww - before.wv, .err = before.err};
-  const uint64_t slab = std::max<uint64_t>(1, kSlabElements / job.cols);
-  std::vector<float> original;
-  std::vector<float> restored;
   MeanErrors means(input.time, job.rows, job.cols);
-  for (uint64_t first = 0; first < job.rows; first += slab) {
-    const uint64_t count = std::min(slab, job.rows - first);
-    original.resize(count * job.cols);
-    restored.resize(count * job.cols);
-    (void)restore(job, chunk, first, count, original, restored);
-    means.add(first, count, original, restored);
-  }
+  each_slab(job, chunk, [&](const Slab& slab) {
+    means.add(slab.first, slab.count, slab.original, slab.restored);
+  });
   chunk.time_groups = input.time->groups;
   means.correct(chunk.time_groups, outputs);
   chunk.output_error = sums_of(outputs, job.rows);
@@ -275,50 +281,43 @@ void ChunkQuantizer::measure(const QuantizedTensorInfo& info, const RowSource& s
 // The errors of a finished chunk, of weights as the source has them and of outputs, and what makes
 // up for the mean of the latter.
 void ChunkQuantizer::measure(const Job& job, QuantizedChunk& chunk) {
-  const uint64_t slab = std::max<uint64_t>(1, kSlabElements / job.cols);
-  std::vector<float> original;
-  std::vector<float> restored;
   OutputSums outputs;
   MeanErrors means(job.input.time, job.rows, job.cols);
   chunk.error = {};
-  for (uint64_t first = 0; first < job.rows; first += slab) {
-    const uint64_t count = std::min(slab, job.rows - first);
-    original.resize(count * job.cols);
-    restored.resize(count * job.cols);
-    chunk.error.add(restore(job, chunk, first, count, original, restored));
+  each_slab(job, chunk, [&](const Slab& slab) {
+    chunk.error.add(slab.error);
     if (job.input.held_out != nullptr) {
-      outputs.add(total(output_sums(*job.input.held_out, original, restored, pool_, poll_)));
+      outputs.add(
+          total(output_sums(*job.input.held_out, slab.original, slab.restored, pool_, poll_)));
     }
-    means.add(first, count, original, restored);
-  }
+    means.add(slab.first, slab.count, slab.original, slab.restored);
+  });
   if (job.input.time != nullptr) chunk.time_groups = job.input.time->groups;
   means.correct(chunk.time_groups, outputs);
   if (job.input.held_out == nullptr) return;
   chunk.output_error = sums_of(outputs, job.rows);
 }
 
-// Rows [first, first + count) of the source, and of what became of them.
-ErrorSums ChunkQuantizer::restore(const Job& job, const QuantizedChunk& chunk, uint64_t first,
-                                  uint64_t count, std::vector<float>& original,
-                                  std::vector<float>& restored) {
+// Fill in the rows of a slab and their errors.
+void ChunkQuantizer::restore(const Job& job, const QuantizedChunk& chunk, Slab& slab) {
   const uint64_t step = rows_per_block(job.cols);
-  std::vector<ErrorSums> sums((count + step - 1) / step);
+  std::vector<ErrorSums> sums((slab.count + step - 1) / step);
   pool_.parallel_for(
       sums.size(),
       [&](size_t block, int worker) {
         const uint64_t row = block * step;
-        const uint64_t rows = std::min(step, count - row);
+        const uint64_t rows = std::min(step, slab.count - row);
         const size_t at = row * job.cols, n = rows * job.cols;
-        const float* w = load_source(job, first + row, rows, scratch_[static_cast<size_t>(worker)]);
-        std::copy_n(w, n, original.data() + at);
-        dequantize_rows(job.info.spec, packed_rows(job.info, chunk, first + row, rows),
-                        restored.data() + at);
-        sums[block] = error_sums({original.data() + at, n}, {restored.data() + at, n});
+        const float* w =
+            load_source(job, slab.first + row, rows, scratch_[static_cast<size_t>(worker)]);
+        std::copy_n(w, n, slab.original.data() + at);
+        dequantize_rows(job.info.spec, packed_rows(job.info, chunk, slab.first + row, rows),
+                        slab.restored.data() + at);
+        sums[block] = error_sums({slab.original.data() + at, n}, {slab.restored.data() + at, n});
       },
       poll_);
-  ErrorSums all;
-  for (const ErrorSums& block : sums) all.add(block);
-  return all;
+  slab.error = {};
+  for (const ErrorSums& block : sums) slab.error.add(block);
 }
 
 PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& chunk, uint64_t first,

@@ -104,6 +104,7 @@ class ChunkQuantizer {
     std::vector<float> weights;
   };
   struct Job;
+  struct Slab;
 
   const float* load_source(const Job& job, uint64_t row, uint64_t count, Scratch& scratch) const;
   const float* load(const Job& job, uint64_t row, uint64_t count, Scratch& scratch) const;
@@ -112,8 +113,10 @@ class ChunkQuantizer {
   float absmax(const Job& job);
   void apply_gains(const Job& job, RowGain gain, QuantizedChunk& chunk);
   void measure(const Job& job, QuantizedChunk& chunk);
-  ErrorSums restore(const Job& job, const QuantizedChunk& chunk, uint64_t first, uint64_t count,
-                    std::vector<float>& original, std::vector<float>& restored);
+  /// Call visit(slab) for rows of a chunk after rows, as many as are looked at at a time.
+  template <typename Visit>
+  void each_slab(const Job& job, const QuantizedChunk& chunk, const Visit& visit);
+  void restore(const Job& job, const QuantizedChunk& chunk, Slab& slab);
 
   ThreadPool& pool_;
   std::function<void()> poll_;
