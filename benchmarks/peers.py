@@ -120,8 +120,10 @@ def _hqq(bits: int, group: int) -> Peer:
         import torch
         from hqq.core.quantize import Quantizer
 
+        # Codes of a byte come from rows that lie far apart, so the rows have to go into that.
+        padding = -len(matrix) % (8 // bits)
         packed, meta = Quantizer.quantize(
-            torch.from_numpy(matrix),
+            torch.from_numpy(np.pad(matrix, ((0, padding), (0, 0)))),
             nbits=bits,
             group_size=group,
             axis=1,
@@ -129,7 +131,8 @@ def _hqq(bits: int, group: int) -> Peer:
             compute_dtype=torch.float32,
         )
         # 16-bit scale and 16-bit zero per group, as HQQ stores them for inference.
-        return Quantizer.dequantize(packed, meta).float().numpy(), bits + 32 / group
+        restored = Quantizer.dequantize(packed, meta).float().numpy()[: len(matrix)]
+        return restored, bits + 32 / group
 
     return Peer(f"HQQ {bits} bit g{group}", run)
 

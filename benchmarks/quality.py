@@ -66,9 +66,15 @@ class Result:
 
 
 def found_models() -> list[Path]:
-    """Models of the zoo, and third-party ones where they are at hand."""
-    folders = [*sorted(ZOO.iterdir()), *sorted(REAL_MODELS.glob("*/"))]
-    return [folder for folder in folders if any(folder.rglob("*.safetensors"))]
+    """Models of the zoo, and third-party ones where they are at hand; of several files, each."""
+    found = []
+    for folder in [*sorted(ZOO.iterdir()), *sorted(REAL_MODELS.glob("*/"))]:
+        files = sorted(folder.glob("*.safetensors"))
+        if len(files) > 1:
+            found += files
+        elif any(folder.rglob("*.safetensors")):
+            found.append(folder)
+    return found
 
 
 class Run:
@@ -238,7 +244,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="*", type=Path, help="model folders; none: all there are")
+    parser.add_argument(
+        "models", nargs="*", type=Path, help="folders, or one of several weight files; none: all"
+    )
     parser.add_argument("--only", default="*", help="methods to measure, as a glob")
     parser.add_argument("--again", default="", help="finished methods to measure again, as a glob")
     parser.add_argument("--samples", type=int, default=128, help="of calibration")

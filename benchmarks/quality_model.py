@@ -22,6 +22,8 @@ from benchmarks.smoothquant import (
     smoothing_factors,
 )
 from benchmarks.weight_methods import Layer
+from zoo.data import load_images
+from zoo.evaluate.autoencoder import DIGITS_A_SIDE, AutoencoderSubject, coloured_squares
 from zoo.evaluate.bootstrap import loss_difference
 from zoo.evaluate.loader import load
 from zoo.evaluate.subject import Effort, HeldOutLoss, Setting, Subject
@@ -70,18 +72,27 @@ class Quality:
 
 
 class MeasuredModel:
-    """One model; statistics and the reference's losses are made once and kept in `work`."""
+    """One model; statistics and the reference's losses are made once and kept in `work`.
 
-    def __init__(self, directory: Path, work: Path, samples: int, effort: Effort) -> None:
-        self.name = directory.name
-        self.directory = directory
-        self._work = work / "models" / directory.name
+    Parameters
+    ----------
+    path
+        Its directory, or one of several weight files in it: then the others stay as they are.
+    """
+
+    def __init__(self, path: Path, work: Path, samples: int, effort: Effort) -> None:
+        self._file = path if path.is_file() else None
+        self.directory = path if self._file is None else path.parent
+        self.name = path.name if self._file is None else f"{path.parent.name} {path.stem}"
+        self._work = work / "models" / self.name
         self._samples = samples
         self._setting = Setting(effort)
 
     @property
     def source(self) -> Path:
-        """What is quantized: the directory, or its only weight file."""
+        """What is quantized: the directory, or its weight file."""
+        if self._file is not None:
+            return self._file
         files = sorted(self.directory.glob("*.safetensors"))
         plain = not (self.directory / "config.json").is_file()
         pipeline = (self.directory / "model_index.json").is_file()
@@ -159,6 +170,7 @@ class MeasuredModel:
             (subject, component),
             (subject, "model"),
             (subject, "network"),
+            (subject, self.source.stem),
         ):
             found = getattr(owner, name, None) if name else None
             if isinstance(found, nn.Module):
@@ -247,11 +259,15 @@ class MeasuredModel:
             count = len(args[0])
             rows = torch.randperm(count, generator=generator)[: -(-count // _RECORDED_PART)]
             kept = tuple(a[rows] if a.ndim > 0 and len(a) == count else a for a in args)
-            heard.append(Batch(args=kept, timestep=float(args[-1].reshape(-1)[0])))
+            timeless = len(args) == 1
+            heard.append(Batch(kept, timestep=0.0 if timeless else float(args[-1].reshape(-1)[0])))
 
         handle = network.register_forward_pre_hook(hear)
-        effort = Effort(items=self._samples, samples=self._samples, steps=_STEPS)
-        subject.generate(Setting(effort, seed=seed))
+        if isinstance(subject, AutoencoderSubject):
+            subject.again(_training_pictures(self._samples, seed))
+        else:
+            effort = Effort(items=self._samples, samples=self._samples, steps=_STEPS)
+            subject.generate(Setting(effort, seed=seed))
         handle.remove()
         return network, heard
 
@@ -265,3 +281,9 @@ class MeasuredModel:
             data="neutral",
             time_aware=time_aware,
         )
+
+
+def _training_pictures(count: int, seed: int) -> Tensor:
+    """What an autoencoder is calibrated on: other digits and colours than those held out."""
+    digits = load_images("mnist").train[: count * DIGITS_A_SIDE**2]
+    return coloured_squares(torch.from_numpy(digits), seed)

@@ -7,6 +7,7 @@ is a file, or a folder ``encoder`` or ``decoder`` that holds the artefact made f
 from __future__ import annotations
 
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ class AutoencoderSubject:
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         self.encoder = encoder
         self.decoder = decoder
+        self._kept = lru_cache(maxsize=1)(lambda setting: self.again(coloured_digits(setting)))
 
     @classmethod
     def load(cls, directory: Path) -> AutoencoderSubject:
@@ -46,27 +48,31 @@ class AutoencoderSubject:
 
     def loss(self, setting: Setting) -> HeldOutLoss:
         pictures = coloured_digits(setting)
-        moved = np.square(self._again(pictures).astype(np.float64) - pictures.numpy())
-        errors = moved.mean(axis=(1, 2, 3))
+        errors = _square_distance(self._kept(setting), pictures.numpy())
         bins = np.zeros(len(errors), np.int64)
         return HeldOutLoss("reconstruction MSE", "", errors, bins, ("pictures",))
 
     def generate(self, setting: Setting) -> Pictures:
-        return self._again(coloured_digits(setting)[: setting.effort.samples])
+        return self.again(coloured_digits(setting)[: setting.effort.samples])
 
     def scores(self, samples: Pictures, setting: Setting) -> dict[str, float]:
         pictures = coloured_digits(setting)[: len(samples)].numpy()
         return {"PSNR (dB)": sample_distances(samples, pictures)["PSNR (dB)"]}
 
     def compare(self, reference: AutoencoderSubject, setting: Setting) -> dict[str, float]:
-        """Latents' and decoded pictures' distance, each half by itself."""
-        pictures = coloured_digits(setting)[: setting.effort.samples]
+        """Drift of the pictures; and the distance of latents and of pictures, each half by itself.
+
+        Drift is the square distance of the pictures from the reference's over the reference's loss.
+        """
+        moved = _square_distance(self._kept(setting), reference._kept(setting)).mean()
+        pictures = coloured_digits(setting)
         with torch.inference_mode():
             latents = reference.encoder(pictures)
-            moved = (self.encoder(pictures) - latents).square().mean() / latents.square().mean()
+            latent = (self.encoder(pictures) - latents).square().mean() / latents.square().mean()
             decoded = self.decoder(latents) - reference.decoder(latents)
         return {
-            "latents: relative error": float(moved.sqrt()),
+            "drift": float(moved) / reference.loss(setting).mean,
+            "latents: relative error": float(latent.sqrt()),
             "decoder: MSE": float(decoded.square().mean()),
         }
 
@@ -79,7 +85,8 @@ class AutoencoderSubject:
         rows = np.array_split(grey, range(COLUMNS, len(grey), COLUMNS))
         save_grid(rows, path, [""] * len(rows), scale=1)
 
-    def _again(self, pictures: Tensor) -> Pictures:
+    def again(self, pictures: Tensor) -> Pictures:
+        """Encode and decode."""
         with torch.inference_mode():
             parts = [self.decoder(self.encoder(p)).clamp(0, 1) for p in pictures.split(BATCH)]
         return np.asarray(torch.cat(parts).numpy())
@@ -102,12 +109,22 @@ def read_half(directory: Path, half: str) -> Tensors:
 def coloured_digits(setting: Setting) -> Tensor:
     """Squares of held-out digits in random colours, [n, 3, 128, 128] in 0 .. 1."""
     digits = torch.from_numpy(load_held_out("mnist", setting.data)[: setting.effort.items])
+    return coloured_squares(digits, COLOUR_SEED)
+
+
+def coloured_squares(digits: Tensor, seed: int) -> Tensor:
+    """Squares of digits [n, 1, 32, 32] in -1 .. 1, in random colours, [n / 4, 3, 128, 128]."""
     count = len(digits) // DIGITS_A_SIDE**2
     ink = (digits[: count * DIGITS_A_SIDE**2, 0] + 1) / 2
     ink = ink.view(count, DIGITS_A_SIDE, DIGITS_A_SIDE, *ink.shape[1:]).transpose(2, 3)
     side = DIGITS_A_SIDE * ink.shape[-1]
     ink = ink.reshape(count, 1, side, side)
     ink = nn.functional.interpolate(ink, scale_factor=2, mode="bilinear")
-    generator = torch.Generator().manual_seed(COLOUR_SEED)
+    generator = torch.Generator().manual_seed(seed)
     colours = torch.rand(2, count, 3, 1, 1, generator=generator)
     return ink * colours[0] + (1 - ink) * colours[1]
+
+
+def _square_distance(a: Pictures, b: Pictures) -> npt.NDArray[np.float64]:
+    """Of each picture, the mean over its pixels."""
+    return np.asarray(np.square(a.astype(np.float64) - b).mean(axis=(1, 2, 3)))

@@ -80,9 +80,12 @@ class TimeParameters(nn.Module):
 
     def common_bias(self, x: Tensor) -> Tensor | None:
         """The output correction if it adds the same ``[rows]`` to every sample, and is no more."""
-        if self.output_bias is None or self.output_scale is not None or self.clock.now().dim():
+        if self.output_bias is None or self.output_scale is not None:
             return None
-        return _floats(self.output_bias)[self._group(x)]
+        group = self._group(x)
+        return (
+            _floats(self.output_bias)[group] if isinstance(group, int) or not group.dim() else None
+        )
 
     def corrected(self, y: Tensor, channel_dim: int) -> Tensor:
         """`y` with the output correction of its group."""
