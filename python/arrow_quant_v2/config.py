@@ -85,7 +85,7 @@ class CalibrationEffort:
     least_tokens: int = 4096
     fewest_tokens_per_channel: int = 4
     text_length: int = 128
-    profile_part: float = 0.1
+    profile_part: float = 0.05
     profile_times: int = 16
     profile_power: float = 0.5
     least_share: float = 0.1

@@ -96,7 +96,9 @@ void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice
   const ActivationSizes sizes(facts, best.info.shape[1]);
   const ChannelSizes& weights = trial.weight_sizes();
   const LayerChoice plain = best;
-  const auto form = best_form(trial.expected_nmse(plain, {}), [&](Pooling p, float a) {
+  // Factors that are not expected to pay for their bytes hardly ever do: no trial of them.
+  const double share = fair_share(plain.info);
+  const auto form = best_form(share * trial.expected_nmse(plain, {}), [&](Pooling p, float a) {
     return trial.expected_nmse(plain, sizes.factors(p, weights, a));
   });
   if (!form) return;
@@ -107,7 +109,7 @@ void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice
                    {"equalization", to_string(form->pooling)},
                    {"alpha", rounded(form->alpha)},
                    {"output_nmse", rounded(error)}});
-  if (error >= least * fair_share(choice.info)) return;
+  if (error >= share * least) return;
   least = error;
   best = std::move(choice);
 }
