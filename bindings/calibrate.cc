@@ -126,6 +126,8 @@ void bind_calibrate(nb::module_& m) {
       .def("add_note", &CalibrationStatistics::add_note, nb::arg("text"))
       .def("set_folds", &CalibrationStatistics::set_folds, nb::arg("folds"))
       .def_prop_ro("folds", &CalibrationStatistics::folds)
+      .def("set_sensitivities", &CalibrationStatistics::set_sensitivities, nb::arg("sensitivities"))
+      .def_prop_ro("sensitivities", &CalibrationStatistics::sensitivities)
       .def(
           "merge",
           [](CalibrationStatistics& self, const CalibrationStatistics& other) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -124,9 +125,14 @@ class ARROW_QUANT_API CalibrationStatistics {
   /// Say where factors of input channels can be folded into parameters before the layers.
   void set_folds(std::vector<Fold> folds);
 
-  /// Add what `other` has seen; folds stay that both know. Inputs are matched by their layers; new
-  /// ones are taken over; data of which a part is the user's counts as the user's. Raises
-  /// kShapeMismatch when the two are not of the same model and component.
+  /// Say what errors of the outputs of layers do to the prediction: by the name of the weight, the
+  /// NMSE of the prediction over that of the outputs. Raises kConfiguration unless all are finite
+  /// and at least 0.
+  void set_sensitivities(std::map<std::string, double> sensitivities);
+
+  /// Add what `other` has seen; folds stay that both know, of sensitivities the mean. Inputs are
+  /// matched by their layers; new ones are taken over; data of which a part is the user's counts as
+  /// the user's. Raises kShapeMismatch when the two are not of the same model and component.
   void merge(const CalibrationStatistics& other);
 
   const std::string& component() const noexcept;
@@ -136,6 +142,7 @@ class ARROW_QUANT_API CalibrationStatistics {
   const std::vector<std::string>& notes() const;
   /// Nothing when nobody looked for them.
   std::optional<std::vector<Fold>> folds() const;
+  std::map<std::string, double> sensitivities() const;
   size_t size() const noexcept;
   /// Valid as long as nothing is added.
   const InputStatistics& input(size_t number) const;

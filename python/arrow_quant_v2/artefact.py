@@ -40,6 +40,11 @@ class QuantizedComponent(Mapping[str, QuantizedTensor]):
         return {key: _decoded(value) for key, value in pairs.items()}
 
     @cached_property
+    def _float_inputs(self) -> frozenset[str]:
+        stats = self.metadata.get("activation_stats")
+        return frozenset(stats.get("float_inputs", ()) if isinstance(stats, dict) else ())
+
+    @cached_property
     def stored_bytes(self) -> dict[str, int]:
         """Bytes of codes, parameters and scales of each tensor, from the footer alone."""
         sizes = self._artefact.stored_bytes(self._number)
@@ -59,6 +64,7 @@ class QuantizedComponent(Mapping[str, QuantizedTensor]):
             self._infos[tensor],
             lambda: self._artefact.read(self._number, tensor),
             num_threads=self._num_threads,
+            float_inputs=name in self._float_inputs,
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -254,8 +254,25 @@ class CalibrationStatistics:
             for fold in found
         ]
 
+    def set_sensitivities(self, sensitivities: Mapping[str, float]) -> None:
+        """Say what errors of layers do to the prediction, by the names of their weights.
+
+        Each is the NMSE of the prediction over that of the layer's output.
+
+        Raises
+        ------
+        ConfigurationError
+            One is negative or not finite.
+        """
+        self._core.set_sensitivities(dict(sensitivities))
+
+    @property
+    def sensitivities(self) -> dict[str, float]:
+        """What :meth:`set_sensitivities` was told; empty where nobody measured."""
+        return self._core.sensitivities
+
     def merge(self, other: CalibrationStatistics) -> None:
-        """Add what `other` has seen, and its notes; folds stay that both know.
+        """Add what `other` has seen; folds stay that both know, of sensitivities the mean.
 
         Raises
         ------

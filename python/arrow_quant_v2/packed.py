@@ -45,6 +45,8 @@ class WeightFormat:
         How many chunks it is stored in.
     equalized
         How many input channels have a factor of their own; 0 without equalization.
+    float_inputs
+        Whether 8 bits are too few for the inputs.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +55,7 @@ class WeightFormat:
     param_encoding: str
     chunks: int = 1
     equalized: int = 0
+    float_inputs: bool = False
 
     @property
     def rows(self) -> int:
@@ -135,6 +138,7 @@ def format_of(tensor: QuantizedTensor) -> WeightFormat:
         tensor.param_encoding,
         len(tensor.chunks),
         0 if factors is None else len(factors),
+        tensor.float_inputs,
     )
 
 

@@ -67,8 +67,10 @@ class QuantizedTensor:
         *,
         shape: tuple[int, ...] | None = None,
         num_threads: int = 0,
+        float_inputs: bool = False,
     ) -> None:
         self._info = info
+        self._float_inputs = float_inputs
         self._load = load
         self._loaded: core.Tensor | None = None
         self._shape = tuple(info.shape) if shape is None else shape
@@ -129,6 +131,11 @@ class QuantizedTensor:
     def param_encoding(self) -> str | None:
         """``"two_level"``, ``"fp16"``, ``"row"`` or ``"residual_binary"``; None if kept."""
         return self._info.spec.param_encoding if self.is_quantized else None
+
+    @property
+    def float_inputs(self) -> bool:
+        """Whether calibration found that 8 bits are too few for the inputs of the layer."""
+        return self._float_inputs
 
     @property
     def cosine(self) -> float:

@@ -109,6 +109,16 @@ void keep_common(const std::optional<std::vector<Fold>>& from,
                 [&](const Fold& fold) { return std::ranges::find(*from, fold) == from->end(); });
 }
 
+bool is_sensitivity(double value) { return std::isfinite(value) && value >= 0; }
+
+/// Two runs tell the same number, each with its own noise.
+void average(const std::map<std::string, double>& from, std::map<std::string, double>& to) {
+  for (const auto& [layer, value] : from) {
+    const auto [known, is_new] = to.try_emplace(layer, value);
+    if (!is_new) known->second = (known->second + value) / 2;
+  }
+}
+
 void add_matrix(const GramMatrix& from, GramMatrix& to) {
   if (from.channels() == 0) return;
   if (to.channels() == 0) to = from.zeros();
@@ -195,6 +205,7 @@ struct CalibrationStatistics::State {
   std::map<std::string, size_t> by_layer;
   std::vector<std::string> notes;
   std::optional<std::vector<Fold>> folds;
+  std::map<std::string, double> sensitivities;
 };
 
 CalibrationStatistics::CalibrationStatistics(const CalibrationOptions& options) {
@@ -265,6 +276,16 @@ void CalibrationStatistics::set_folds(std::vector<Fold> folds) {
   state_->folds = std::move(folds);
 }
 
+void CalibrationStatistics::set_sensitivities(std::map<std::string, double> sensitivities) {
+  for (const auto& [layer, value] : sensitivities) {
+    if (is_sensitivity(value)) continue;
+    throw Error(ErrorCode::kConfiguration, "a sensitivity is a finite number, at least 0",
+                {.tensor = layer});
+  }
+  const std::lock_guard lock(state_->mutex);
+  state_->sensitivities = std::move(sensitivities);
+}
+
 void CalibrationStatistics::merge(const CalibrationStatistics& other) {
   if (&other == this) throw Error(ErrorCode::kConfiguration, "statistics merged with themselves");
   const std::scoped_lock lock(state_->mutex, other.state_->mutex);
@@ -293,6 +314,7 @@ void CalibrationStatistics::merge(const CalibrationStatistics& other) {
   } else {
     keep_common(other.state_->folds, state_->folds);
   }
+  average(other.state_->sensitivities, state_->sensitivities);
   if (other.data() == kUserData) state_->options.data = kUserData;
 }
 
@@ -310,6 +332,11 @@ const std::vector<std::string>& CalibrationStatistics::notes() const {
 std::optional<std::vector<Fold>> CalibrationStatistics::folds() const {
   const std::lock_guard lock(state_->mutex);
   return state_->folds;
+}
+
+std::map<std::string, double> CalibrationStatistics::sensitivities() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->sensitivities;
 }
 
 size_t CalibrationStatistics::size() const noexcept {
@@ -331,7 +358,9 @@ void CalibrationStatistics::save(const std::string& path, bool overwrite) const 
     input->refresh_bins();
     inputs.push_back(&input->facts);
   }
-  write_statistics(path, overwrite, {component(), data(), state_->notes, state_->folds}, inputs);
+  write_statistics(path, overwrite,
+                   {component(), data(), state_->notes, state_->folds, state_->sensitivities},
+                   inputs);
 }
 
 CalibrationStatistics CalibrationStatistics::load(const std::string& path, int num_threads) {
@@ -341,6 +370,7 @@ CalibrationStatistics CalibrationStatistics::load(const std::string& path, int n
       {.component = origin.component, .data = origin.data, .num_threads = num_threads});
   result.state_->notes = origin.notes;
   result.state_->folds = origin.folds;
+  result.state_->sensitivities = origin.sensitivities;
   for (size_t i = 0; i < reader.inputs().size(); ++i) {
     const InputStatistics& facts = reader.inputs()[i];
     State::Input& to =

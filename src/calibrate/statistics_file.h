@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,7 +18,8 @@ struct StatisticsOrigin {
   std::string component;
   std::string data;
   std::vector<std::string> notes;
-  std::optional<std::vector<Fold>> folds;  ///< nothing when nobody looked for them
+  std::optional<std::vector<Fold>> folds;            ///< nothing when nobody looked for them
+  std::map<std::string, double> sensitivities = {};  ///< of layers, where they were measured
 };
 
 /// Write `inputs` to `path`, in one step. Raises kOutput.

@@ -37,6 +37,19 @@ constexpr uint64_t kMostChannels = 1ULL << 24;
               {.path = path, .hint = "Calibrate again."});
 }
 
+std::map<std::string, double> read_sensitivities(const nlohmann::json& json,
+                                                 const std::string& path) {
+  if (!json.is_object()) fail_damaged(path, "sensitivities are no object");
+  std::map<std::string, double> found;
+  for (const auto& [layer, value] : json.items()) {
+    if (!value.is_number() || !(value.get<double>() >= 0)) {
+      fail_damaged(path, "a sensitivity is no number");
+    }
+    found[layer] = value.get<double>();
+  }
+  return found;
+}
+
 /// The columns of one row group; typed access that refuses nulls.
 class RowGroup {
  public:
@@ -154,6 +167,9 @@ struct StatisticsReader::State {
     for (std::string note; std::getline(notes, note);) origin.notes.push_back(note);
     if (const auto folds = metadata->Get(kFoldsKey); folds.ok()) {
       origin.folds = read_folds(parse_json(*folds, path), path);
+    }
+    if (const auto known = metadata->Get(kSensitivitiesKey); known.ok()) {
+      origin.sensitivities = read_sensitivities(parse_json(*known, path), path);
     }
     PARQUET_ASSIGN_OR_THROW(
         reader, parquet::arrow::FileReader::Make(page_memory_pool(), std::move(parquet)));

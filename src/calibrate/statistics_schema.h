@@ -14,6 +14,7 @@ inline constexpr std::string_view kComponentKey = "component";
 inline constexpr std::string_view kDataKey = "data";
 inline constexpr std::string_view kNotesKey = "notes";
 inline constexpr std::string_view kFoldsKey = "folds";  // JSON; absent where nobody looked for them
+inline constexpr std::string_view kSensitivitiesKey = "sensitivities";  // JSON; absent: unknown
 
 // Kinds of rows.
 inline constexpr std::string_view kLayer = "layer";

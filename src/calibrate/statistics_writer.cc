@@ -129,6 +129,9 @@ class StatisticsWriter {
          std::string(kNotesKey)},
         {std::string(kVersion), origin.component, origin.data, lines(origin.notes)});
     if (origin.folds) metadata->Append(std::string(kFoldsKey), folds_json(*origin.folds).dump());
+    if (!origin.sensitivities.empty()) {
+      metadata->Append(std::string(kSensitivitiesKey), nlohmann::json(origin.sensitivities).dump());
+    }
     const auto described = schema()->WithMetadata(metadata);
     PARQUET_ASSIGN_OR_THROW(writer_,
                             parquet::arrow::FileWriter::Open(

@@ -7,6 +7,7 @@
 #include "arrow_quant/error.h"
 #include "core/text.h"
 #include "kernels/convert.h"
+#include "pipeline/float_inputs.h"
 #include "read/tensor_reader.h"
 
 namespace arrow_quant {
@@ -77,7 +78,11 @@ bool is_calibrated_weight(const TensorReader& reader, const TensorInfo& tensor,
 
 CalibrationSource::CalibrationSource(const std::string& path, uint64_t max_bytes, ThreadPool& pool,
                                      std::function<void()> poll)
-    : reader_(path), max_bytes_(max_bytes), pool_(pool), poll_(std::move(poll)) {
+    : reader_(path),
+      max_bytes_(max_bytes),
+      pool_(pool),
+      poll_(std::move(poll)),
+      float_inputs_(float_input_layers(reader_.inputs(), reader_.origin().sensitivities)) {
   for (size_t i = 0; i < reader_.inputs().size(); ++i) {
     for (const CalibratedLayer& layer : reader_.inputs()[i].layers) by_layer_[layer.name] = i;
   }

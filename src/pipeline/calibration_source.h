@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -50,6 +51,9 @@ class CalibrationSource {
   const StatisticsOrigin& origin() const noexcept { return reader_.origin(); }
 
   const std::vector<InputStatistics>& inputs() const noexcept { return reader_.inputs(); }
+
+  /// Layers whose inputs 8 bits are too few for.
+  const std::set<std::string>& float_inputs() const noexcept { return float_inputs_; }
 
   /// Whether any input has tokens that were set aside.
   bool holds_out() const noexcept;
@@ -93,6 +97,7 @@ class CalibrationSource {
   ThreadPool& pool_;
   std::function<void()> poll_;
   std::map<std::string, size_t> by_layer_;
+  std::set<std::string> float_inputs_;
   std::map<size_t, std::vector<float>> factors_;
   std::map<size_t, InputStatistics> divided_;
   size_t loaded_ = 0;

@@ -168,6 +168,8 @@ class ComponentRun {
     options.matrices = scratch <= context_.max_memory_bytes / 2;
     options.has_bias = has_bias(source.name);
     options.equalize = options.equalize && !report.folded;
+    options.static_activations =
+        options.static_activations && !context_.calibration->float_inputs().contains(source.name);
     LayerChoice choice = choose_layer(report.info, rows, path_of(source), *context_.calibration,
                                       *input, options, quantizer_);
     report.info = choice.info;

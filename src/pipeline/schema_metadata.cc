@@ -59,9 +59,13 @@ Json activation_json(const CalibrationSource* source, const QuantizeOptions& opt
     low.push_back(rounded(least));
     high.push_back(rounded(most));
   }
-  return {{"enabled", true},         {"layers", std::move(layers)},
-          {"mean", std::move(mean)}, {"std", std::move(deviation)},
-          {"min", std::move(low)},   {"max", std::move(high)}};
+  return {{"enabled", true},
+          {"layers", std::move(layers)},
+          {"mean", std::move(mean)},
+          {"std", std::move(deviation)},
+          {"min", std::move(low)},
+          {"max", std::move(high)},
+          {"float_inputs", source->float_inputs()}};
 }
 
 /// Null when no layer is equalized.

@@ -14,7 +14,7 @@ from arrow_quant_v2.torch import Batch, calibrate
 from arrow_quant_v2.torch.observe import evaluating
 from arrow_quant_v2.torch.survey import survey
 from arrow_quant_v2.torch.tape import as_batches
-from arrow_quant_v2.torch.time_profile import measure_profiles
+from arrow_quant_v2.torch.time_profile import measure_costs
 
 CHANNELS = 32
 
@@ -55,7 +55,7 @@ def profiles(module: nn.Module, batches: list[Batch]) -> tuple[list[str], dict, 
             module, batches, list(weights), found.inputs, lambda: None
         )
     order = [names[entry.weights[0]] for entry in found.inputs]
-    return order, sensitivity, reason
+    return order, costs.profiles, costs.reason
 
 
 def test_a_time_counts_for_a_layer_as_much_as_its_errors_cost_then() -> None:

@@ -22,7 +22,7 @@ from arrow_quant_v2.torch.observe import evaluating, watch
 from arrow_quant_v2.torch.passes import join_files, plan_passes
 from arrow_quant_v2.torch.survey import ObservedInput, Survey, survey
 from arrow_quant_v2.torch.tape import Batch, as_batches
-from arrow_quant_v2.torch.time_profile import Profile, measure_profiles
+from arrow_quant_v2.torch.time_profile import Costs, Profile, measure_costs
 
 __all__ = ["CalibrationRun", "calibrate", "run_tape"]
 
@@ -194,14 +194,17 @@ def run_tape(
             )
         seen = {n for entry in found.inputs for weight in entry.weights for n in names[weight]}
         folds = find_folds(module, tape, seen, lambda: report("calibrating", 0.0))
-        profiles: Mapping[int, Profile] = {}
+        costs = Costs()
         if time_aware:
-            profiles, reason = measure_profiles(
+            costs = measure_costs(
                 module, tape, weights, found.inputs, lambda: report("calibrating", 0.0)
             )
-            notes += [reason] if reason else []
-        collector = _Collector(module, tape, weights, names, found, profiles, seed, notes)
-        collector.statistics = lambda: _statistics(component, num_threads, data, folds)
+            notes += [costs.reason] if costs.reason else []
+        sensitivities = {n: s for weight, s in costs.sensitivities.items() for n in names[weight]}
+        collector = _Collector(module, tape, weights, names, found, costs.profiles, seed, notes)
+        collector.statistics = lambda: _statistics(
+            component, num_threads, data, folds, sensitivities
+        )
         collector.report = report
         passes = collector.write(path, max_memory_mb << 20, overwrite)
     observed = tuple(
@@ -212,9 +215,14 @@ def run_tape(
 
 
 def _statistics(
-    component: str, num_threads: int, data: Literal["user", "neutral"], folds: list[Fold] | None
+    component: str,
+    num_threads: int,
+    data: Literal["user", "neutral"],
+    folds: list[Fold] | None,
+    sensitivities: Mapping[str, float],
 ) -> CalibrationStatistics:
     statistics = CalibrationStatistics(component, num_threads, data=data)
+    statistics.set_sensitivities(sensitivities)
     if folds is not None:
         statistics.set_folds(folds)
     return statistics

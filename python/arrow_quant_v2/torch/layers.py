@@ -67,16 +67,19 @@ class _QuantLayer(nn.Module):
     def activation(self) -> str:
         """How this layer treats its input.
 
-        Without an int8 form of the weight, or a static scale where one is wanted, weight-only.
+        Weight-only without an int8 form of the weight, without a static scale where one is wanted,
+        and where 8 bits are too few.
         """
-        if not self.weight.fmt.has_int8_form or self.lacks_scales:
-            return "none"
-        return self.execution.activation
+        return self.execution.activation if self._takes_int8 and not self.lacks_scales else "none"
+
+    @property
+    def _takes_int8(self) -> bool:
+        return self.weight.fmt.has_int8_form and not self.weight.fmt.float_inputs
 
     @property
     def lacks_scales(self) -> bool:
         """Whether inputs are to have static scales, and calibration found none."""
-        if self.execution.activation != "static" or not self.weight.fmt.has_int8_form:
+        if self.execution.activation != "static" or not self._takes_int8:
             return False
         return self.time_parameters is None or not self.time_parameters.has_scales
 

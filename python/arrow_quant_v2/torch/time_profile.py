@@ -1,4 +1,4 @@
-"""What errors of a layer's outputs cost the prediction, by diffusion time.
+"""What errors of a layer's outputs cost the prediction, in all and by diffusion time.
 
 An error e in the output of a layer moves the prediction by J e, with J the Jacobian of what
 follows. For an e of no particular direction |J e|^2 goes with |e|^2 |J|^2, and for v of independent
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from arrow_quant_v2.torch.observe import frozen, watch
 from arrow_quant_v2.torch.survey import ObservedInput
 from arrow_quant_v2.torch.tape import Batch, rows_of
 
-__all__ = ["Profile", "measure_profiles"]
+__all__ = ["Costs", "Profile", "measure_costs"]
 
 _ROWS = 2  # of a call that run backwards
 
@@ -51,17 +51,34 @@ class Profile:
         return torch.from_numpy(np.interp(times.numpy(), self.times, self.shares))
 
 
-def measure_profiles(
+@dataclass(frozen=True)
+class Costs:
+    """What errors in the outputs of layers cost.
+
+    Attributes
+    ----------
+    profiles
+        By the numbers of inputs.
+    sensitivities
+        By the numbers of weights: NMSE of the prediction (of language models twice the divergence
+        that goes with it, in nats) over that of the layer's output.
+    reason
+        Why there are none, where there are none.
+    """
+
+    profiles: Mapping[int, Profile] = field(default_factory=dict)
+    sensitivities: Mapping[int, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+def measure_costs(
     module: nn.Module,
     tape: Sequence[Batch],
     weights: list[Tensor],
     inputs: Sequence[ObservedInput],
     check: Callable[[], None],
-) -> tuple[dict[int, Profile], str]:
-    """Profiles of `inputs`, by their numbers, and why there are none where there are none.
-
-    Runs a part of the tape backwards; held-out samples are left out.
-    """
+) -> Costs:
+    """Run a part of the tape backwards; held-out samples are left out."""
     found = _Gradients(len(weights))
     try:
         with frozen(module), watch(weights, lambda *_: None, found.on_output):
@@ -70,14 +87,15 @@ def measure_profiles(
                 found.run(module)
                 check()
     except RuntimeError as error:  # what cannot be differentiated
-        return {}, f"every time counts the same: {' '.join(str(error).split())[:200]}"
+        reason = " ".join(str(error).split())[:200]
+        return Costs(reason=f"every time counts the same: {reason}")
     every = torch.cat([batch.times() for batch in tape]).numpy()
     profiles = {}
     for number, entry in enumerate(inputs):
         profile = found.profile(entry.weights, every)
         if profile is not None:
             profiles[number] = profile
-    return profiles, ""
+    return Costs(profiles, found.sensitivities())
 
 
 def _part(tape: Sequence[Batch]) -> Iterator[Batch]:
@@ -103,6 +121,8 @@ class _Gradients:
 
     def __init__(self, count: int) -> None:
         self._sums: list[list[tuple[float, float, float, float]]] = [[] for _ in range(count)]
+        self._effects: list[list[tuple[float, float]]] = [[] for _ in range(count)]
+        self._energy: list[float] = []  # of predictions, a sample
         self._random = torch.Generator().manual_seed(0)
         self.batch = Batch()
 
@@ -125,7 +145,10 @@ class _Gradients:
             ).view(*hidden.shape, 1)
             likely = logs.gather(-1, drawn.to(logs.device))[..., 0]
             counts = hidden.sum(dim=1, keepdim=True).clamp(min=1).to(logs.device)
+            self._energy.append(1.0)  # the divergence is what it is, relative to nothing
             return (likely * hidden.to(logs.device) / counts.sqrt()).sum()
+        energy = sum(float(t.detach().float().square().sum()) for t in outputs)
+        self._energy.append(energy / self.batch.samples)
         probes = (torch.randn(t.shape, generator=self._random).to(t.device) for t in outputs)
         return torch.stack(
             [(t.float() * v).sum() for t, v in zip(outputs, probes, strict=True)]
@@ -135,19 +158,27 @@ class _Gradients:
         """Have the gradient of `y`, whose channels are in dimension `channel`, looked at."""
         if not torch.is_grad_enabled() or not y.is_floating_point():
             return y
+        samples = self.batch.samples
+        energy = None
+        if y.numel() % samples == 0:
+            energy = y.detach().float().reshape(samples, -1).square().mean(dim=1)
         if not y.requires_grad:
             y = y.detach().requires_grad_()
-            y.register_hook(lambda g: self._take(weight, g, channel))
+            y.register_hook(lambda g: self._take(weight, g, channel, energy))
             return y.clone()
-        y.register_hook(lambda g: self._take(weight, g, channel))
+        y.register_hook(lambda g: self._take(weight, g, channel, energy))
         return y
 
-    def _take(self, weight: int, gradient: Tensor, channel: int) -> None:
+    def _take(self, weight: int, gradient: Tensor, channel: int, energy: Tensor | None) -> None:
         squares = gradient.detach().float().square().sum(dim=channel)
         samples = self.batch.samples
         if squares.numel() % samples:
             return
-        squares = squares.reshape(samples, -1).cpu()
+        squares = squares.reshape(samples, -1)
+        if energy is not None:
+            effects = (squares.sum(dim=1) * energy).tolist()
+            self._effects[weight] += zip(self.batch.times().tolist(), effects, strict=True)
+        squares = squares.cpu()
         hidden = self.batch.masked
         if hidden is None or hidden.shape != squares.shape:
             hidden = torch.ones(squares.shape, dtype=torch.bool)
@@ -155,6 +186,14 @@ class _Gradients:
             on = float(row[of].mean()) if of.any() else float("nan")
             off = float(row[~of].mean()) if not of.all() else float("nan")
             self._sums[weight].append((time, float(row.mean()), on, off))
+
+    def sensitivities(self) -> dict[int, float]:
+        """Of every weight that was used, by its number."""
+        energy = sum(self._energy) / max(1, len(self._energy))
+        found = {n: _mean_over_time(effects) for n, effects in enumerate(self._effects) if effects}
+        with np.errstate(all="ignore"):
+            relative = {n: float(np.float64(effect) / energy) for n, effect in found.items()}
+        return {n: value for n, value in relative.items() if np.isfinite(value)}
 
     def profile(self, weights: Sequence[int], every: npt.NDArray[np.float64]) -> Profile | None:
         """Of an input that `weights` read, on a tape with these times."""
@@ -174,6 +213,21 @@ class _Gradients:
         known = np.isfinite(on) and np.isfinite(off) and on > 0
         ratio = on / max(off, floor * on) if known else 1.0
         return Profile(times, floor + (1 - floor) * raw, float(ratio))
+
+
+def _mean_over_time(effects: Sequence[tuple[float, float]]) -> float:
+    """Of (time, effect), which may differ by orders of magnitude: between times on a straight line
+    of logarithms."""
+    times, of = np.unique([time for time, _ in effects], return_inverse=True)
+    sums = np.bincount(of, [effect for _, effect in effects])
+    means = np.maximum(sums / np.bincount(of), np.finfo(np.float64).tiny)
+    if len(times) == 1:
+        return float(means[0])
+    first, second = means[:-1], means[1:]
+    steps = np.log(second / first)
+    flat = np.abs(steps) < 1e-6
+    between = np.where(flat, first, (second - first) / np.where(flat, 1, steps))
+    return float((between * np.diff(times)).sum() / (times[-1] - times[0]))
 
 
 def _by_time(rows: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
