@@ -232,3 +232,45 @@ def test_bytes_do_not_depend_on_threads(model: tuple[Path, Path], tmp_path: Path
         quantize(model, out, bit_width=2, activation_bits=8, num_threads=threads)
         trees.append({f.name: f.read_bytes() for f in out.rglob("*") if f.is_file()})
     assert trees[0] == trees[1]
+
+
+@pytest.fixture(scope="module")
+def one_sensitive_layer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Eight layers, of which the outputs of one are nearly the prediction."""
+    folder = tmp_path_factory.mktemp("sensitive")
+    weights = {f"layers.{i}.weight": gaussian(32, 64, seed=i) for i in range(8)}
+    write_safetensors(folder / "m" / WEIGHTS, weights)
+    path = statistics_of(folder / "statistics", weights)
+    statistics = CalibrationStatistics.load(path)
+    statistics.set_sensitivities(dict.fromkeys(weights, 1e-4) | {"layers.7.weight": 1.0})
+    statistics.save(path, overwrite=True)
+    return folder / "m", path
+
+
+@pytest.mark.parametrize("activation", ["static", "dynamic"])
+def test_the_few_layers_that_8_bits_would_spoil_keep_floating_point_inputs(
+    activation: str, one_sensitive_layer: tuple[Path, Path], tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    from arrow_quant_v2.torch import load_quantized, timestep
+
+    quantize(one_sensitive_layer, tmp_path / "out", bit_width=8, activation_bits=8)
+    tensors = open_quantized(tmp_path / "out")
+    assert [name for name, t in tensors.items() if t.float_inputs] == ["layers.7.weight"]
+    assert not any(group.activation_scale for group in tensors["layers.7.weight"].time_groups)
+    assert all(group.activation_scale for group in tensors["layers.0.weight"].time_groups)
+
+    class Layers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(64, 32, bias=False) for _ in range(8))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is wrong with a layer like that
+        model = load_quantized(tmp_path / "out", activation=activation, module=Layers())
+    assert [layer.activation for layer in model.layers] == [*[activation] * 7, "none"]
+    x = torch.from_numpy(inputs(500, 20, 64, 1, seed=3))
+    with timestep(500):
+        found = model.layers[7](x)
+    weight = torch.from_numpy(tensors["layers.7.weight"].dequantize())
+    assert float((found - x @ weight.T).norm() / found.norm()) < 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from arrow_quant_v2.torch import Batch, calibrate
 from arrow_quant_v2.torch.observe import evaluating
 from arrow_quant_v2.torch.survey import survey
 from arrow_quant_v2.torch.tape import as_batches
-from arrow_quant_v2.torch.time_profile import measure_costs
+from arrow_quant_v2.torch.time_profile import _mean_over_time, measure_costs
 
 CHANNELS = 32
 
@@ -51,9 +52,7 @@ def profiles(module: nn.Module, batches: list[Batch]) -> tuple[list[str], dict, 
     names, weights = zip(*module.named_parameters(), strict=True)
     with evaluating(module):
         found = survey(module, list(weights), batches, lambda: None)
-        sensitivity, reason = measure_profiles(
-            module, batches, list(weights), found.inputs, lambda: None
-        )
+        costs = measure_costs(module, batches, list(weights), found.inputs, lambda: None)
     order = [names[entry.weights[0]] for entry in found.inputs]
     return order, costs.profiles, costs.reason
 
@@ -131,3 +130,47 @@ def test_calibration_sees_more_of_the_times_that_cost_most(tmp_path: Path) -> No
         assert aware.sum() == pytest.approx(plain.sum(), rel=0.1)
     assert tokens["early.weight", True][0] > 3 * tokens["early.weight", True][-1]
     assert tokens["late.weight", True][-1] > 3 * tokens["late.weight", True][0]
+
+
+class Chain(nn.Module):
+    """Errors of the first layer are damped by the second, those of the third pass as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(CHANNELS, CHANNELS)
+        self.second = nn.Linear(CHANNELS, CHANNELS)
+        self.third = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        return self.third(x) + 0.3 * self.second(self.first(x).tanh())
+
+
+def test_sensitivity_is_what_an_error_of_the_outputs_does_to_the_prediction(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(3)
+    module, batches = Chain(), tape([0.1, 0.5, 0.9] * 8)
+    calibrate(module, batches, tmp_path / "s")
+    found = CalibrationStatistics.load(tmp_path / "s").sensitivities
+    x = torch.cat([batch.args[0] for batch in batches])
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        wanted = module(x, 0.5)
+        for name in ("first", "second", "third"):
+
+            def disturb(layer: nn.Module, args: object, y: Tensor) -> Tensor:
+                noise = torch.randn(y.shape, generator=generator)
+                return y + 1e-3 * noise * y.square().mean().sqrt()
+
+            handle = getattr(module, name).register_forward_hook(disturb)
+            moved = (module(x, 0.5) - wanted).square().sum() / wanted.square().sum()
+            handle.remove()
+            assert found[f"{name}.weight"] == pytest.approx(float(moved) / 1e-6, rel=0.15)
+
+
+def test_effects_between_times_lie_on_a_line_of_logarithms() -> None:
+    times = np.linspace(0, 1, 5)
+    effects = [(t, math.exp(-12 * t)) for t in times for _ in range(2)]
+    assert _mean_over_time(effects) == pytest.approx((1 - math.exp(-12)) / 12)
+    assert _mean_over_time([(0.0, 3.0), (1.0, 3.0)]) == pytest.approx(3)
+    assert _mean_over_time([(7.0, 2.0), (7.0, 4.0)]) == 3

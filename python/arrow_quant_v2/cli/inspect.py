@@ -150,6 +150,7 @@ def _tensor_facts(component: str, tensors: QuantizedComponent) -> list[dict[str,
             "candidates": tensor.candidates,
             "folded": name in folded,
             "divided": name in divided,
+            "float_inputs": tensor.float_inputs,
         }
         for name, tensor in tensors.items()
     ]

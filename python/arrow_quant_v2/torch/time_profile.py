@@ -216,8 +216,7 @@ class _Gradients:
 
 
 def _mean_over_time(effects: Sequence[tuple[float, float]]) -> float:
-    """Of (time, effect), which may differ by orders of magnitude: between times on a straight line
-    of logarithms."""
+    """Of (time, effect): between times on a straight line of logarithms, as orders lie between."""
     times, of = np.unique([time for time, _ in effects], return_inverse=True)
     sums = np.bincount(of, [effect for _, effect in effects])
     means = np.maximum(sums / np.bincount(of), np.finfo(np.float64).tiny)

@@ -306,6 +306,26 @@ TEST(Calibration, FileGivesBackEverything) {
   }
 }
 
+TEST(Calibration, SensitivitiesAreKeptAndAveragedWhenMerged) {
+  const TempFolder folder;
+  CalibrationStatistics stats = statistics(4);
+  add(stats, random_activations(5, 4), 0);
+  EXPECT_TRUE(stats.sensitivities().empty());
+  stats.set_sensitivities({{"to_q.weight", 0.5}, {"to_k.weight", 1e-9}});
+  stats.save(folder / "s", false);
+  CalibrationStatistics back = CalibrationStatistics::load(folder / "s");
+  EXPECT_EQ(back.sensitivities(), stats.sensitivities());
+  stats.set_sensitivities({{"to_q.weight", 1.5}});
+  back.merge(stats);
+  EXPECT_EQ(back.sensitivities().at("to_q.weight"), 1.0);
+  EXPECT_EQ(back.sensitivities().at("to_k.weight"), 1e-9);
+  for (const double bad : {-1.0, double{NAN}, double{INFINITY}}) {
+    expect_error(ErrorCode::kConfiguration, {"finite", "to_k"},
+                 [&] { stats.set_sensitivities({{"to_k.weight", bad}}); });
+  }
+  EXPECT_EQ(stats.sensitivities().size(), 1U);
+}
+
 TEST(Calibration, FileKeepsAMatrixThatNeedsSeveralRowsOfTheTable) {
   const TempFolder folder;
   const size_t channels = 6000;  // 72 MB
