@@ -6,8 +6,9 @@
 Every model of the zoo and of ``../shared/real-models`` is quantized by every method, the same
 layers each time, and measured by ``zoo.evaluate`` on held-out items that calibration never saw.
 Calibrated methods all work from the same statistics. A finished (model, method) is kept in the work
-folder, so that the command can be run in pieces; ``--again`` measures methods anew. At the end
-``quality.parquet`` in the work folder has a row for each, and docs/benchmarks.md the tables.
+folder, so that the command can be run in pieces; ``--again`` measures methods anew. At the end what
+was measured takes its place in ``benchmarks/quality.parquet``, a row for each model and method, and
+docs/benchmarks.md has the tables of all rows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ ZOO = ROOT / "zoo" / "models"
 REAL_MODELS = Path(
     os.environ.get("ARROW_QUANT_REAL_MODELS", ROOT.parent / "shared" / "real-models")
 )
+#: Every published result.
+PUBLISHED = ROOT / "benchmarks" / "quality.parquet"
 FORMAT = 1
+#: Of calibration; only results with so many are published.
+SAMPLES = 128
 #: Held-out items of a model; their losses are paired, so a few hundred tell methods apart.
 ITEMS = 200
 
@@ -227,10 +232,16 @@ def quantize(model: Any, method: Any, artefact: Path) -> tuple[Path, float, floa
     return artefact, result["bits_per_weight"], time.perf_counter() - start
 
 
-def write_results(results: list[Result], work: Path) -> Path:
-    path = work / "quality.parquet"
-    pq.write_table(pa.Table.from_pylist([asdict(result) for result in results]), path)
-    return path
+def publish(results: list[Result], path: Path) -> list[dict[str, Any]]:
+    """Put results in place of older ones of the same model and method; returns all rows."""
+    rows = pq.read_table(path).to_pylist() if path.exists() else []
+    known = {(row["model"], row["method"]): row for row in rows if row["format"] == FORMAT}
+    known.update({(result.model, result.method): asdict(result) for result in results})
+    rows = [known[key] for key in sorted(known)]
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows), partial)
+    partial.replace(path)
+    return rows
 
 
 def kept_results(work: Path, kind: str, samples: int) -> list[Result]:
@@ -249,10 +260,10 @@ def main() -> None:
     )
     parser.add_argument("--only", default="*", help="methods to measure, as a glob")
     parser.add_argument("--again", default="", help="finished methods to measure again, as a glob")
-    parser.add_argument("--samples", type=int, default=128, help="of calibration")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of calibration")
     parser.add_argument("--smoke", action="store_true", help="few items; says little")
     parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--tables", action="store_true", help="only write tables of what is there")
+    parser.add_argument("--tables", action="store_true", help="only publish what is kept")
     args = parser.parse_args()
     kind = "smoke" if args.smoke else "full"
     if not args.tables:
@@ -260,11 +271,12 @@ def main() -> None:
     results = kept_results(args.work, kind, args.samples)
     if not results:
         raise SystemExit("nothing has been measured")
-    print(f"wrote {write_results(results, args.work)}")
-    if not args.smoke:
-        from benchmarks.run import update_page
+    if args.smoke or args.samples != SAMPLES:
+        return
+    from benchmarks.run import update_page
 
-        update_page({"quality": [asdict(result) for result in results]})
+    update_page({"quality": publish(results, PUBLISHED)})
+    print(f"wrote {PUBLISHED}")
 
 
 def measure(args: argparse.Namespace, kind: str) -> None:

@@ -187,6 +187,7 @@ class MeasuredModel:
 
     def quality(self, subject: Subject) -> Quality:
         """Compare a subject with the reference."""
+        subject.follow(self.reference)
         loss = subject.loss(self._setting)
         reference = self.reference_loss
         difference = loss_difference(loss, reference).relative

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from support import ROOT
 
 from arrow_quant_v2.config import THRESHOLDS
 from benchmarks import calibration_cost
 from benchmarks.markdown import table
+from benchmarks.quality import PUBLISHED, Result, publish
 from benchmarks.quality_tables import quality_section
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -119,6 +122,23 @@ def test_a_miss_is_published_as_a_miss() -> None:
     assert "| + time-aware | 10 to 20 % | 15 % | 1 of 1 |" in text
     assert "| + both | 10 to 50 % | 50 % | 1 of 1 |" in text
     assert "| against base mode | 10 to 50 % | 50 % |" in text
+
+
+def test_the_page_shows_every_published_result() -> None:
+    assert quality_section(pq.read_table(PUBLISHED).to_pylist()) in PAGE.read_text()
+
+
+def test_what_is_measured_anew_replaces_only_what_it_is_of(tmp_path: Path) -> None:
+    def result(model: str, method: str, loss: float) -> Result:
+        fields = row(model, method, "INT4", 0.1, loss=loss)
+        named = {"reference_loss": 1.0, "drift_name": "drift", "bins": [1.1], "format": 1}
+        return Result(**{**fields, **named})
+
+    path = tmp_path / "results.parquet"
+    publish([result("a", "x", 1.0), result("a", "y", 2.0), result("b", "x", 3.0)], path)
+    publish([result("a", "y", 4.0), result("c", "x", 5.0)], path)
+    found = [(r["model"], r["method"], r["loss"]) for r in pq.read_table(path).to_pylist()]
+    assert found == [("a", "x", 1.0), ("a", "y", 4.0), ("b", "x", 3.0), ("c", "x", 5.0)]
 
 
 def test_the_cost_of_calibrated_parts_is_published_as_it_is() -> None:

@@ -124,3 +124,12 @@ def test_one_file_of_another_network_is_refused(tmp_path: Path) -> None:
         UnknownModelError, match=r"knows networks with a tensor network\.time_embed"
     ):
         subject_of(tmp_path)
+
+
+@needs_images
+def test_a_pixel_model_that_is_destroyed_is_measured_on_the_images_of_its_reference() -> None:
+    reference, broken = (load(REAL_MODELS / "ddpm-mnist").subject for _ in range(2))
+    for parameter in broken.network.parameters():
+        torch.nn.init.zeros_(parameter)
+    broken.follow(reference)
+    assert broken.loss(SETTING).name == reference.loss(SETTING).name == "eps-MSE on mnist"

@@ -62,10 +62,11 @@ def _evaluate(
     picture: Path | None,
     progress: Progress,
 ) -> Report:
-    reference = None
+    reference, candidate = None, load(model_dir)
     if reference_dir is not None:
         reference = measure(load(reference_dir), setting, progress)
-    model = measure(load(model_dir), setting, progress)
+        candidate.subject.follow(reference.candidate.subject)
+    model = measure(candidate, setting, progress)
     found = report(model, reference, progress)
     if picture is not None:
         model.picture(picture)

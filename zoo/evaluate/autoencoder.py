@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.data import load_held_out
 from zoo.evaluate.denoising import BATCH, sample_distances
-from zoo.evaluate.subject import HeldOutLoss, Setting
+from zoo.evaluate.subject import HeldOutLoss, Setting, Subject
 from zoo.evaluate.tensors import Tensors, load_into, read_tensors
 from zoo.real_models.taef2 import make_decoder, make_encoder
 from zoo.sampling import save_grid
@@ -31,7 +32,7 @@ COLOUR_SEED = 0
 Pictures = npt.NDArray[np.float32]
 
 
-class AutoencoderSubject:
+class AutoencoderSubject(Subject):
     """Samples are pictures [n, 3, 128, 128] in 0 .. 1, encoded and decoded."""
 
     modality = "image"
@@ -59,7 +60,7 @@ class AutoencoderSubject:
         pictures = coloured_digits(setting)[: len(samples)].numpy()
         return {"PSNR (dB)": sample_distances(samples, pictures)["PSNR (dB)"]}
 
-    def compare(self, reference: AutoencoderSubject, setting: Setting) -> dict[str, float]:
+    def compare(self, reference: Any, setting: Setting) -> dict[str, float]:
         """Drift of the pictures; and the distance of latents and of pictures, each half by itself.
 
         Drift is the square distance of the pictures from the reference's over the reference's loss.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.evaluate.subject import HeldOutLoss, Setting
+from zoo.evaluate.subject import HeldOutLoss, Setting, Subject
 
 BINS = 10
 BATCH = 50
@@ -67,7 +67,7 @@ class DenoisingTask:
         return moved.mean / self.loss(reference).mean
 
 
-class DenoisingSubject(ABC):
+class DenoisingSubject(Subject, ABC):
     """What subjects that denoise have in common; predictions of one setting are kept.
 
     Parameters
@@ -94,7 +94,7 @@ class DenoisingSubject(ABC):
         """Teacher-forced loss of each held-out item."""
         return self.task(setting).loss(self._kept(setting))
 
-    def compare(self, reference: DenoisingSubject, setting: Setting) -> dict[str, float]:
+    def compare(self, reference: Any, setting: Setting) -> dict[str, float]:
         """Drift of the predictions from those of ``reference``."""
         return {"drift": self.task(setting).drift(self._kept(setting), reference._kept(setting))}
 

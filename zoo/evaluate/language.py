@@ -15,7 +15,7 @@ import numpy as np
 
 from zoo.corpora import load_held_out_text
 from zoo.evaluate.masking import UnmaskingTask, unmasking_task
-from zoo.evaluate.subject import HeldOutLoss, Setting
+from zoo.evaluate.subject import HeldOutLoss, Setting, Subject
 from zoo.ngram import load_ngram_judge
 from zoo.unmasking import save_panel, unmask
 
@@ -32,7 +32,7 @@ class Texts:
     texts: tuple[str, ...]
 
 
-class LanguageSubject:
+class LanguageSubject(Subject):
     """A masked language model with its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any, modality: str) -> None:
@@ -91,7 +91,7 @@ class LanguageSubject:
             found["parsed by ast.parse"] = float(np.mean([parses(s) for s in samples.texts]))
         return found
 
-    def compare(self, reference: LanguageSubject, setting: Setting) -> dict[str, float]:
+    def compare(self, reference: Any, setting: Setting) -> dict[str, float]:
         if self.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
             raise ValueError(
                 "the model and its reference have different vocabularies, so their losses per "

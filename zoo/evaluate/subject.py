@@ -85,6 +85,10 @@ class Subject(Protocol):
 
     modality: str
 
+    def follow(self, reference: Subject) -> None:
+        """Be measured as ``reference`` is, where a model says itself how; before anything else."""
+        return
+
     def loss(self, setting: Setting) -> HeldOutLoss:
         """Loss on held-out data, teacher-forced."""
 
