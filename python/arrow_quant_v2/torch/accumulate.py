@@ -13,10 +13,10 @@ from torch import Tensor
 
 from arrow_quant_v2.calibration import CalibrationStatistics
 from arrow_quant_v2.config import CALIBRATION
+from arrow_quant_v2.torch.error_costs import Profile
 from arrow_quant_v2.torch.observe import InputNumbers
 from arrow_quant_v2.torch.survey import ObservedInput
 from arrow_quant_v2.torch.tape import Batch
-from arrow_quant_v2.torch.time_profile import Profile
 from arrow_quant_v2.torch.tokens import Window, choose_tokens, count_tokens, take_tokens
 
 __all__ = ["BUFFERED_TOKENS", "Accumulator"]

@@ -17,12 +17,12 @@ from arrow_quant_v2.calibration import CalibrationStatistics, Fold
 from arrow_quant_v2.config import CALIBRATION
 from arrow_quant_v2.errors import ConfigurationError, OutputError
 from arrow_quant_v2.torch.accumulate import Accumulator
+from arrow_quant_v2.torch.error_costs import Costs, Profile, measure_costs
 from arrow_quant_v2.torch.folds import find_folds
 from arrow_quant_v2.torch.observe import evaluating, watch
 from arrow_quant_v2.torch.passes import join_files, plan_passes
 from arrow_quant_v2.torch.survey import ObservedInput, Survey, survey
 from arrow_quant_v2.torch.tape import Batch, as_batches
-from arrow_quant_v2.torch.time_profile import Costs, Profile, measure_costs
 
 __all__ = ["CalibrationRun", "calibrate", "run_tape"]
 

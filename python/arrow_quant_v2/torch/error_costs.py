@@ -189,11 +189,10 @@ class _Gradients:
 
     def sensitivities(self) -> dict[int, float]:
         """Of every weight that was used, by its number."""
-        energy = sum(self._energy) / max(1, len(self._energy))
-        found = {n: _mean_over_time(effects) for n, effects in enumerate(self._effects) if effects}
+        energy = np.mean(self._energy)
         with np.errstate(all="ignore"):
-            relative = {n: float(np.float64(effect) / energy) for n, effect in found.items()}
-        return {n: value for n, value in relative.items() if np.isfinite(value)}
+            found = {n: _mean_over_time(e) / energy for n, e in enumerate(self._effects) if e}
+        return {n: float(value) for n, value in found.items() if np.isfinite(value)}
 
     def profile(self, weights: Sequence[int], every: npt.NDArray[np.float64]) -> Profile | None:
         """Of an input that `weights` read, on a tape with these times."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from arrow_quant_v2 import CalibrationStatistics
 from arrow_quant_v2.torch import Batch, calibrate
+from arrow_quant_v2.torch.error_costs import _mean_over_time, measure_costs
 from arrow_quant_v2.torch.observe import evaluating
 from arrow_quant_v2.torch.survey import survey
 from arrow_quant_v2.torch.tape import as_batches
-from arrow_quant_v2.torch.time_profile import _mean_over_time, measure_costs
 
 CHANNELS = 32
 
