@@ -70,9 +70,9 @@ class CalibrationEffort:
         Below the last number for each channel there is a warning.
     text_length
         Tokens of a text for masked language models, at most.
-    profile_part, profile_times
-        Part of the recorded samples that run backwards too, to find at which times and tokens
-        errors cost most; and at how many times that is told apart.
+    profile_part, least_profiled, profile_times
+        Part of the recorded samples that run backwards too, and the fewest of them, to find at
+        which times and tokens errors cost most; and at how many times that is told apart.
     profile_power, least_share
         Tokens are seen in proportion to this power of what their errors cost, and none less than
         this part of an even share.
@@ -86,6 +86,7 @@ class CalibrationEffort:
     fewest_tokens_per_channel: int = 4
     text_length: int = 128
     profile_part: float = 0.05
+    least_profiled: int = 16
     profile_times: int = 16
     profile_power: float = 0.5
     least_share: float = 0.1

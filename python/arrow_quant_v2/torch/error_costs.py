@@ -100,7 +100,8 @@ def measure_costs(
 
 def _part(tape: Sequence[Batch]) -> Iterator[Batch]:
     """A few samples of calls spread evenly over time."""
-    wanted = max(1, int(CALIBRATION.profile_part * sum(b.samples for b in tape)) // _ROWS)
+    part = int(CALIBRATION.profile_part * sum(batch.samples for batch in tape))
+    wanted = max(CALIBRATION.least_profiled, part) // _ROWS
     usable = [b for b in tape if b.held_out is None or not bool(b.held_out.all())]
     ordered = sorted(usable, key=lambda batch: float(batch.times().mean()))
     step = max(1.0, len(ordered) / wanted)
