@@ -74,7 +74,10 @@ std::optional<FactorForm> best_form(double plain,
   const auto consider = [&](Pooling pooling, float alpha) {
     const double found = error(pooling, alpha);
     const double doubted = pooling == Pooling::kEnergy ? found : found * kDoubt;
-    if (doubted < lowest) lowest = doubted, best = {.pooling = pooling, .alpha = alpha};
+    if (doubted < lowest) {
+      lowest = doubted;
+      best = {.pooling = pooling, .alpha = alpha, .error = doubted};
+    }
     return found < lowest * kHopeless;
   };
   for (const Pooling pooling : {Pooling::kEnergy, Pooling::kMax}) {
@@ -96,19 +99,23 @@ void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice
   const ActivationSizes sizes(facts, best.info.shape[1]);
   const ChannelSizes& weights = trial.weight_sizes();
   const LayerChoice plain = best;
-  // Factors that are not expected to pay for their bytes hardly ever do: no trial of them.
-  const double share = fair_share(plain.info);
-  const auto form = best_form(share * trial.expected_nmse(plain, {}), [&](Pooling p, float a) {
+  const double share = fair_share(plain.info), without = trial.expected_nmse(plain, {});
+  const auto form = best_form(without, [&](Pooling p, float a) {
     return trial.expected_nmse(plain, sizes.factors(p, weights, a));
   });
   if (!form) return;
+  nlohmann::json& candidate = tried.emplace_back(
+      nlohmann::json{{"method", to_string(plain.info.spec.method)},
+                     {"param_encoding", to_string(plain.info.spec.param_encoding)},
+                     {"equalization", to_string(form->pooling)},
+                     {"alpha", rounded(form->alpha)}});
+  if (form->error >= share * without) {  // hardly ever pays for its bytes then: no trial
+    candidate["expected_nmse"] = rounded(form->error);
+    return;
+  }
   LayerChoice choice = with_factors(plain, sizes.factors(form->pooling, weights, form->alpha));
   const double error = trial.output_nmse(choice);
-  tried.push_back({{"method", to_string(choice.info.spec.method)},
-                   {"param_encoding", to_string(choice.info.spec.param_encoding)},
-                   {"equalization", to_string(form->pooling)},
-                   {"alpha", rounded(form->alpha)},
-                   {"output_nmse", rounded(error)}});
+  candidate["output_nmse"] = rounded(error);
   if (error >= share * least) return;
   least = error;
   best = std::move(choice);

@@ -30,6 +30,7 @@ LayerChoice with_factors(const LayerChoice& plain, std::vector<float> factors);
 struct FactorForm {
   Pooling pooling = Pooling::kMax;
   float alpha = 0;
+  double error = 0;  ///< with it
 };
 
 /// The form with the least `error`, of those that are tried; nothing when none is below `plain`.
