@@ -31,7 +31,7 @@ same statistics of {samples} samples that each model made itself. *mean*: relati
 the mean loss from the reference, and its 95 % interval; *geo*: the same as a geometric mean over
 bins of diffusion time; *worst*: of the worst bin; *drift*: squared distance of the predictions
 from the reference's over the reference's loss (language models: KL in nats). A loss can fall by
-damage; drift cannot. Ours are in bold.
+damage; drift cannot. Of the two files of taef2-vae, one is quantized at a time. Ours are in bold.
 """
 
 
