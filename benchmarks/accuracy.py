@@ -18,13 +18,11 @@ from typing import Any
 from arrow_quant_v2 import ArrowQuantV2
 from arrow_quant_v2.config import THRESHOLDS
 from benchmarks.markdown import table
-from benchmarks.quality import WORK, ZOO
+from benchmarks.quality import SAMPLES, WORK, ZOO
 from benchmarks.quality_model import MeasuredModel
 from zoo.evaluate.subject import Effort
 
 WIDTHS = (2, 4, 8)
-#: Of calibration: the default, and what benchmarks.quality has statistics of.
-SAMPLES = 128
 
 
 def measure(folder: Path, work: Path) -> Iterator[dict[str, Any]]:
