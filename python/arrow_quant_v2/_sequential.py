@@ -92,11 +92,12 @@ def quantize_sequential(
         stages = run.stages()
         progress = part_of(found.progress, _STARTED, _STAGED - _STARTED)
         staged = run.in_stages(start, stages, progress)
-        ratio = run.compared(start, staged, part_of(found.progress, _STAGED, _JUDGED - _STAGED))
-        better = ratio < 1.0
+        ratio, better = run.compared(
+            start, staged, part_of(found.progress, _STAGED, _JUDGED - _STAGED)
+        )
         record = {
             "enabled": better,
-            "reason": "" if better else "one stage is better on held-out states",
+            "reason": "" if better else "one stage is as good on held-out states",
             "stages": len(stages),
             "held_out_error_ratio": float(f"{ratio:.6g}"),
         }
@@ -224,8 +225,11 @@ class _Run:
 
     def compared(
         self, start: _Artefact, staged: _Artefact, progress: ProgressCallback | None
-    ) -> float:
-        """Error of predictions for held-out states over that of the start."""
+    ) -> tuple[float, bool]:
+        """Error of predictions for held-out states over that of the start, and whether it is less.
+
+        A difference that may be chance counts as none.
+        """
         import torch
 
         from arrow_quant_v2.torch.judge import Judge
@@ -248,4 +252,4 @@ class _Run:
                 )
                 for artefact in (start, staged)
             )
-        return judge.ratio(many, one)
+        return judge.ratio(many, one), judge.is_less(many, one)

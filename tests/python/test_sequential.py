@@ -21,9 +21,10 @@ from arrow_quant_v2 import (
     open_quantized,
 )
 from arrow_quant_v2 import _sequential as sequential
-from arrow_quant_v2.config import SEQUENTIAL
+from arrow_quant_v2.config import JUDGING, SEQUENTIAL
 from arrow_quant_v2.plan import plan_model
 from arrow_quant_v2.torch.capture import record_tape
+from arrow_quant_v2.torch.judge import Judge
 from arrow_quant_v2.torch.quantized_network import replaced, restored
 from arrow_quant_v2.torch.stages import stages_of
 from arrow_quant_v2.torch.states import distances, predict
@@ -104,7 +105,7 @@ def test_what_held_out_states_find_better_is_stored(
     assert told.pop("seconds") > 0
     assert told == found
     assert found["stages"] == stages
-    assert found["enabled"] is (found["held_out_error_ratio"] < 1)
+    assert found["held_out_error_ratio"] < 1 or not found["enabled"]
     assert f"{stages} stages" in str(result)
     assert result["bits_per_weight"] == plain["bits_per_weight"]
     assert result["warnings"] == plain["warnings"]
@@ -122,6 +123,20 @@ def test_what_held_out_states_find_better_is_stored(
     else:
         assert unchanged == {name for name in two if two[name].is_quantized}
         assert result.tensors == plain.tensors
+
+
+def test_a_difference_that_may_be_chance_is_none() -> None:
+    aside = torch.ones(2, dtype=torch.bool)
+    tape = [Batch((torch.randn(2, 8),), timestep=t, held_out=aside) for t in range(0, 100, 10)]
+    judge = Judge(torch.nn.Linear(8, 8), tape, torch.Generator().manual_seed(0), lambda: None)
+    start = torch.ones(JUDGING.time_bins, dtype=torch.float64)
+    scattered = start.clone()
+    scattered[::2], scattered[1::2] = 0.6, 1.4
+    assert judge.ratio(scattered, start) < 1
+    assert not judge.is_less(scattered, start)
+    assert judge.is_less(0.98 * start, start)
+    assert not judge.is_less(1.02 * start, start)
+    assert not judge.is_less(torch.full_like(start, torch.nan), start)
 
 
 def test_a_trained_model_in_stages_predicts_new_states(

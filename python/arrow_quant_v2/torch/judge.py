@@ -80,10 +80,17 @@ class Judge:
 
     def ratio(self, errors: Tensor, start: Tensor) -> float:
         """Geometric mean over the parts of errors over those of the start; NaN if one is NaN."""
+        logs = self._logs(errors, start)
+        return float(logs.mean().exp()) if len(logs) else 1.0
+
+    def is_less(self, errors: Tensor, start: Tensor) -> bool:
+        """Whether that ratio is below 1 by more than its standard error over the parts."""
+        logs = self._logs(errors, start)
+        return len(logs) > 1 and float(logs.mean() + logs.std() / math.sqrt(len(logs))) < 0
+
+    def _logs(self, errors: Tensor, start: Tensor) -> Tensor:
         known = self._seen & (start > 0)
-        if not known.any():
-            return 1.0
-        return float((errors[known] / start[known]).clamp(min=_SMALLEST).log().mean().exp())
+        return (errors[known] / start[known]).clamp(min=_SMALLEST).log()
 
     def weights(self, start: Tensor) -> Tensor:
         """What makes the errors of the start the same everywhere, with a mean of 1."""
