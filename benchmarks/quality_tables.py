@@ -116,8 +116,8 @@ def _ablation(rows: Rows) -> str:
         "static with one range (time-aware: one for each group of timesteps) or dynamic by token\n"
         "(convolutions: by sample). Without time-aware, every token of the same samples counts\n"
         "alike, and no layer keeps floating-point inputs: time-aware calibration finds the few\n"
-        "that 8 bits would spoil (9 of 61 in image-unet, none elsewhere). Drift of each model, and\n"
-        "by how much its geometric mean over models is below *base*.\n\n"
+        "that 8 bits would spoil (9 of 61 in image-unet, none elsewhere). Drift of each model,\n"
+        "and by how much its geometric mean over models is below *base*.\n\n"
     )
     models = list(dict.fromkeys(row["model"] for row in rows))
     drifts = _drifts(rows)
