@@ -31,12 +31,16 @@ class OwnMethod:
 
 
 def own_methods() -> Iterator[OwnMethod]:
+    kinds: tuple[Activation, ...] = ("static", "dynamic")
+    for kind in kinds:
+        settings: dict[str, Any] = {"bit_width": 8, "activation_bits": 8}
+        yield OwnMethod(f"INT8 ArrowQuant W8A8 {kind}", "INT8", True, settings, kind)
     for bits, groups in ((8, (128,)), (4, (128, 64)), (2, (128, 64))):
         for group in groups:
             size = "" if bits == 8 else f" g{group}"
             for calibrated in (True, False):
                 name = f"INT{bits} ArrowQuant{size}" + ("" if calibrated else ", data-free")
-                settings: dict[str, Any] = {"bit_width": bits, "group_size": group}
+                settings = {"bit_width": bits, "group_size": group}
                 if not calibrated:
                     settings["calibration_samples"] = 0
                 yield OwnMethod(name, f"INT{bits}", calibrated, settings)
@@ -52,7 +56,6 @@ def own_methods() -> Iterator[OwnMethod]:
         for part, flags in _PARTS.items():
             settings = {"bit_width": bits, "group_size": 64, **flags}
             yield OwnMethod(f"{ABLATION} W{bits} {part}", f"W{bits}", True, settings)
-    kinds: tuple[Activation, ...] = ("static", "dynamic")
     for bits in (2, 4, 8):
         for kind in kinds:
             for part, flags in _PARTS.items():
