@@ -106,6 +106,7 @@ def test_what_held_out_states_find_better_is_stored(
     assert told == found
     assert found["stages"] == stages
     assert found["held_out_error_ratio"] < 1 or not found["enabled"]
+    assert found["reason"] == ("" if found["enabled"] else "one stage is as good on held-out states")
     assert f"{stages} stages" in str(result)
     assert result["bits_per_weight"] == plain["bits_per_weight"]
     assert result["warnings"] == plain["warnings"]

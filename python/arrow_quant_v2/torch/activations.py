@@ -82,10 +82,9 @@ class TimeParameters(nn.Module):
         """The output correction if it adds the same ``[rows]`` to every sample, and is no more."""
         if self.output_bias is None or self.output_scale is not None:
             return None
-        group = self._group(x)
-        return (
-            _floats(self.output_bias)[group] if isinstance(group, int) or not group.dim() else None
-        )
+        if self.edges.numel() and self.clock.now().dim():
+            return None
+        return _floats(self.output_bias)[self._group(x)]
 
     def corrected(self, y: Tensor, channel_dim: int) -> Tensor:
         """`y` with the output correction of its group."""
