@@ -106,7 +106,8 @@ def test_what_held_out_states_find_better_is_stored(
     assert told == found
     assert found["stages"] == stages
     assert found["held_out_error_ratio"] < 1 or not found["enabled"]
-    assert found["reason"] == ("" if found["enabled"] else "one stage is as good on held-out states")
+    why_not = "one stage is as good on held-out states"
+    assert found["reason"] == ("" if found["enabled"] else why_not)
     assert f"{stages} stages" in str(result)
     assert result["bits_per_weight"] == plain["bits_per_weight"]
     assert result["warnings"] == plain["warnings"]
