@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from arrow_quant_v2 import ArrowQuantV2
-from arrow_quant_v2.config import THRESHOLDS
+from arrow_quant_v2.config.settings import THRESHOLDS
 from benchmarks.markdown import table
 from benchmarks.quality import SAMPLES, WORK, ZOO
 from benchmarks.quality_model import MeasuredModel

@@ -210,7 +210,7 @@ def measure_ours(run: Run, wanted: Any) -> Iterator[Result]:
 def quantize(model: Any, method: Any, artefact: Path) -> tuple[Path, float, float]:
     """The artefact, its bits per weight, and the seconds it took."""
     from arrow_quant_v2 import ArrowQuantV2
-    from arrow_quant_v2.config import LEARNING
+    from arrow_quant_v2.config.settings import LEARNING
     from arrow_quant_v2.torch import quantize_learned
 
     settings = model.settings(**method.settings)

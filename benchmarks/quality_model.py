@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from arrow_quant_v2 import CalibrationStatistics, DiffusionQuantConfig
-from arrow_quant_v2.plan import ModelPlan, plan_model
+from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 from arrow_quant_v2.torch import Batch, CannotRunError, calibrate, capture, load_quantized
 from benchmarks.smoothquant import (
     RoundedInputs,

@@ -20,7 +20,7 @@ import torch
 from arrow_quant_v2 import ArrowQuantV2
 from arrow_quant_v2._native import core
 from arrow_quant_v2.torch import Execution, PackedWeight
-from arrow_quant_v2.torch.layers import QuantLinear
+from arrow_quant_v2.torch.layers.quant_layers import QuantLinear
 from benchmarks.runtime_models import loading, steps
 from benchmarks.runtime_peers import Layer, best_of, peer_layers
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig, load_quantized
-from arrow_quant_v2.torch import engine
+from arrow_quant_v2.torch.ops import cpu
 from benchmarks.runtime_peers import best_of, peer_steps
 
 nn = torch.nn
@@ -86,7 +86,7 @@ def stored_bytes(artefact: Path) -> int:
 def held_bytes(model: nn.Module) -> int:
     """Parameters, buffers, and what is kept beside packed weights."""
     tensors = [*model.parameters(), *model.buffers()]
-    return sum(t.nbytes for t in tensors) + sum(engine.kept_bytes(t) for t in tensors)
+    return sum(t.nbytes for t in tensors) + sum(cpu.kept_bytes(t) for t in tensors)
 
 
 def own_settings(bits: int) -> dict[str, dict[str, Any]]:

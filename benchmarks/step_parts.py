@@ -21,10 +21,11 @@ import torch
 
 from arrow_quant_v2 import TimeGroup, load_quantized
 from arrow_quant_v2._native import core
-from arrow_quant_v2.torch import Execution, ops
-from arrow_quant_v2.torch.activations import TimeParameters
-from arrow_quant_v2.torch.between_layers import compute_by_engine
-from arrow_quant_v2.torch.timestep import Clock
+from arrow_quant_v2.torch import Execution
+from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
+from arrow_quant_v2.torch.ops import library
+from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
 from benchmarks.runtime_models import MODELS, quantized
 from benchmarks.runtime_peers import best_of
 
@@ -50,7 +51,9 @@ def attention() -> list[dict[str, Any]]:
             q, k, v = (torch.randn(shape, dtype=dtype).transpose(1, 2) for _ in range(3))
             contestants = {
                 "torch": lambda q=q, k=k, v=v: functional.scaled_dot_product_attention(q, k, v),
-                "ours": lambda q=q, k=k, v=v: ops.attention(q, k, v, 1 / math.sqrt(q.shape[-1])),
+                "ours": lambda q=q, k=k, v=v: library.attention(
+                    q, k, v, 1 / math.sqrt(q.shape[-1])
+                ),
             }
             what = f"{heads} heads of {width}, {tokens} tokens"
             rows.append({"what": what, "dtype": name, "seconds": best_of(contestants)})
@@ -63,7 +66,7 @@ def gelu() -> list[dict[str, Any]]:
         x = torch.randn(GATED, dtype=dtype)
         contestants = {
             "torch": lambda x=x: functional.gelu(x, approximate="tanh"),
-            "ours": lambda x=x: ops.gelu_tanh(x),
+            "ours": lambda x=x: library.gelu_tanh(x),
         }
         what = f"GELU of {GATED / 1e6:.1f} M numbers"
         rows.append({"what": what, "dtype": name, "seconds": best_of(contestants)})

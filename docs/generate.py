@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arrow_quant_v2 import _environment
-from arrow_quant_v2.config import PROFILES, V1_NAMES, DiffusionQuantConfig, Must
+from arrow_quant_v2.config import environment
+from arrow_quant_v2.config.settings import PROFILES, V1_NAMES, DiffusionQuantConfig, Must
 
 DOCS = Path(__file__).resolve().parent
 BEGIN = "<!-- made by docs/generate.py from here -->"
@@ -132,7 +132,7 @@ def environment_table() -> str:
     """The variables, for docs/environment.md."""
     rows = [
         [f"`{variable}`", f"`{setting}`", _requirement(setting)]
-        for variable, setting in _environment.VARIABLES.items()
+        for variable, setting in environment.VARIABLES.items()
     ]
     return _table(["variable", "setting", "value"], rows)
 
@@ -145,7 +145,7 @@ def environment_page(page: str) -> str:
 
 def _field(name: str) -> str:
     field = DiffusionQuantConfig.model_fields[name]
-    variables = [v for v, setting in _environment.VARIABLES.items() if setting == name]
+    variables = [v for v, setting in environment.VARIABLES.items() if setting == name]
     facts = [f"Default {_code(field.get_default(call_default_factory=True))}."]
     facts.append(f"Must be {_requirement(name)}.")
     facts += [f"Environment: `{variable}`." for variable in variables]

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 from arrow_quant_v2._native import __version__
 from arrow_quant_v2.aio import AsyncArrowQuantV2
 from arrow_quant_v2.api import ArrowQuantV2
-from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
-from arrow_quant_v2.calibration import CalibrationStatistics, Fold, FoldSource, TimeStatistics
-from arrow_quant_v2.config import PROFILES, DiffusionQuantConfig
+from arrow_quant_v2.artefact.model import QuantizedComponent, QuantizedModel
+from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.calibration.statistics import (
+    CalibrationStatistics,
+    Fold,
+    FoldSource,
+    TimeStatistics,
+)
+from arrow_quant_v2.config.settings import PROFILES, DiffusionQuantConfig
 from arrow_quant_v2.errors import (
     ArrowQuantError,
     ConfigurationError,
@@ -22,9 +28,9 @@ from arrow_quant_v2.errors import (
     ValidationError,
 )
 from arrow_quant_v2.export import export_int8, export_packed, export_safetensors
-from arrow_quant_v2.plan import ModelPlan, PlannedTensor
-from arrow_quant_v2.result import QuantizationResult, TensorResult, ValidationResult
-from arrow_quant_v2.tensors import QuantizedTensor, TimeGroup
+from arrow_quant_v2.plan.model_plan import ModelPlan, PlannedTensor
+from arrow_quant_v2.quantize.result import QuantizationResult, TensorResult, ValidationResult
+from arrow_quant_v2.tensors.tensor import QuantizedTensor, TimeGroup
 
 if TYPE_CHECKING:
     from arrow_quant_v2.torch import load_quantized

@@ -10,14 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from arrow_quant_v2._engine import ProgressCallback, StrPath
-from arrow_quant_v2._warn import held_warnings, warn_caller
 from arrow_quant_v2.api import ArrowQuantV2
 from arrow_quant_v2.batch import Job
-from arrow_quant_v2.config import DiffusionQuantConfig
-from arrow_quant_v2.plan import ModelPlan
-from arrow_quant_v2.result import QuantizationResult, ValidationResult
-from arrow_quant_v2.tensors import QuantizedTensor
+from arrow_quant_v2.caller_warnings import held_warnings, warn_caller
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.plan.model_plan import ModelPlan
+from arrow_quant_v2.progress import ProgressCallback
+from arrow_quant_v2.quantize.result import QuantizationResult, ValidationResult
+from arrow_quant_v2.tensors.tensor import QuantizedTensor
 
 __all__ = ["AsyncArrowQuantV2"]
 

@@ -4,144 +4,26 @@ from __future__ import annotations
 
 import functools
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from arrow_quant_v2 import base
-from arrow_quant_v2._calibrate_first import Calibration, calibrated, part_of
-from arrow_quant_v2._engine import (
-    EngineJob,
-    ProgressCallback,
-    StrPath,
-    check_callback,
-    checked_config,
-    checked_path,
-    path_bytes,
-    quantize_options,
-)
-from arrow_quant_v2._learn_after import quantize_learned
-from arrow_quant_v2._recorded import RecordedNetwork
-from arrow_quant_v2._sequential import check_sequential, quantize_sequential
-from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.batch import Job, quantize_many
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.caller_warnings import warn_caller
+from arrow_quant_v2.config.settings import DiffusionQuantConfig, checked_config, with_settings
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.mixed.allocation import MixedPrecision, allocate
-from arrow_quant_v2.plan import ModelPlan, plan_model
-from arrow_quant_v2.result import (
-    QuantizationResult,
-    ValidationResult,
-    quantization_result,
-)
-from arrow_quant_v2.tensors import QuantizedTensor
-from arrow_quant_v2.torch_files import readable_model
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.plan.model_plan import ModelPlan
+from arrow_quant_v2.progress import ProgressCallback, check_callback
+from arrow_quant_v2.quantize import array_quantizer
+from arrow_quant_v2.quantize.result import QuantizationResult, ValidationResult
+from arrow_quant_v2.quantize.run import plan_files, quantize_files
+from arrow_quant_v2.tensors.tensor import QuantizedTensor
 from arrow_quant_v2.validate import validate_quality
 
 __all__ = ["ArrowQuantV2"]
 
-#: Part of the progress that finding widths for a target takes; the rest is quantization.
-_ALLOCATION = 0.7
-
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-
-
-def quantize_files(
-    model_path: StrPath,
-    output_path: StrPath,
-    config: DiffusionQuantConfig,
-    *,
-    overwrite: bool,
-    progress_callback: ProgressCallback | None = None,
-    statistics: StrPath | None = None,
-    calibration_data: Any = None,
-    recorded: RecordedNetwork | None = None,
-) -> QuantizationResult:
-    """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced.
-
-    The rounding is learned from a `recorded` network instead of one that is loaded for that.
-    """
-    check_callback(progress_callback)
-    output = path_bytes(output_path, "output_path")
-    source = checked_path(model_path, "model_path")
-    if config.fold_equalization:
-        _check_fold(config)
-    if config.sequential:
-        check_sequential(config, statistics)
-    start = time.perf_counter()
-    data = list(calibration_data) if isinstance(calibration_data, Iterator) else calibration_data
-    with (
-        readable_model(source, output=output_path) as model,
-        calibrated(source, config, statistics, data, progress_callback) as found,
-    ):
-        mixed = _allocated(model, config, found, data, _ALLOCATION)
-        options = quantize_options(
-            config,
-            overwrite=overwrite,
-            statistics=found.statistics,
-            data_free_reason=found.reason,
-            allocation=mixed.allotments() if mixed else (),
-            mixed_precision_json=mixed.json() if mixed else "",
-        )
-        job = EngineJob(path_bytes(model, "model_path"), output, options)
-        if mixed:
-            found = replace(found, progress=part_of(found.progress, _ALLOCATION, 1 - _ALLOCATION))
-        if config.method == "learned" and found.statistics is not None:
-            report, found = quantize_learned(job, source, config, data, found, recorded)
-        elif config.sequential:
-            report, found = quantize_sequential(job, source, config, data, found)
-        else:
-            report = job.run(found.progress)
-    return quantization_result(report, config, found, time.perf_counter() - start, mixed)
-
-
-def _check_fold(config: DiffusionQuantConfig) -> None:
-    """Raise ConfigurationError beside what compares layers with those of the unfolded network."""
-    other = "sequential=True" if config.sequential else "method='learned'"
-    if config.sequential or config.method == "learned":
-        raise ConfigurationError(
-            f"fold_equalization=True does not go with {other}, which runs the network as it is",
-            hint="Leave one of them out.",
-        )
-
-
-def plan_files(
-    model_path: StrPath,
-    config: DiffusionQuantConfig,
-    *,
-    progress_callback: ProgressCallback | None = None,
-    statistics: StrPath | None = None,
-    calibration_data: Any = None,
-) -> ModelPlan:
-    """What :func:`quantize_files` would do; with a target, the model is calibrated and run."""
-    if config.target is None:
-        return plan_model(model_path, config)
-    source = checked_path(model_path, "model_path")
-    data = list(calibration_data) if isinstance(calibration_data, Iterator) else calibration_data
-    with (
-        readable_model(source) as model,
-        calibrated(source, config, statistics, data, progress_callback) as found,
-    ):
-        mixed = _allocated(model, config, found, data, 1.0)
-        return plan_model(model, config, mixed)
-
-
-def _allocated(
-    model: StrPath,
-    config: DiffusionQuantConfig,
-    found: Calibration,
-    calibration_data: Any,
-    share: float,
-) -> MixedPrecision | None:
-    return allocate(
-        model,
-        config,
-        statistics=found.statistics,
-        calibration_data=calibration_data,
-        progress=part_of(found.progress, 0.0, share),
-    )
 
 
 def _no_v1_call(quantize: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -366,14 +248,14 @@ class ArrowQuantV2:
                 hint="Use quantize_diffusion_model.",
             )
         if not isinstance(weights, (Mapping, str, os.PathLike)):
-            return base.quantize_array(
+            return array_quantizer.quantize_array(
                 weights, config, importance=importance, progress_callback=progress_callback
             )
         if importance is not None:
             raise ConfigurationError("importance: expected None unless weights is a single array")
         if isinstance(weights, Mapping):
-            return base.quantize_arrays(weights, config, progress_callback)
-        return base.quantize_file(weights, config, progress_callback)
+            return array_quantizer.quantize_arrays(weights, config, progress_callback)
+        return array_quantizer.quantize_file(weights, config, progress_callback)
 
     def validate_quality(
         self,
@@ -436,6 +318,5 @@ class ArrowQuantV2:
     def _checked(self, config: DiffusionQuantConfig | None) -> DiffusionQuantConfig:
         config = checked_config(config)
         if self._mode == "base":
-            config.enable_time_aware = False
-            config.enable_spatial = False
+            return with_settings(config, enable_time_aware=False, enable_spatial=False)
         return config

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from arrow_quant_v2._engine import ProgressCallback, StrPath
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.result import QuantizationResult
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.progress import ProgressCallback
+from arrow_quant_v2.quantize.result import QuantizationResult
 
 __all__ = ["Job", "quantize_many"]
 

@@ -12,13 +12,13 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
-from arrow_quant_v2._engine import StrPath
-from arrow_quant_v2._warn import warn_caller
 from arrow_quant_v2.api import ArrowQuantV2
-from arrow_quant_v2.config import V1_NAMES, DiffusionQuantConfig, v2_spelling
+from arrow_quant_v2.caller_warnings import warn_caller
+from arrow_quant_v2.config.settings import V1_NAMES, DiffusionQuantConfig, v2_spelling
 from arrow_quant_v2.errors import ConfigurationError, QuantizationError
-from arrow_quant_v2.result import V1_KEYS, QuantizationResult
-from arrow_quant_v2.tensors import QuantizedTensor
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.quantize.result import V1_KEYS, QuantizationResult
+from arrow_quant_v2.tensors.tensor import QuantizedTensor
 
 __all__ = ["ArrowQuant", "QuantizationError", "V1Result"]
 

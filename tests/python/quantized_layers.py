@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from arrow_quant_v2 import ArrowQuantV2, QuantizedTensor
 from arrow_quant_v2.torch import Execution, PackedWeight
-from arrow_quant_v2.torch.layers import quantized_layer
+from arrow_quant_v2.torch.layers.quant_layers import quantized_layer
 
 #: Float activations.
 FLOATS = Execution()

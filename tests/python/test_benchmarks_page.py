@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import ROOT
 
-from arrow_quant_v2.config import THRESHOLDS
+from arrow_quant_v2.config.settings import THRESHOLDS
 from benchmarks import calibration_cost
 from benchmarks.markdown import table
 from benchmarks.quality import PUBLISHED, Result, publish

@@ -15,8 +15,8 @@ from diffusers.models.attention import FeedForward  # noqa: E402
 from diffusers.models.attention_processor import Attention  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from arrow_quant_v2.torch import ops  # noqa: E402
-from arrow_quant_v2.torch.between_layers import compute_by_engine  # noqa: E402
+from arrow_quant_v2.torch.ops import library  # noqa: E402
+from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +28,13 @@ def same_numbers_every_time() -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of the queries that went to the engine."""
     seen: list[tuple[int, ...]] = []
-    engine = ops.attention
+    engine = library.attention
 
     def counted(query: Any, *rest: Any) -> Any:
         seen.append(tuple(query.shape))
         return engine(query, *rest)
 
-    monkeypatch.setattr(ops, "attention", counted)
+    monkeypatch.setattr(library, "attention", counted)
     return seen
 
 
@@ -111,13 +111,13 @@ class TestGelu:
     def sizes(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         """Shapes of what went to the engine."""
         seen: list[tuple[int, ...]] = []
-        engine = ops.gelu_tanh
+        engine = library.gelu_tanh
 
         def counted(x: Any) -> Any:
             seen.append(tuple(x.shape))
             return engine(x)
 
-        monkeypatch.setattr(ops, "gelu_tanh", counted)
+        monkeypatch.setattr(library, "gelu_tanh", counted)
         return seen
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -17,7 +17,7 @@ from support import ROOT, ZOO_TEXT, ZOO_UNET
 from typer.testing import CliRunner
 
 from arrow_quant_v2.cli.main import app
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 
 DOCS = ROOT / "docs"
 #: Pages whose blocks run, in order, in one folder for each page.

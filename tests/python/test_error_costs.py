@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from arrow_quant_v2 import CalibrationStatistics
 from arrow_quant_v2.torch import Batch, calibrate
-from arrow_quant_v2.torch.error_costs import _mean_over_time, measure_costs
-from arrow_quant_v2.torch.observe import evaluating
-from arrow_quant_v2.torch.survey import survey
-from arrow_quant_v2.torch.tape import as_batches
+from arrow_quant_v2.torch.collect.error_costs import _mean_over_time, measure_costs
+from arrow_quant_v2.torch.evaluation import evaluating
+from arrow_quant_v2.torch.observe.shared_inputs import survey
+from arrow_quant_v2.torch.record.trajectory import as_batches
 
 CHANNELS = 32
 

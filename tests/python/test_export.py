@@ -22,7 +22,7 @@ from arrow_quant_v2 import (
     export_safetensors,
     open_quantized,
 )
-from arrow_quant_v2.export import _directory, safetensors_dir
+from arrow_quant_v2.export import artefact_directory, safetensors_dir
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -116,7 +116,7 @@ def test_large_exports_are_sharded_with_an_index(
     weights = {f"l{i}.weight": gaussian(64, 128, seed=i) for i in range(5)}
     path = write_safetensors(tmp_path / "m.safetensors", weights)
     artefact = quantized(path, tmp_path / "q")
-    monkeypatch.setattr(_directory, "_SHARD_BYTES", 70_000)
+    monkeypatch.setattr(artefact_directory, "_SHARD_BYTES", 70_000)
     monkeypatch.setattr(safetensors_dir, "_BLOCK_WEIGHTS", 1000)  # several blocks a tensor
     exported = export_safetensors(artefact, tmp_path / "e")
     index = json.loads((exported / "model.safetensors.index.json").read_text())

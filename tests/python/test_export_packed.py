@@ -19,7 +19,7 @@ from arrow_quant_v2 import (
     export_packed,
     open_quantized,
 )
-from arrow_quant_v2.packed import WeightFormat, weight_arrays
+from arrow_quant_v2.tensors.weight_format import WeightFormat, weight_arrays
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 

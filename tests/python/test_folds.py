@@ -32,9 +32,9 @@ from arrow_quant_v2 import (
     open_quantized,
 )
 from arrow_quant_v2.torch import calibrate
-from arrow_quant_v2.torch.folds import find_folds
-from arrow_quant_v2.torch.observe import evaluating
-from arrow_quant_v2.torch.tape import Batch
+from arrow_quant_v2.torch.evaluation import evaluating
+from arrow_quant_v2.torch.observe.folds import find_folds
+from arrow_quant_v2.torch.record.trajectory import Batch
 
 ZOO_DIT = ROOT / "zoo" / "models" / "image-dit"
 WIDTH = 64
@@ -600,11 +600,10 @@ def test_statistics_from_before_do_not_say_what_can_be_folded(
     assert "do not say what precedes the layers" in warnings_of(result)
 
 
-@pytest.mark.parametrize("other", [{"sequential": True}, {"method": "learned"}])
 def test_what_compares_with_the_network_as_it_is_refuses_folds(
-    other: dict[str, Any], model: tuple[Denoiser, Path, Path], tmp_path: Path
+    model: tuple[Denoiser, Path, Path], tmp_path: Path
 ) -> None:
-    config = DiffusionQuantConfig(fold_equalization=True, modality="image", **other)
+    config = DiffusionQuantConfig(fold_equalization=True, modality="image", method="learned")
     with pytest.raises(ConfigurationError, match="fold_equalization=True does not go with"):
         ArrowQuantV2().quantize_diffusion_model(model[1], tmp_path / "out", config)
 

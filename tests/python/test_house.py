@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -62,4 +63,100 @@ def test_the_map_names_every_folder() -> None:
     folders = {f"{name}/" for name in top if name not in known_outputs}
     folders |= {f"{name}/" for name in STAGES}
     missing = sorted(folder for folder in folders if folder not in text)
+    assert not missing, f"HACKING.md does not mention {missing}"
+
+
+PACKAGE = ROOT / "python" / "arrow_quant_v2"
+NAME = PACKAGE.name
+
+#: The parts of the Python package from the ground up: each imports only parts before it. A part is
+#: a folder, or a module of the package itself. Faces (``__init__.py``) only hand names on.
+PYTHON_ORDER = (
+    "errors",
+    "_native",
+    "paths",
+    "progress",
+    "caller_warnings",
+    "config",
+    "tensors",
+    "artefact",
+    "calibration",
+    "torch_files",
+    "plan",
+    "torch/evaluation",
+    "torch/ops",
+    "torch/layers",
+    "torch/record",
+    "loaded_model",
+    "torch/observe",
+    "torch/collect",
+    "torch/compare",
+    "torch/learn",
+    "mixed",
+    "quantize",
+    "torch/load",
+    "validate",
+    "export",
+    "integrations",
+    "batch",
+    "api",
+    "aio",
+    "v1",
+    "migrate",
+    "cli",
+)
+
+
+def python_modules() -> dict[str, Path]:
+    """Every module of the package but the faces, by dotted name."""
+    return {
+        ".".join((NAME, *path.relative_to(PACKAGE).with_suffix("").parts)): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "__init__.py"
+    }
+
+
+def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
+    """Modules of the package that a module imports, also inside functions and for types."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+            found |= {name for name in names if name in modules}
+    return found
+
+
+def part_of(module: str) -> str:
+    parts = module.split(".")[1:]
+    return "/".join(parts[:2]) if parts[0] == "torch" else parts[0]
+
+
+def test_a_python_module_imports_only_what_lies_below_it() -> None:
+    modules = python_modules()
+    assert {part_of(module) for module in modules} == set(PYTHON_ORDER)
+    ranks = {part: rank for rank, part in enumerate(PYTHON_ORDER)}
+    wrong = [
+        f"{module} imports {target}"
+        for module, path in modules.items()
+        for target in imports_of(path, modules)
+        if ranks[part_of(target)] > ranks[part_of(module)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_python_modules_import_each_other_in_a_circle() -> None:
+    modules = python_modules()
+    targets = {module: imports_of(path, modules) for module, path in modules.items()}
+    while leaves := [module for module, found in targets.items() if not found]:
+        for leaf in leaves:
+            del targets[leaf]
+        targets = {module: found - set(leaves) for module, found in targets.items()}
+    assert not targets, sorted(targets)
+
+
+def test_the_map_names_every_python_folder() -> None:
+    text = (ROOT / "HACKING.md").read_text()
+    folders = [path for path in PACKAGE.rglob("*") if path.is_dir() and any(path.glob("*.py"))]
+    names = [f"{path.relative_to(PACKAGE)}/" for path in folders]
+    missing = sorted(name for name in names if f"`{name}`" not in text)
     assert not missing, f"HACKING.md does not mention {missing}"

@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch")
 from quantized_layers import FORMATS, LAYERS, pair, relative_error  # noqa: E402
 
 from arrow_quant_v2 import TimeGroup  # noqa: E402
-from arrow_quant_v2.torch import Execution, int8  # noqa: E402
-from arrow_quant_v2.torch.activations import TimeParameters  # noqa: E402
-from arrow_quant_v2.torch.timestep import Clock, timestep  # noqa: E402
+from arrow_quant_v2.torch import Execution  # noqa: E402
+from arrow_quant_v2.torch.layers.clock import Clock, timestep  # noqa: E402
+from arrow_quant_v2.torch.layers.time_parameters import TimeParameters  # noqa: E402
+from arrow_quant_v2.torch.ops import int8  # noqa: E402
 
 nn = torch.nn
 

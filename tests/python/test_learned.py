@@ -25,16 +25,16 @@ from arrow_quant_v2 import (
     load_quantized,
     open_quantized,
 )
-from arrow_quant_v2 import _learn_after as learn_after
 from arrow_quant_v2 import torch as arrow_torch
-from arrow_quant_v2._engine import StrPath
-from arrow_quant_v2.config import LEARNING
-from arrow_quant_v2.plan import plan_model
+from arrow_quant_v2.config.settings import LEARNING
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.plan.model_plan import plan_model
+from arrow_quant_v2.quantize import learned as learned_rounding
 from arrow_quant_v2.torch import Batch, calibrate
-from arrow_quant_v2.torch.capture import record_tape
-from arrow_quant_v2.torch.learning import Learner, learn
-from arrow_quant_v2.torch.soft_weight import SoftWeight
-from arrow_quant_v2.torch.states import distances, gathered, predict
+from arrow_quant_v2.torch.compare.minibatches import distances, gathered, predict
+from arrow_quant_v2.torch.learn.rounding import Learner, learn
+from arrow_quant_v2.torch.learn.trainable_weight import SoftWeight
+from arrow_quant_v2.torch.record.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore:one calibration run gave fewer")
 
@@ -52,7 +52,7 @@ def dit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learn_after, "LEARNING", SHORT)
+    monkeypatch.setattr(learned_rounding, "LEARNING", SHORT)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def made(dit: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     seen: list[tuple[str, float]] = []
     start = quantized(dit, folder / "auto", method="auto")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn_after, "LEARNING", SHORT)
+        patch.setattr(learned_rounding, "LEARNING", SHORT)
         result = ArrowQuantV2().quantize_diffusion_model(
             dit, folder / "learned", settings(), lambda *step: seen.append(step)
         )
@@ -198,7 +198,7 @@ def test_the_start_is_kept_when_nothing_is_better(
     dit: Path, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     still = replace(LEARNING, iterations=2, judged_every=1, position_rate=0.0, scale_rate=0.0)
-    monkeypatch.setattr(learn_after, "LEARNING", still)
+    monkeypatch.setattr(learned_rounding, "LEARNING", still)
     quantized(dit, tmp_path / "learned")
     found = record(tmp_path / "learned")
     assert (found["enabled"], found["best_iteration"]) == (False, 0)
@@ -316,9 +316,8 @@ def test_a_callback_that_raises_leaves_nothing(dit: Path, tmp_path: Path) -> Non
 
 
 def test_layers_learn_in_turn_where_memory_is_short(dit: Path, made: Made) -> None:
-    _, network, tape = record_tape(
-        dit, plan_model(dit, settings()), samples=10, seed=0, progress=lambda f: None
-    )
+    session = Session(dit, plan_model(dit, settings()))
+    network, tape = session.network, session.recorded(10, 0)
     tensors = open_quantized(made.auto).components["transformer"]
     found = learn(network, tape, tensors, SHORT, max_memory_mb=1, progress=lambda m, f: None)
     assert found.iterations == SHORT.iterations
@@ -333,8 +332,8 @@ def test_predictions_of_a_trained_model_come_closer_on_new_states(tmp_path: Path
     ArrowQuantV2().quantize_diffusion_model(text, tmp_path / "q", config)
     tensors = open_quantized(tmp_path / "q").components[""]
     plan = plan_model(text, config)
-    _, network, tape = record_tape(text, plan, samples=20, seed=1, progress=lambda f: None)
-    _, _, other = record_tape(text, plan, samples=8, seed=2, progress=lambda f: None)
+    session = Session(text, plan)
+    network, tape, other = session.network, session.recorded(20, 1), session.recorded(8, 2)
     effort = replace(LEARNING, iterations=25, states_per_iteration=16, judged_every=25)
     found = learn(network, tape, tensors, effort, max_memory_mb=1024, progress=lambda m, f: None)
     assert found.ratio < 0.9
@@ -371,7 +370,8 @@ def test_the_soft_network_predicts_what_the_artefact_does(unet: Path, tmp_path: 
     tensors = open_quantized(tmp_path / "q").components["unet"]
     assert any(tensors[name].time_groups for name in tensors)
     plan = plan_model(unet, config)
-    _, network, tape = record_tape(unet, plan, samples=2, seed=3, progress=lambda f: None)
+    session = Session(unet, plan)
+    network, tape = session.network, session.recorded(2, 3)
     soft = Learner(network, tensors, freedom=0.3)
     packed = load_quantized(tmp_path / "q").unet
     (batch,) = gathered([replace(b, held_out=None) for b in tape], held_out=False)

@@ -25,8 +25,8 @@ from old_layout_files import (
 from support import gaussian
 
 from arrow_quant_v2 import open_quantized
+from arrow_quant_v2.artefact.old_layouts import OldModel, OldTensor
 from arrow_quant_v2.errors import ConfigurationError, MetadataError
-from arrow_quant_v2.old_layouts import OldModel, OldTensor
 
 Array = npt.NDArray[Any]
 

@@ -31,8 +31,8 @@ from arrow_quant_v2 import (
     load_quantized,
     open_quantized,
 )
+from arrow_quant_v2.artefact.old_layouts import OldModel, OldTensor
 from arrow_quant_v2.errors import ConfigurationError, ModelNotFoundError
-from arrow_quant_v2.old_layouts import OldModel, OldTensor
 
 Array = npt.NDArray[Any]
 

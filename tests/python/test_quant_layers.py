@@ -19,11 +19,11 @@ from arrow_quant_v2.torch import (  # noqa: E402
     QuantEmbedding,
     QuantLinear,
     WeightFormat,
-    engine,
     ops,
 )
-from arrow_quant_v2.torch.decode import Packed, decode, int8_values  # noqa: E402
-from arrow_quant_v2.torch.layers import quantized_layer  # noqa: E402
+from arrow_quant_v2.torch.layers.quant_layers import quantized_layer  # noqa: E402
+from arrow_quant_v2.torch.ops import cpu  # noqa: E402
+from arrow_quant_v2.torch.ops.decode import Packed, decode, int8_values  # noqa: E402
 
 nn = torch.nn
 
@@ -262,9 +262,9 @@ def test_equalized_weights_meet_divided_inputs(kind: str, activation: str) -> No
 def test_what_is_kept_beside_a_weight_is_counted_and_goes_with_it() -> None:
     packed, _ = pair(nn.Linear(64, 64), execution=Execution("dynamic", keep_int8=True))
     codes = packed.weight.codes
-    assert engine.kept_bytes(codes) == 0
+    assert cpu.kept_bytes(codes) == 0
     packed(torch.randn(3, 64))
-    assert engine.kept_bytes(codes) >= 64 * 64
-    kept = len(engine._kept)
+    assert cpu.kept_bytes(codes) >= 64 * 64
+    kept = len(cpu._kept)
     del packed, codes
-    assert len(engine._kept) == kept - 1
+    assert len(cpu._kept) == kept - 1

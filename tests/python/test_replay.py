@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from arrow_quant_v2.torch.replay import LARGEST_DRIFT, Replay
-from arrow_quant_v2.torch.tape import Batch
+from arrow_quant_v2.torch.compare.drift import LARGEST_DRIFT, Replay
+from arrow_quant_v2.torch.record.trajectory import Batch
 
 
 class Denoiser(nn.Module):

@@ -23,11 +23,11 @@ from arrow_quant_v2 import (
     ConfigurationError,
     DiffusionQuantConfig,
 )
-from arrow_quant_v2.plan import plan_model
+from arrow_quant_v2.plan.model_plan import plan_model
 from arrow_quant_v2.torch import Batch, CannotRunError, capture
-from arrow_quant_v2.torch.masked_language import masked_language_tape
-from arrow_quant_v2.torch.pipelines import pipeline_tape
-from arrow_quant_v2.torch.samples import Samples, read_samples
+from arrow_quant_v2.torch.record.masked_language import masked_language_tape
+from arrow_quant_v2.torch.record.pipelines import pipeline_tape
+from arrow_quant_v2.torch.record.samples import Samples, read_samples
 
 
 def settings(samples: int = 5) -> DiffusionQuantConfig:
@@ -267,7 +267,7 @@ def write_wave(path: Path) -> None:
 def test_sounds_are_read_as_waveforms_of_the_rate_of_the_model(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from arrow_quant_v2.torch.clean import clean_latents
+    from arrow_quant_v2.torch.record.user_samples import clean_latents
 
     write_wave(tmp_path / "a.wav")
     data = read_samples(tmp_path)

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from arrow_quant_v2.api import quantize_files
 from arrow_quant_v2.batch import quantize_many
-from arrow_quant_v2.cli import _options as options
-from arrow_quant_v2.cli._console import print_json, print_table, progress_bar, size_text, warn
-from arrow_quant_v2.cli._run import command, report_failure
+from arrow_quant_v2.cli import options
+from arrow_quant_v2.cli.console import print_json, print_table, progress_bar, size_text, warn
+from arrow_quant_v2.cli.exit_codes import command, report_failure
 from arrow_quant_v2.errors import ArrowQuantError
-from arrow_quant_v2.result import QuantizationResult
+from arrow_quant_v2.quantize.result import QuantizationResult
+from arrow_quant_v2.quantize.run import quantize_files
 
 _MB = 1e6
 

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from arrow_quant_v2.calibration import CalibrationStatistics
-from arrow_quant_v2.cli import _options as options
-from arrow_quant_v2.cli._console import print_facts, print_json, progress_bar, warn
-from arrow_quant_v2.cli._run import command
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.calibration.statistics import CalibrationStatistics
+from arrow_quant_v2.cli import options
+from arrow_quant_v2.cli.console import print_facts, print_json, progress_bar, warn
+from arrow_quant_v2.cli.exit_codes import command
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError, OutputError, ShapeMismatchError
-from arrow_quant_v2.plan import plan_model
+from arrow_quant_v2.plan.model_plan import plan_model
 
 
 @command

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from arrow_quant_v2.cli import _options as options
-from arrow_quant_v2.cli._console import print_blank, print_json, print_plain, print_table
-from arrow_quant_v2.cli._run import command
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.cli import options
+from arrow_quant_v2.cli.console import print_blank, print_json, print_plain, print_table
+from arrow_quant_v2.cli.exit_codes import command
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 
 
 @command

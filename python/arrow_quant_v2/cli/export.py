@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from arrow_quant_v2.cli import _options as options
-from arrow_quant_v2.cli._console import print_facts, print_json, progress_bar, size_text
-from arrow_quant_v2.cli._run import command
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.cli import options
+from arrow_quant_v2.cli.console import print_facts, print_json, progress_bar, size_text
+from arrow_quant_v2.cli.exit_codes import command
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.export import export_int8, export_packed, export_safetensors
 

@@ -9,9 +9,9 @@ import numpy
 import pyarrow
 
 from arrow_quant_v2._native import core
-from arrow_quant_v2.cli import _options as options
-from arrow_quant_v2.cli._console import print_facts, print_json
-from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.cli import options
+from arrow_quant_v2.cli.console import print_facts, print_json
+from arrow_quant_v2.cli.exit_codes import command
 
 
 @command

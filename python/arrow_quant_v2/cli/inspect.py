@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from arrow_quant_v2.api import ArrowQuantV2
-from arrow_quant_v2.artefact import QuantizedComponent, QuantizedModel, open_quantized
-from arrow_quant_v2.cli import _options as options
-from arrow_quant_v2.cli._console import (
+from arrow_quant_v2.artefact.model import QuantizedComponent, QuantizedModel
+from arrow_quant_v2.artefact.old_layouts import OldModel, OldTensor
+from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.cli import options
+from arrow_quant_v2.cli.console import (
     note,
     print_blank,
     print_facts,
@@ -21,11 +23,10 @@ from arrow_quant_v2.cli._console import (
     shape_text,
     size_text,
 )
-from arrow_quant_v2.cli._run import command
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.cli.exit_codes import command
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ValidationError
-from arrow_quant_v2.old_layouts import OldModel, OldTensor
-from arrow_quant_v2.result import ValidationResult
+from arrow_quant_v2.quantize.result import ValidationResult
 
 #: Of the metadata, in characters; the names before it take a third of 80 columns.
 _LONGEST = 55

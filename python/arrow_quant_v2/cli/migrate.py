@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from arrow_quant_v2.cli._console import note, print_plain
-from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.cli.console import note, print_plain
+from arrow_quant_v2.cli.exit_codes import command
 from arrow_quant_v2.errors import ConfigurationError, OutputError
 from arrow_quant_v2.migrate import migrate_file
 

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from arrow_quant_v2.api import plan_files, quantize_files
-from arrow_quant_v2.cli import _options as options
-from arrow_quant_v2.cli._console import (
+from arrow_quant_v2.cli import options
+from arrow_quant_v2.cli.console import (
     print_blank,
     print_facts,
     print_json,
@@ -20,10 +19,11 @@ from arrow_quant_v2.cli._console import (
     size_text,
     warn,
 )
-from arrow_quant_v2.cli._run import command
+from arrow_quant_v2.cli.exit_codes import command
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.plan import ModelPlan, PlannedTensor
-from arrow_quant_v2.result import QuantizationResult, histogram_text, mixed_text
+from arrow_quant_v2.plan.model_plan import ModelPlan, PlannedTensor
+from arrow_quant_v2.quantize.result import QuantizationResult, histogram_text, mixed_text
+from arrow_quant_v2.quantize.run import plan_files, quantize_files
 
 _MB = 1e6
 
@@ -43,7 +43,6 @@ def quantize(
     stats: options.Statistics = None,
     data: options.Data = None,
     samples: options.Samples = None,
-    sequential: options.Sequential = False,
     modality: options.Modality = None,
     min_accuracy: options.MinAccuracy = None,
     target_bits: options.TargetBits = None,
@@ -74,7 +73,6 @@ def quantize(
         method=method,
         param_encoding=param_encoding,
         calibration_samples=samples,
-        sequential=sequential or None,
         modality=modality,
         min_accuracy=min_accuracy,
         target_bits=target_bits,

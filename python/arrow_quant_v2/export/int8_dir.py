@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from arrow_quant_v2._engine import ProgressCallback, StrPath
-from arrow_quant_v2.artefact import QuantizedComponent
-from arrow_quant_v2.export._directory import (
+from arrow_quant_v2.artefact.model import QuantizedComponent
+from arrow_quant_v2.export.artefact_directory import (
     Content,
     Piece,
     export_directory,
     piece_of,
 )
-from arrow_quant_v2.export._safetensors_writer import Entry
 from arrow_quant_v2.export.safetensors_dir import corrected_piece, float_piece
-from arrow_quant_v2.tensors import QuantizedTensor
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.progress import ProgressCallback
+from arrow_quant_v2.tensors.safetensors_writer import Entry
+from arrow_quant_v2.tensors.tensor import QuantizedTensor
 
 __all__ = ["export_int8"]
 

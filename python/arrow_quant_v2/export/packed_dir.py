@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from arrow_quant_v2._engine import ProgressCallback, StrPath
-from arrow_quant_v2.artefact import QuantizedComponent
+from arrow_quant_v2.artefact.model import QuantizedComponent
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.export._directory import (
+from arrow_quant_v2.export.artefact_directory import (
     Content,
     Piece,
     export_directory,
     kept_piece,
     piece_of,
 )
-from arrow_quant_v2.export._safetensors_writer import Entry
 from arrow_quant_v2.export.safetensors_dir import float_piece
-from arrow_quant_v2.packed import format_of, time_arrays, weight_arrays
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.progress import ProgressCallback
+from arrow_quant_v2.tensors.safetensors_writer import Entry
+from arrow_quant_v2.tensors.weight_format import format_of, time_arrays, weight_arrays
 
 __all__ = ["FORMAT_VERSION", "QUANT_METHOD", "export_packed"]
 
@@ -45,7 +46,8 @@ def export_packed(
 
     That needs ``import arrow_quant_v2.integrations.diffusers`` or ``.transformers`` first; without
     it, loading fails. The buffers of a layer are named ``<layer>.weight.codes`` and so on
-    (:mod:`arrow_quant_v2.packed`), and ``quantization_config`` in ``config.json`` lists the layers.
+    (:mod:`arrow_quant_v2.tensors.weight_format`), and ``quantization_config`` in ``config.json``
+    lists the layers.
 
     Parameters
     ----------

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from arrow_quant_v2._engine import ProgressCallback, StrPath
 from arrow_quant_v2._native import core
-from arrow_quant_v2.artefact import QuantizedComponent
-from arrow_quant_v2.dtypes import float_dtype, numpy_dtype, safetensors_name
-from arrow_quant_v2.export._directory import Content, Piece, export_directory, kept_piece
-from arrow_quant_v2.export._safetensors_writer import Entry
-from arrow_quant_v2.old_layouts import OldComponent
+from arrow_quant_v2.artefact.model import QuantizedComponent
+from arrow_quant_v2.artefact.old_layouts import OldComponent
+from arrow_quant_v2.export.artefact_directory import Content, Piece, export_directory, kept_piece
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.progress import ProgressCallback
+from arrow_quant_v2.tensors.dtypes import float_dtype, numpy_dtype, safetensors_name
+from arrow_quant_v2.tensors.safetensors_writer import Entry
 
 __all__ = ["corrected_piece", "export_safetensors", "float_piece"]
 

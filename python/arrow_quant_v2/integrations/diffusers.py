@@ -16,8 +16,8 @@ from diffusers.quantizers import auto
 from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 
-from arrow_quant_v2.integrations._settings import QuantMethod, Settings
-from arrow_quant_v2.torch.packed_model import describe, pack, plan, prepare
+from arrow_quant_v2.integrations.quantization_config import QuantMethod, Settings
+from arrow_quant_v2.torch.load.packed_model import describe, pack, plan, prepare
 
 __all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
 

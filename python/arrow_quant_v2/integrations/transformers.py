@@ -17,8 +17,8 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from arrow_quant_v2.export.packed_dir import QUANT_METHOD
-from arrow_quant_v2.integrations._settings import Settings
-from arrow_quant_v2.torch.packed_model import describe, pack, plan, prepare
+from arrow_quant_v2.integrations.quantization_config import Settings
+from arrow_quant_v2.torch.load.packed_model import describe, pack, plan, prepare
 
 __all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
 

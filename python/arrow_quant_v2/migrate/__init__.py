@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.migrate._migration import Migration
+from arrow_quant_v2.migrate.migration import Migration
 from arrow_quant_v2.migrate.python_file import migrate_python
 from arrow_quant_v2.migrate.yaml_file import migrate_yaml
 

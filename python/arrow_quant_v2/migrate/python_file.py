@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.migrate._migration import Migration
+from arrow_quant_v2.migrate.migration import Migration
 
 
 def migrate_python(path: str | os.PathLike[str]) -> Migration:
@@ -31,7 +31,7 @@ def migrate_python(path: str | os.PathLike[str]) -> Migration:
             "migrating Python files needs libcst. "
             "Install it with: pip install 'arrow-quant-v2[migrate]'"
         ) from error
-    from arrow_quant_v2.migrate._rewriter import rewrite
+    from arrow_quant_v2.migrate.python_rewriter import rewrite
 
     try:
         source = Path(path).read_bytes()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from arrow_quant_v2._yaml import Document, parse_mapping, read_text
-from arrow_quant_v2.config import V1_NAMES, DiffusionQuantConfig
+from arrow_quant_v2.config.settings import V1_NAMES, DiffusionQuantConfig
+from arrow_quant_v2.config.yaml_file import Document, parse_mapping, read_text
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.migrate._migration import Migration
+from arrow_quant_v2.migrate.migration import Migration
 
 
 def migrate_yaml(path: str | os.PathLike[str]) -> Migration:

@@ -9,25 +9,17 @@ Sensitivities are taken to add up; the best codes under that model are found exa
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from arrow_quant_v2._calibrate_first import part_of
-from arrow_quant_v2._engine import Allotment, ProgressCallback, StrPath
-from arrow_quant_v2._runnable import CannotRunError, how_to_run
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.calibration.model_kind import CannotRunError
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.loaded_model import LoadedModel
 from arrow_quant_v2.mixed.layers import (
-    KEPT,
-    Codes,
     Key,
     Layer,
     candidates,
@@ -36,12 +28,15 @@ from arrow_quant_v2.mixed.layers import (
 )
 from arrow_quant_v2.mixed.search import least_drift, least_size
 from arrow_quant_v2.mixed.trials import Trial, key_of, run_trial
-from arrow_quant_v2.plan import PlannedTensor, plan_model
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.plan.mixed_precision import KEPT, Codes, LayerBits, Measure, MixedPrecision
+from arrow_quant_v2.plan.model_plan import PlannedTensor
+from arrow_quant_v2.progress import ProgressCallback, scaled_progress
 
 if TYPE_CHECKING:
-    from arrow_quant_v2.torch.sensitivity import RunningModel
+    from arrow_quant_v2.torch.compare.running_model import RunningModel
 
-__all__ = ["LayerBits", "Measure", "MixedPrecision", "allocate"]
+__all__ = ["allocate"]
 
 #: Parts of the progress: the trials, and getting the model to run; the rest is its replays.
 _TRIALS, _LOADING = 0.4, 0.2
@@ -49,114 +44,21 @@ _MB = 1e6
 #: Parquet's own bytes vary by a little with what is in the columns: so much of them is reserved.
 _SPARE_BYTES = 4096
 
-Measure = Literal["predictions", "layer outputs", "weights"]
-
-
-@dataclass(frozen=True)
-class LayerBits:
-    """What one layer got.
-
-    Attributes
-    ----------
-    bit_width, group_size
-        None: the layer stays as it is.
-    sizes, drifts
-        Bytes and sensitivity by codes: ``"2g64"`` are 2 bits in groups of 64, ``"keep"`` is the
-        layer as it is.
-    """
-
-    component: str
-    name: str
-    bit_width: int | None
-    group_size: int | None
-    sizes: Mapping[str, int]
-    drifts: Mapping[str, float]
-    reason: str
-
-
-@dataclass(frozen=True)
-class MixedPrecision:
-    """Codes for the layers of a model, and how they were found.
-
-    Attributes
-    ----------
-    target
-        The setting and its value.
-    measure
-        What sensitivities are: the drift of the model's ``"predictions"``; or, where it cannot run,
-        the relative squared error of ``"layer outputs"`` on held-out inputs, or of ``"weights"``.
-    measure_reason
-        Why the model did not run; empty when it did.
-    states
-        How many states of the model its predictions are about.
-    bits_per_weight
-        Of the layers listed and those that rules decide, with all parameters; layers that stay as
-        they are count with what they take.
-    predicted_drift, measured_drift
-        The sum of the sensitivities, and the drift with all layers rounded; None where the model
-        did not run.
-    layers
-        Those that no rule decides.
-    """
-
-    target: Mapping[str, float]
-    measure: Measure
-    measure_reason: str
-    states: int
-    bits_per_weight: float
-    predicted_drift: float | None
-    measured_drift: float | None
-    layers: tuple[LayerBits, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as JSON has it."""
-        return {**asdict(self), "layers": [asdict(layer) for layer in self.layers]}
-
-    def json(self) -> str:
-        """For the manifest."""
-        return json.dumps(self.to_dict())
-
-    def allotments(self) -> list[Allotment]:
-        """For the engine."""
-        return [
-            (
-                layer.component,
-                layer.name,
-                layer.bit_width or KEPT.bit_width,
-                layer.group_size or KEPT.group_size,
-                layer.reason,
-            )
-            for layer in self.layers
-        ]
-
-    def histogram(self) -> str:
-        """How many layers got which codes, in words."""
-        counts = Counter(
-            Codes(layer.bit_width or 0, layer.group_size or 0).name for layer in self.layers
-        )
-        return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-
 
 def allocate(
-    model: StrPath,
-    config: DiffusionQuantConfig,
+    model: LoadedModel,
     *,
     statistics: StrPath | None,
-    calibration_data: Any,
     progress: ProgressCallback | None,
-) -> MixedPrecision | None:
-    """Codes that meet the target of `config`; None when it has none.
+) -> MixedPrecision:
+    """Codes that meet the target of the model's settings.
 
     Parameters
     ----------
     model
-        With weights in safetensors.
-    config
-        Its `bit_width` is the least that a layer gets.
+        The settings' `bit_width` is the least that a layer gets.
     statistics
         What calibration learned; None quantizes data-free.
-    calibration_data
-        What the model runs on for the sensitivities; None: neutral inputs.
 
     Raises
     ------
@@ -164,35 +66,27 @@ def allocate(
         The target cannot be reached, and the message says what can be; or it is
         `max_quality_loss`, and the model cannot run.
     """
-    if config.target is None:
-        return None
     with tempfile.TemporaryDirectory(prefix="arrow-quant-") as folder:
-        job = _Job(model, config, config.target, Path(folder), progress)
+        job = _Job(model, Path(folder), progress)
         job.run_trials(statistics)
-        job.start_model(calibration_data)
+        job.start_model()
         return job.solve()
 
 
 class _Job:
     """One allocation, with what its steps hand on."""
 
-    def __init__(
-        self,
-        model: StrPath,
-        config: DiffusionQuantConfig,
-        target: tuple[str, float],
-        folder: Path,
-        progress: ProgressCallback | None,
-    ) -> None:
+    def __init__(self, model: LoadedModel, folder: Path, progress: ProgressCallback | None) -> None:
+        assert model.config.target is not None
         self._model = model
-        self._config = config
-        self._target = target
+        self._config = model.config
+        self._target = model.config.target
         self._folder = folder
         self._progress = progress
-        self._plan = plan_model(model, config)
+        self._plan = model.plan
         self._planned = [t for t in self._plan.tensors if t.bit_width is not None]
         self._elements = sum(math.prod(tensor.shape) for tensor in self._planned)
-        self._candidates = candidates(config.bit_width, config.group_size)
+        self._candidates = candidates(self._config.bit_width, self._config.group_size)
         self._trials: dict[Codes, Trial] = {}
         self._running: RunningModel | None = None
         self._why_not = ""
@@ -202,35 +96,30 @@ class _Job:
         share = _TRIALS / len(self._candidates)
         for number, codes in enumerate(self._candidates):
             self._trials[codes] = run_trial(
-                self._model,
+                self._model.path,
                 self._config,
                 self._plan,
                 codes,
                 self._folder,
                 statistics,
-                part_of(self._progress, share * number, share),
+                scaled_progress(self._progress, share * number, share),
             )
             if number == 0:
                 self._check_reachable()
 
-    def start_model(self, calibration_data: Any) -> None:
+    def start_model(self) -> None:
         """Get the model to run, if it can; see to it that it does where it must."""
         try:
-            if self._config.calibration_samples == 0:
-                raise CannotRunError("calibration_samples is 0")
-            how_to_run(Path(self._model))
-            from arrow_quant_v2.torch.sensitivity import RunningModel
+            session = self._model.session()
+            from arrow_quant_v2.torch.compare.running_model import RunningModel
 
             self._running = RunningModel(
-                Path(self._model),
-                self._plan,
-                calibration_data,
-                part_of(self._progress, _TRIALS, _LOADING),
+                session,
+                self._config.calibration_samples,
+                scaled_progress(self._progress, _TRIALS, _LOADING),
             )
         except CannotRunError as error:
-            self._why_not = error.message.replace(os.fspath(self._model), Path(self._model).name)
-        except ImportError as error:
-            self._why_not = f"a library is missing: {error}"
+            self._why_not = self._model.without_path(error.message)
         if self._running is None and self._target[0] == "max_quality_loss":
             raise ConfigurationError(
                 f"max_quality_loss is about the predictions of the model, which does not run: "
@@ -296,7 +185,7 @@ class _Job:
         """Drifts by codes of every layer that the running model has and no rule decides."""
         if self._running is None:
             return {}
-        report = part_of(self._progress, _TRIALS + _LOADING, 1 - _TRIALS - _LOADING)
+        report = scaled_progress(self._progress, _TRIALS + _LOADING, 1 - _TRIALS - _LOADING)
         free = [tensor for tensor in self._planned if not tensor.fixed]
         drifts = {}
         for number, tensor in enumerate(free):

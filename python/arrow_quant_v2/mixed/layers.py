@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-__all__ = ["KEPT", "Codes", "Key", "Layer", "candidates", "total_drift", "total_size"]
+from arrow_quant_v2.plan.mixed_precision import WIDTHS, Codes
 
-_WIDTHS = (2, 4, 8)
+__all__ = ["Key", "Layer", "candidates", "total_drift", "total_size"]
+
 #: Groups smaller than that are not tried.
 _SMALLEST_GROUP = 32
 #: How often the group size is halved for the narrowest codes.
@@ -18,31 +18,13 @@ _HALVINGS = 2
 Key = tuple[str, str]
 
 
-class Codes(NamedTuple):
-    """How the weights of a layer are stored."""
-
-    bit_width: int
-    group_size: int
-
-    @property
-    def name(self) -> str:
-        """Short: ``"2g64"``; 8 bits share parameters by row, so there is one ``"8"``."""
-        if self.bit_width == 0:
-            return "keep"
-        return "8" if self.bit_width == _WIDTHS[-1] else f"{self.bit_width}g{self.group_size}"
-
-
-#: The layer stays as it is.
-KEPT = Codes(0, 0)
-
-
 def candidates(bit_width: int, group_size: int) -> list[Codes]:
     """Codes of at least `bit_width` bits; of that many also with smaller groups.
 
     Between 2 bits and 4, smaller groups are the better buy for a layer that matters a little.
     """
     groups = [group_size >> halving for halving in range(1, _HALVINGS + 1)]
-    wider = [Codes(width, group_size) for width in _WIDTHS if width > bit_width]
+    wider = [Codes(width, group_size) for width in WIDTHS if width > bit_width]
     smaller = [
         Codes(bit_width, group)
         for group in groups

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from arrow_quant_v2.config import SENSITIVITY
+from arrow_quant_v2.config.settings import SENSITIVITY
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.mixed.knapsack import Choice, choose
-from arrow_quant_v2.mixed.layers import Codes, Layer, total_size
+from arrow_quant_v2.mixed.layers import Layer, total_size
+from arrow_quant_v2.plan.mixed_precision import Codes
 
 __all__ = ["least_drift", "least_size"]
 

@@ -10,18 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from arrow_quant_v2._engine import (
-    Allotment,
-    ProgressCallback,
-    StrPath,
-    path_bytes,
-    quantize_options,
-)
 from arrow_quant_v2._native import core
-from arrow_quant_v2.artefact import QuantizedModel, open_quantized
-from arrow_quant_v2.config import DiffusionQuantConfig, known_modality
-from arrow_quant_v2.mixed.layers import Codes, Key
-from arrow_quant_v2.plan import ModelPlan, PlannedTensor
+from arrow_quant_v2.artefact.model import QuantizedModel
+from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.config.settings import DiffusionQuantConfig, known_modality
+from arrow_quant_v2.mixed.layers import Key
+from arrow_quant_v2.paths import StrPath, path_bytes
+from arrow_quant_v2.plan.engine_options import Allotment, quantize_options
+from arrow_quant_v2.plan.mixed_precision import Codes
+from arrow_quant_v2.plan.model_plan import ModelPlan, PlannedTensor
+from arrow_quant_v2.progress import ProgressCallback
 
 __all__ = ["Trial", "key_of", "run_trial"]
 

@@ -3,11 +3,14 @@
 Importing it imports torch.
 """
 
-from arrow_quant_v2._runnable import CannotRunError
-from arrow_quant_v2.packed import WeightFormat
-from arrow_quant_v2.torch.calibrate import CalibrationRun, calibrate
-from arrow_quant_v2.torch.capture import capture
-from arrow_quant_v2.torch.layers import (
+from arrow_quant_v2.calibration.model_kind import CannotRunError
+from arrow_quant_v2.quantize.module import quantize_learned
+from arrow_quant_v2.tensors.weight_format import WeightFormat
+from arrow_quant_v2.torch.collect.calibrate import CalibrationRun, calibrate
+from arrow_quant_v2.torch.collect.capture import capture
+from arrow_quant_v2.torch.layers.clock import timestep
+from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
+from arrow_quant_v2.torch.layers.quant_layers import (
     Execution,
     QuantConv1d,
     QuantConv2d,
@@ -18,11 +21,8 @@ from arrow_quant_v2.torch.layers import (
     QuantEmbedding,
     QuantLinear,
 )
-from arrow_quant_v2.torch.learn_module import quantize_learned
-from arrow_quant_v2.torch.loading import load_quantized
-from arrow_quant_v2.torch.tape import Batch
-from arrow_quant_v2.torch.timestep import timestep
-from arrow_quant_v2.torch.weight import PackedWeight
+from arrow_quant_v2.torch.load.loading import load_quantized
+from arrow_quant_v2.torch.record.trajectory import Batch
 
 __all__ = [
     "Batch",

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from arrow_quant_v2.dtypes import numpy_dtype
 from arrow_quant_v2.errors import MetadataError, ModelNotFoundError
+from arrow_quant_v2.tensors.dtypes import numpy_dtype
 
 __all__ = ["StoredTensor", "TorchArchive"]
 

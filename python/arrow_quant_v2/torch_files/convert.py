@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from arrow_quant_v2._engine import StrPath
 from arrow_quant_v2.errors import ArrowQuantError, ConfigurationError, MetadataError
-from arrow_quant_v2.export._safetensors_writer import Entry, SafetensorsWriter
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.tensors.safetensors_writer import Entry, SafetensorsWriter
 from arrow_quant_v2.torch_files.archive import StoredTensor, TorchArchive
 
 __all__ = ["readable_model"]

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arrow_quant_v2._engine import ProgressCallback, StrPath
-from arrow_quant_v2.artefact import open_quantized
-from arrow_quant_v2.config import VALIDATION, DiffusionQuantConfig, known_modality
+from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.config.settings import VALIDATION, DiffusionQuantConfig, known_modality
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.plan import plan_model
+from arrow_quant_v2.loaded_model import LoadedModel
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.progress import ProgressCallback, scaled_progress
 from arrow_quant_v2.torch_files import readable_model
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from arrow_quant_v2.torch.tape import Batch
+    pass
 
 __all__ = ["OutputComparison", "TimeBin", "check_can_run", "compare_outputs"]
 
-#: The part of the progress that making the inputs takes.
-_HALF = 0.5
+#: Ends of the parts of the progress: making the inputs, running the original; then the artefact.
+_RECORDED, _ORIGINAL = 0.5, 0.75
 
 
 @dataclass(frozen=True)
@@ -62,34 +59,6 @@ class OutputComparison:
     bins: tuple[TimeBin, ...]
 
 
-@dataclass
-class _Sums:
-    """Sums over pairs of outputs: a*a, b*b, a*b and (a - b)^2."""
-
-    outputs: int = 0
-    aa: float = 0.0
-    bb: float = 0.0
-    ab: float = 0.0
-    difference: float = 0.0
-
-    def add(self, other: _Sums) -> None:
-        self.outputs += other.outputs
-        self.aa += other.aa
-        self.bb += other.bb
-        self.ab += other.ab
-        self.difference += other.difference
-
-    def cosine(self) -> float:
-        if self.aa == 0 or self.bb == 0:
-            return 1.0 if self.aa == self.bb else 0.0
-        return self.ab / math.sqrt(self.aa * self.bb)
-
-    def nmse(self) -> float:
-        if self.aa == 0:
-            return 0.0 if self.difference == 0 else math.inf
-        return self.difference / self.aa
-
-
 def compare_outputs(
     original_path: StrPath,
     quantized_path: StrPath,
@@ -106,22 +75,74 @@ def compare_outputs(
     ConfigurationError
         torch or the library of the model is missing, or the model cannot be run.
     """
-    from arrow_quant_v2.torch.observe import evaluating
+    from arrow_quant_v2.torch.compare.outputs import predictions, squares_by_time
+    from arrow_quant_v2.torch.load.loading import load_quantized
 
     def report(message: str, fraction: float) -> None:
         if progress_callback is not None:
             progress_callback(message, fraction)
 
     report("loading the original", 0.0)
-    component, network, tape = _record(original_path, quantized_path, report)
-    with evaluating(network):
-        expected = _run(network, tape, lambda f: report("running the original", _HALF + f / 4))
-    del network
-    report("loading the artefact", _HALF + 0.25)
-    network = _load(quantized_path, component)
-    with evaluating(network):
-        found = _run(network, tape, lambda f: report("running the artefact", 0.75 + f / 4))
-    return _compared(component, tape, expected, found)
+    with readable_model(original_path) as original:
+        settings = _settings(quantized_path)
+        session = LoadedModel(original_path, original, settings).session()
+        recording = scaled_progress(report, 0, _RECORDED)
+        batches = session.recorded(VALIDATION.samples, VALIDATION.seed, recording)
+        component = session.component
+        part = scaled_progress(report, _RECORDED, _ORIGINAL - _RECORDED)
+        expected = predictions(session.network, batches, "running the original", part)
+        del session
+    report("loading the artefact", _ORIGINAL)
+    model = load_quantized(quantized_path, dtype=expected[0].dtype)
+    part = scaled_progress(report, _ORIGINAL, 1 - _ORIGINAL)
+    network = getattr(model, component) if component else model
+    found = predictions(network, batches, "running the artefact", part)
+    bins, sums = squares_by_time(batches, expected, found, VALIDATION.time_bins)
+    total = sums.sum(0).tolist()
+    return OutputComparison(
+        component=component,
+        inputs=sum(batch.samples for batch in batches),
+        cosine_similarity=_cosine(*total),
+        nmse=_nmse(*total),
+        bins=tuple(
+            TimeBin(
+                bins.low + number * bins.width,
+                bins.low + (number + 1) * bins.width,
+                int(outputs),
+                _cosine(*row),
+                _nmse(*row),
+            )
+            for number, (outputs, row) in enumerate(
+                zip(bins.occupied(batches).tolist(), sums.tolist(), strict=True)
+            )
+            if outputs
+        ),
+    )
+
+
+def _settings(quantized_path: StrPath) -> DiffusionQuantConfig:
+    """What tells a plan of the original which component was quantized."""
+    artefact = open_quantized(quantized_path)
+    return DiffusionQuantConfig(
+        modality=known_modality(artefact.metadata["modality"]),
+        components=tuple(name for name in artefact.components if name) or None,
+        calibration_samples=VALIDATION.samples,
+        enable_time_aware=False,
+        enable_spatial=False,
+    )
+
+
+def _cosine(aa: float, bb: float, ab: float, difference: float) -> float:
+    """Of the original's outputs a and the artefact's b, from their sums of products."""
+    if aa == 0 or bb == 0:
+        return 1.0 if aa == bb else 0.0
+    return ab / math.sqrt(aa * bb)
+
+
+def _nmse(aa: float, bb: float, ab: float, difference: float) -> float:
+    if aa == 0:
+        return 0.0 if difference == 0 else math.inf
+    return difference / aa
 
 
 def check_can_run() -> None:
@@ -131,92 +152,3 @@ def check_can_run() -> None:
             "level='outputs' runs both models, which needs torch and the library of the model",
             hint="pip install 'arrow-quant-v2[models]', or compare the weights: level='weights'.",
         )
-
-
-def _record(
-    original_path: StrPath, quantized_path: StrPath, report: ProgressCallback
-) -> tuple[str, nn.Module, list[Batch]]:
-    """The network of the original and what its own sampler gives it."""
-    from arrow_quant_v2.torch.capture import record_tape
-
-    artefact = open_quantized(quantized_path)
-    config = DiffusionQuantConfig(
-        modality=known_modality(artefact.metadata["modality"]),
-        components=tuple(name for name in artefact.components if name) or None,
-        calibration_samples=0,
-        enable_time_aware=False,
-        enable_spatial=False,
-    )
-
-    def progress(done: float) -> None:
-        report("recording inputs", _HALF * done)
-
-    with readable_model(original_path) as original:
-        return record_tape(
-            Path(original),
-            plan_model(original, config),
-            samples=VALIDATION.samples,
-            seed=VALIDATION.seed,
-            progress=progress,
-        )
-
-
-def _load(quantized_path: StrPath, component: str) -> nn.Module:
-    import torch
-
-    from arrow_quant_v2.torch import load_quantized
-
-    model = load_quantized(quantized_path, dtype=torch.float32)
-    network: nn.Module = getattr(model, component) if component else model
-    return network
-
-
-def _run(
-    network: nn.Module, tape: Sequence[Batch], progress: Callable[[float], None]
-) -> list[Tensor]:
-    """One output per batch: the first that the network returns, as float64."""
-    outputs = []
-    for number, batch in enumerate(tape):
-        output = network(*batch.args, **batch.kwargs)
-        outputs.append((output if hasattr(output, "ndim") else output[0]).double())
-        progress((number + 1) / len(tape))
-    return outputs
-
-
-def _compared(
-    component: str, tape: Sequence[Batch], expected: Sequence[Tensor], found: Sequence[Tensor]
-) -> OutputComparison:
-    times: list[float] = []
-    sums: list[_Sums] = []
-    for batch, a, b in zip(tape, expected, found, strict=True):
-        for row, time in enumerate(batch.times().tolist()):
-            times.append(time)
-            sums.append(_row_sums(batch, row, a, b))
-    low, high = min(times), max(times)
-    width = (high - low) / VALIDATION.time_bins
-    binned = [_Sums() for _ in range(VALIDATION.time_bins)]
-    total = _Sums()
-    for time, entry in zip(times, sums, strict=True):
-        number = int((time - low) / width) if width else 0
-        binned[min(number, VALIDATION.time_bins - 1)].add(entry)
-        total.add(entry)
-    bins = tuple(
-        TimeBin(low + i * width, low + (i + 1) * width, entry.outputs, entry.cosine(), entry.nmse())
-        for i, entry in enumerate(binned)
-        if entry.outputs
-    )
-    return OutputComparison(component, total.outputs, total.cosine(), total.nmse(), bins)
-
-
-def _row_sums(batch: Batch, row: int, expected: Tensor, found: Tensor) -> _Sums:
-    """The sums of one sample; of a text, over its tokens without padding."""
-    a, b = expected[row], found[row]
-    if batch.valid is not None and a.shape[:1] == batch.valid[row].shape:
-        a, b = a[batch.valid[row]], b[batch.valid[row]]
-    return _Sums(
-        1,
-        float((a * a).sum()),
-        float((b * b).sum()),
-        float((a * b).sum()),
-        float(((a - b) ** 2).sum()),
-    )

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict
+from typing import Any
 
-from arrow_quant_v2._engine import (
-    ProgressCallback,
-    StrPath,
-    check_callback,
-    checked_path,
-    path_bytes,
-)
 from arrow_quant_v2._native import core
-from arrow_quant_v2.config import DiffusionQuantConfig
+from arrow_quant_v2.config.settings import DiffusionQuantConfig, with_settings
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.result import ValidationResult
+from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
+from arrow_quant_v2.progress import ProgressCallback, check_callback, scaled_progress
+from arrow_quant_v2.quantize.result import ValidationResult
 from arrow_quant_v2.torch_files import readable_model
 from arrow_quant_v2.validate.outputs import OutputComparison, check_can_run, compare_outputs
 
@@ -42,10 +38,10 @@ def validate_quality(
     check_callback(progress_callback)
     original_path = checked_path(original_path, "original_path")
     quantized_path = checked_path(quantized_path, "quantized_path")
-    if num_threads:
-        config.num_threads = num_threads
+    changes: dict[str, Any] = {"num_threads": num_threads} if num_threads else {}
     if min_accuracy is not None:
-        config.min_accuracy = min_accuracy  # checked by the assignment
+        changes["min_accuracy"] = min_accuracy
+    config = with_settings(config, **changes)
     if _is_artefact(original_path) and not _is_artefact(quantized_path):
         raise ConfigurationError(
             f"{original_path}: the original is an artefact, and the other is none",
@@ -60,12 +56,14 @@ def validate_quality(
             path_bytes(original, "original_path"),
             path_bytes(quantized_path, "quantized_path"),
             config.num_threads,
-            _part(progress_callback, 0.0, share),
+            scaled_progress(progress_callback, 0.0, share),
         )
     outputs = None
     if level == "outputs":
         outputs = compare_outputs(
-            original_path, quantized_path, progress_callback=_part(progress_callback, share, 1.0)
+            original_path,
+            quantized_path,
+            progress_callback=scaled_progress(progress_callback, share, 1 - share),
         )
     threshold = config.min_accuracy
     if min_accuracy is None:
@@ -75,13 +73,6 @@ def validate_quality(
 
 def _is_artefact(path: StrPath) -> bool:
     return os.path.isfile(os.path.join(path, "manifest.json"))
-
-
-def _part(callback: ProgressCallback | None, begin: float, end: float) -> ProgressCallback | None:
-    """A callback for the part of the work from `begin` to `end`."""
-    if callback is None or (begin, end) == (0.0, 1.0):
-        return callback
-    return lambda message, fraction: callback(message, begin + (end - begin) * fraction)
 
 
 def _result(

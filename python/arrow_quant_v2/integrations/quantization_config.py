@@ -1,0 +1,100 @@
+"""The configuration that diffusers and transformers hand around, and what both plug-ins do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import torch
+
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
+from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.export.packed_dir import FORMAT_VERSION, QUANT_METHOD
+from arrow_quant_v2.torch.layers.quant_layers import Execution
+from arrow_quant_v2.torch.load.loading import execution_of
+
+__all__ = ["QuantMethod", "Settings"]
+
+
+class QuantMethod(str, Enum):
+    """What ``quant_method`` in ``config.json`` says."""
+
+    ARROW_QUANT = QUANT_METHOD
+
+
+class Settings:
+    """How a model is, or shall be, quantized, and how its layers compute.
+
+    Parameters
+    ----------
+    bits
+        2, 4 or 8; for ``quantization_config=`` of a model that is not quantized yet.
+    activation, compute
+        As in :func:`arrow_quant_v2.load_quantized`; ``"float"`` is not for plug-ins.
+    layers
+        The packed layers, as an export lists them; None quantizes on load.
+    format_version
+        Of the export.
+    quantization
+        Further fields of :class:`~arrow_quant_v2.DiffusionQuantConfig`, for quantizing on load.
+    """
+
+    def __init__(
+        self,
+        bits: int = 4,
+        activation: str | None = None,
+        compute: str = "auto",
+        layers: Mapping[str, Mapping[str, Any]] | None = None,
+        format_version: int = FORMAT_VERSION,
+        quant_method: str = QUANT_METHOD,
+        quantization: Mapping[str, Any] | None = None,
+    ) -> None:
+        if format_version != FORMAT_VERSION:
+            raise ConfigurationError(
+                f"packed weights of format version {format_version}, expected {FORMAT_VERSION}",
+                hint="Install a newer arrow-quant-v2.",
+            )
+        if compute == "float":
+            raise ConfigurationError("compute='float' is not for packed weights")
+        self.quant_method = QuantMethod(quant_method)
+        self.bits = bits
+        self.activation = activation
+        self.compute = compute
+        self.layers = None if layers is None else {name: dict(f) for name, f in layers.items()}
+        self.format_version = format_version
+        self.quantization = dict(quantization or {})
+        self.quantizer_config()
+        self.execution("cpu")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        fields = {**copy.deepcopy(self.__dict__), "quant_method": self.quant_method.value}
+        return {key: value for key, value in fields.items() if value not in (None, {})}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The same: there is no default to differ from."""
+        return self.to_dict()
+
+    def __repr__(self) -> str:
+        layers = "to be quantized" if self.layers is None else f"{len(self.layers)} packed layers"
+        return (
+            f"{type(self).__name__}(bits={self.bits}, activation={self.activation!r}, "
+            f"compute={self.compute!r}, {layers})"
+        )
+
+    def quantizer_config(self) -> DiffusionQuantConfig:
+        """Settings of the quantizer."""
+        fields: dict[str, Any] = {"bit_width": self.bits, **self.quantization}
+        config = DiffusionQuantConfig(**fields)
+        if config.fold_equalization:
+            raise ConfigurationError(
+                "fold_equalization needs calibration, and models that load are quantized without",
+                hint="Quantize with 'arrow-quant quantize' and export as 'packed'.",
+            )
+        return config
+
+    def execution(self, device: Any) -> Execution:
+        """How layers on `device` compute."""
+        return execution_of(torch.device(device), self.activation, self.compute)

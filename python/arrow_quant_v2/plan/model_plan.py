@@ -1,0 +1,135 @@
+"""What would happen to every tensor of a model, before anything is done to it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from arrow_quant_v2._native import core
+from arrow_quant_v2.calibration.decision import expected_calibration
+from arrow_quant_v2.config.settings import DiffusionQuantConfig, checked_config
+from arrow_quant_v2.paths import checked_path, path_bytes
+from arrow_quant_v2.plan.engine_options import plan_options
+from arrow_quant_v2.plan.strategy import method_warnings, strategy
+from arrow_quant_v2.torch_files import readable_model
+
+if TYPE_CHECKING:
+    from arrow_quant_v2.plan.mixed_precision import MixedPrecision
+
+__all__ = ["ModelPlan", "PlannedTensor", "plan_model"]
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """What happens to one tensor, and why; what is about codes is None for kept tensors.
+
+    `fixed`: a layer rule or mixed precision decided; the fallback leaves it alone.
+    """
+
+    component: str
+    name: str
+    shape: tuple[int, ...]
+    source_dtype: str
+    bit_width: int | None
+    group_size: int | None
+    param_encoding: str | None
+    method: str | None
+    source_bytes: int
+    planned_bytes: int
+    reason: str
+    fixed: bool
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What happens to a model.
+
+    Attributes
+    ----------
+    source_bytes, planned_bytes
+        Weight files of the quantized components, and the codes, parameters and kept tensors that
+        replace them.
+    bits_per_weight
+        Codes and all parameters of the quantized tensors, per weight.
+    calibration, calibration_reason
+        What a run without `statistics` and `calibration_data` would work from: "neutral" when it
+        would run the model first, or "none", and why.
+    mixed_precision
+        How the bits of layers were found for a target; None without one.
+    """
+
+    modality: str
+    modality_reason: str
+    strategy: str
+    calibration: str
+    calibration_reason: str
+    components: tuple[str, ...]
+    source_bytes: int
+    planned_bytes: int
+    bits_per_weight: float
+    warnings: tuple[str, ...]
+    tensors: tuple[PlannedTensor, ...]
+    mixed_precision: MixedPrecision | None = None
+
+    def json(self) -> str:
+        """The plan as JSON text."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+
+def plan_model(
+    model_path: str | os.PathLike[str],
+    config: DiffusionQuantConfig | None = None,
+    mixed: MixedPrecision | None = None,
+) -> ModelPlan:
+    """Read the headers of a model and decide what would happen to it. Writes nothing.
+
+    A target of `config` is met by `mixed`; without that, every layer gets `config.bit_width`.
+    """
+    config = checked_config(config)
+    source = checked_path(model_path, "model_path")
+    calibration, reason = expected_calibration(source, config)
+    runs = calibration != "none"
+    with readable_model(source, headers_only=True) as model:
+        plan = core.plan_model(
+            path_bytes(model, "model_path"),
+            plan_options(config, calibrated=runs, allocation=mixed.allotments() if mixed else ()),
+        )
+    tensors = tuple(_planned(tensor) for tensor in plan.tensors)
+    quantized = [tensor for tensor in tensors if tensor.bit_width is not None]
+    weights = sum(math.prod(tensor.shape) for tensor in quantized)
+    stored = sum(tensor.planned_bytes for tensor in quantized)
+    return ModelPlan(
+        modality=plan.modality,
+        modality_reason=plan.modality_reason,
+        strategy=strategy(plan.modality, config, calibrated=runs),
+        calibration=calibration,
+        calibration_reason=reason,
+        components=tuple(plan.components),
+        source_bytes=plan.source_bytes,
+        planned_bytes=plan.planned_bytes,
+        bits_per_weight=8 * stored / weights if weights else 0.0,
+        warnings=(*plan.warnings, *([] if runs else method_warnings(config.method))),
+        tensors=tensors,
+        mixed_precision=mixed,
+    )
+
+
+def _planned(tensor: core.PlannedTensor) -> PlannedTensor:
+    spec = tensor.spec if tensor.quantized else None
+    return PlannedTensor(
+        component=tensor.component,
+        name=tensor.name,
+        shape=tuple(tensor.shape),
+        source_dtype=tensor.source_dtype,
+        bit_width=spec.bit_width if spec else None,
+        group_size=spec.group_size if spec else None,
+        param_encoding=spec.param_encoding if spec else None,
+        method=spec.method if spec else None,
+        source_bytes=tensor.source_bytes,
+        planned_bytes=tensor.planned_bytes,
+        reason=tensor.reason,
+        fixed=tensor.fixed,
+    )

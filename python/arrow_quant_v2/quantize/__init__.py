@@ -1,0 +1,1 @@
+"""One quantization from start to end, of a model or of arrays, and its result."""

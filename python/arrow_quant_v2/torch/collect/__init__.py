@@ -1,0 +1,1 @@
+"""From recorded trajectories to statistics of the inputs of layers."""

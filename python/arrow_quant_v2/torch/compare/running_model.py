@@ -1,0 +1,80 @@
+"""A model that runs on states of its own, to see what other weights would do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from arrow_quant_v2.config.settings import CALIBRATION, SENSITIVITY
+from arrow_quant_v2.progress import ProgressCallback
+from arrow_quant_v2.torch.compare.drift import Replay
+from arrow_quant_v2.torch.compare.minibatches import take
+from arrow_quant_v2.torch.record.session import Session
+from arrow_quant_v2.torch.record.trajectory import Batch
+
+__all__ = ["RunningModel"]
+
+
+class RunningModel:
+    """The component of a model that runs at every step, and inputs that it had.
+
+    The inputs are of trajectories that calibration does not fit to.
+
+    Parameters
+    ----------
+    session
+        The model.
+    samples
+        How many samples it may make.
+
+    Raises
+    ------
+    CannotRunError
+        The model cannot be run here.
+    """
+
+    def __init__(
+        self, session: Session, samples: int, progress: ProgressCallback | None = None
+    ) -> None:
+        samples = min(samples, SENSITIVITY.samples * CALIBRATION.held_out_every)
+        batches = session.recorded(samples, CALIBRATION.seed, progress)
+        self._component = session.component
+        self._replay = Replay(session.network, _held_out(batches))
+
+    @property
+    def states(self) -> int:
+        """How many states there are."""
+        return self._replay.states
+
+    def has(self, key: tuple[str, str]) -> bool:
+        """Whether a weight, by component and name, takes part."""
+        component, name = key
+        return component == self._component and self._replay.knows(name)
+
+    def drift(self, weights: Mapping[tuple[str, str], npt.NDArray[np.float32]]) -> float:
+        """The drift of the predictions with these weights in place of the model's own."""
+        return self._replay.drift(
+            {name: torch.from_numpy(weight) for (_, name), weight in weights.items()}
+        )
+
+
+def _held_out(tape: list[Batch]) -> list[Batch]:
+    """Samples that calibration sets aside, or any where it does none, as many as are replayed."""
+    aside = torch.cat([b.held_out if b.held_out is not None else _none(b) for b in tape])
+    numbers = torch.nonzero(aside if aside.any() else ~aside)[:, 0]
+    most = SENSITIVITY.samples * CALIBRATION.steps_per_trajectory
+    wanted = torch.zeros_like(aside)
+    wanted[numbers[torch.linspace(0, len(numbers) - 1, min(most, len(numbers))).long()]] = True
+    rows = wanted.split([batch.samples for batch in tape])
+    return [
+        take(batch, torch.nonzero(chosen)[:, 0])
+        for batch, chosen in zip(tape, rows, strict=True)
+        if chosen.any()
+    ]
+
+
+def _none(batch: Batch) -> torch.Tensor:
+    return torch.zeros(batch.samples, dtype=torch.bool)

@@ -1,0 +1,1 @@
+"""From an artefact to a model of its own library that runs."""

@@ -1,0 +1,236 @@
+"""From an artefact to a model that runs, its weights packed."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from arrow_quant_v2.artefact.model import QuantizedModel
+from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.caller_warnings import warn_caller
+from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
+from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.layers.quant_layers import Execution
+from arrow_quant_v2.torch.load.empty_model import empty_model, is_pipeline
+from arrow_quant_v2.torch.load.load_weights import fit
+from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
+
+__all__ = ["clock_of", "execution_of", "load_quantized"]
+
+ACTIVATIONS = ("none", "dynamic", "static")
+COMPUTES = ("auto", "packed", "int8", "float")
+
+
+def load_quantized(
+    path: StrPath,
+    device: Any = "cpu",
+    dtype: torch.dtype | None = None,
+    activation: str | None = None,
+    compute: str = "auto",
+    *,
+    module: nn.Module | None = None,
+) -> Any:
+    """Load a quantized model ready to run; float weights are never made.
+
+    Parameters
+    ----------
+    path
+        The artefact: a pipeline, a component, or a single file's.
+    device
+        Where the model shall be.
+    dtype
+        Type of everything that is not quantized, and of the activations of a model that casts its
+        inputs; None leaves each tensor as it is stored.
+    activation
+        ``"none"`` (the default unless `compute` is ``"int8"``): inputs stay floats, only weights
+        are quantized. ``"dynamic"``: inputs become int8, each token (each sample of a convolution)
+        by its own range. ``"static"``: by the range that calibration found, one for all diffusion
+        times or one for each group of them; layers without one keep floating-point inputs.
+    compute
+        ``"packed"``: codes stay packed, the least memory. ``"int8"``: the int8 form of every weight
+        is kept too, for the fastest products. ``"float"``: weights are restored once, ordinary
+        layers run. ``"auto"``: ``"int8"`` on the CPU when activations are int8, else ``"packed"``.
+    module
+        A module with the parameter names of the artefact, whose layers are to be replaced; it is
+        changed and returned. For models that neither diffusers nor transformers builds.
+
+    Returns
+    -------
+    object
+        A diffusers pipeline, a diffusers component, a transformers model, or `module`; in
+        evaluation mode, without gradients of weights.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is no artefact at `path`.
+    ValidationError
+        It is damaged.
+    ConfigurationError
+        An argument is invalid, or the folder does not say what model it holds.
+    ShapeMismatchError
+        The model has other tensors than the artefact.
+
+    Examples
+    --------
+    >>> from arrow_quant_v2 import load_quantized
+    >>> pipeline = load_quantized("my-model-int4/")  # doctest: +SKIP
+    >>> images = pipeline(batch_size=4).images  # doctest: +SKIP
+    """
+    execution = execution_of(torch.device(device), activation, compute)
+    settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
+    with _short_collections():
+        return _loaded(open_quantized(path), module, settings).to(device)
+
+
+@contextmanager
+def _short_collections() -> Iterator[None]:
+    """Python looks for garbage among new objects only.
+
+    The many objects of a model make it look again and again; with the libraries of models in
+    memory, each time takes as long as reading a gigabyte.
+    """
+    if gc.get_freeze_count():
+        yield  # somebody has put objects aside, and would get them back
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[str, Any]) -> Any:
+    if module is not None:
+        return _fitted(module, artefact, "", settings)
+    folder = artefact.path
+    if is_pipeline(folder):
+        return _pipeline(artefact, folder, settings)
+    return _fitted(empty_model(folder), artefact, "", settings)
+
+
+def execution_of(device: torch.device, activation: str | None, compute: str) -> Execution:
+    """What the arguments of :func:`load_quantized` mean for layers on `device`.
+
+    Raises
+    ------
+    ConfigurationError
+        They are invalid or contradict each other.
+    """
+    if compute not in COMPUTES:
+        raise ConfigurationError(f"Invalid compute: {compute!r}. Must be one of {COMPUTES}.")
+    if activation is None:
+        activation = "dynamic" if compute == "int8" else "none"
+    if activation not in ACTIVATIONS:
+        raise ConfigurationError(
+            f"Invalid activation: {activation!r}. Must be one of {ACTIVATIONS}."
+        )
+    if activation == "none" and compute == "int8":
+        raise ConfigurationError(
+            "compute='int8' multiplies int8 activations, but activation is 'none'",
+            hint="Choose activation='dynamic' or 'static', or compute='packed'.",
+        )
+    if activation != "none" and compute == "float":
+        raise ConfigurationError(
+            f"compute='float' has no int8 activations, but activation is {activation!r}"
+        )
+    on_cpu = device.type == "cpu"
+    keep = compute == "int8" or (compute == "auto" and activation != "none")
+    return Execution(activation, keep and on_cpu)
+
+
+def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) -> Any:
+    import diffusers
+
+    built: dict[str, Any] = {
+        name: _fitted(empty_model(folder / name), artefact, name, settings)
+        for name in artefact.components
+    }
+    if settings["dtype"] is not None:
+        built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
+    return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
+
+
+def _dtype_argument(version: str) -> str:
+    """What diffusers calls the type of a model; the old name warns since 0.42."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return "dtype" if (major, minor) >= (0, 42) else "torch_dtype"
+
+
+def _fitted(
+    model: nn.Module, artefact: QuantizedModel, component: str, settings: dict[str, Any]
+) -> nn.Module:
+    if component not in artefact.components:
+        names = sorted(artefact.components)
+        raise ConfigurationError(
+            f"{artefact.path}: has several components, {names}; module= fits an artefact of one",
+            path=str(artefact.path),
+            hint="Open the folder of one component.",
+        )
+    clock = clock_of(model, artefact.path)
+    tensors = artefact.components[component]
+    fit(model, tensors, clock=clock, **settings)
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()
+    _check_complete(model)
+    if any(getattr(layer, "time_parameters", None) is not None for layer in model.modules()):
+        clock.watch(model)
+    if not settings["as_floats"]:
+        compute_by_engine(model)
+    if settings["execution"].activation == "static":
+        _check_static(model, artefact.path)
+    return model.requires_grad_(False)
+
+
+def clock_of(model: nn.Module, folder: Path) -> Clock:
+    """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
+    if not (folder / "tokenizer_config.json").is_file():
+        found = getattr(getattr(model, "config", None), "mask_token_id", None)
+        return Clock(found if isinstance(found, int) else None)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    mask = tokenizer.mask_token_id
+    return Clock(mask, [token for token in tokenizer.all_special_ids if token != mask])
+
+
+def _check_static(model: nn.Module, path: Path) -> None:
+    """Raise where no layer has static scales, and say which have none."""
+    layers = {
+        name: layer for name, layer in model.named_modules() if hasattr(layer, "lacks_scales")
+    }
+    without = [name for name, layer in layers.items() if layer.lacks_scales]
+    if layers and len(without) == len(layers):
+        raise ConfigurationError(
+            "activation='static' needs ranges that calibration found, and no layer has one",
+            path=str(path),
+            hint="Quantize with activation_bits=8 and calibration, or load with "
+            "activation='dynamic'.",
+        )
+    if without:
+        warn_caller(
+            f"{len(without)} layers have no static range, as calibration did not reach them, and "
+            f"keep floating-point inputs: {', '.join(without[:3])}"
+        )
+
+
+def _check_complete(model: nn.Module) -> None:
+    missing = [
+        name
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        if tensor.device.type == "meta"
+    ]
+    if missing:
+        raise ShapeMismatchError(
+            f"{type(model).__name__}: {len(missing)} tensors of the model are not in the artefact, "
+            f"the first is '{missing[0]}'",
+            tensor=missing[0],
+            hint="Is this the module that the artefact was made from?",
+        )

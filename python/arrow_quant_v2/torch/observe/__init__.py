@@ -1,0 +1,1 @@
+"""Watching a network at work: which weights are used, on what, in which order."""

@@ -1,0 +1,1 @@
+"""Operators on packed weights: torch's library of them, and the engine behind it."""

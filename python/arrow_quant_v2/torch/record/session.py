@@ -1,0 +1,273 @@
+"""A model that is loaded once and recorded once, whatever a run needs it for.
+
+Calibration, mixed precision, learned rounding and the comparison of outputs all need the float
+network and what its own sampler gives it. They share one :class:`Session`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from arrow_quant_v2.calibration.model_kind import (
+    CannotRunError,
+    detect_model_kind,
+    library_missing,
+    read_json,
+)
+from arrow_quant_v2.errors import ArrowQuantError, QuantizationError
+from arrow_quant_v2.plan.model_plan import ModelPlan
+from arrow_quant_v2.progress import ProgressCallback
+from arrow_quant_v2.torch.evaluation import evaluating
+from arrow_quant_v2.torch.record.samples import Samples, read_samples
+from arrow_quant_v2.torch.record.trajectory import Batch, as_batches
+
+__all__ = ["Session", "stopping_at_once"]
+
+#: Makes a trajectory: of so many samples, from this seed, and tells which part is done.
+_Record = Callable[[Samples, int, int, Callable[[float], None]], list[Batch]]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A loaded network, the component that it is, and how it is recorded."""
+
+    component: str
+    network: nn.Module
+    record: _Record
+
+
+class Session:
+    """A float model that runs.
+
+    Nothing is loaded before it is needed. A model that cannot be loaded is not tried again.
+
+    Parameters
+    ----------
+    path
+        A model folder.
+    plan
+        Its plan: the first component is the one that runs at every step.
+    data
+        What the model runs on, as :func:`arrow_quant_v2.torch.capture` takes it.
+
+    Raises
+    ------
+    CannotRunError
+        From every method: the class of the model is unknown, its library is missing, or it needs
+        inputs that nothing supplies.
+    """
+
+    def __init__(self, path: Path, plan: ModelPlan, data: Any = None) -> None:
+        self.plan = plan
+        self.data = read_samples(data)
+        self._path = path
+        self._model: _Model | None = None
+        self._failure: CannotRunError | None = None
+        self._recorded: dict[int, tuple[int, list[Batch]]] = {}
+
+    @classmethod
+    def of_network(cls, component: str, network: nn.Module, batches: list[Batch]) -> Session:
+        """A session about a network that exists already, with what it was given."""
+        session = cls.__new__(cls)
+        session.data = Samples(batches=tuple(batches))
+        session._failure = None
+        session._model = _Model(component, network, lambda *_: batches)
+        session._recorded = {}
+        return session
+
+    @property
+    def component(self) -> str:
+        """The component that runs at every step; empty where the model is one."""
+        return self._loaded().component
+
+    @property
+    def network(self) -> nn.Module:
+        """That component, in float32."""
+        return self._loaded().network
+
+    def recorded(
+        self, samples: int, seed: int, progress: ProgressCallback | None = None
+    ) -> list[Batch]:
+        """What the network is given while the model makes at least `samples` samples.
+
+        What a seed has brought is kept: a later call that needs no more gets the same batches.
+        """
+        known = self._recorded.get(seed)
+        if known is not None and known[0] >= samples:
+            return known[1]
+        model = self._loaded()
+
+        def report(fraction: float) -> None:
+            if progress is not None:
+                with stopping_at_once():
+                    progress("running the model", fraction)
+
+        with _user_errors(), evaluating(model.network):
+            batches = self._batches(model, samples, seed, report)
+        self._recorded[seed] = (samples, batches)
+        return batches
+
+    def _batches(
+        self, model: _Model, samples: int, seed: int, report: Callable[[float], None]
+    ) -> list[Batch]:
+        """Batches of the user, or what the model is given while it makes samples."""
+        data = self.data
+        if data.make_batches is not None:
+            return as_batches(data.make_batches(model.network), held_out=True)
+        if data.batches:
+            return as_batches(data.batches, held_out=True)
+        with _failures_of_libraries():
+            return model.record(data, samples, seed, report)
+
+    def _loaded(self) -> _Model:
+        if self._failure is not None:
+            raise self._failure
+        if self._model is None:
+            try:
+                self._model = _load(self._path, self.plan)
+            except CannotRunError as error:
+                self._failure = error
+                raise
+            _require_finite(self._model.network, self._path)
+        return self._model
+
+
+def _load(path: Path, plan: ModelPlan) -> _Model:
+    kind = detect_model_kind(path)
+    if kind == "pipeline":
+        return _load_pipeline(path, plan.components[0], plan.components[0])
+    if kind == "denoiser":
+        return _load_pipeline(path.resolve().parent, path.resolve().name, "")
+    return _load_masked_language_model(path)
+
+
+def _load_pipeline(path: Path, attribute: str, component: str) -> _Model:
+    from arrow_quant_v2.torch.record.pipelines import pipeline_tape
+
+    with _failures_of_libraries():
+        from diffusers import DiffusionPipeline
+        from diffusers.utils import logging
+
+        index = read_json(path / "model_index.json")
+        skipped = {"safety_checker": None} if "safety_checker" in index else {}
+        with _quiet(logging):
+            pipeline = DiffusionPipeline.from_pretrained(
+                str(path),
+                local_files_only=True,
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                **skipped,
+            )
+    network = getattr(pipeline, attribute, None)
+    if not isinstance(network, nn.Module):
+        raise CannotRunError(f"{type(pipeline).__name__} has no network '{attribute}'")
+
+    def record(
+        data: Samples, samples: int, seed: int, progress: Callable[[float], None]
+    ) -> list[Batch]:
+        return pipeline_tape(
+            pipeline, attribute, data, samples=samples, seed=seed, progress=progress
+        )
+
+    return _Model(component, network, record)
+
+
+def _load_masked_language_model(path: Path) -> _Model:
+    from arrow_quant_v2.torch.record.masked_language import masked_language_tape
+
+    with _failures_of_libraries():
+        from transformers import AutoModelForMaskedLM, AutoTokenizer
+        from transformers.utils import logging
+
+        with _quiet(logging):
+            network = AutoModelForMaskedLM.from_pretrained(
+                str(path), local_files_only=True, dtype=torch.float32, use_safetensors=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+
+    def record(
+        data: Samples, samples: int, seed: int, progress: Callable[[float], None]
+    ) -> list[Batch]:
+        return masked_language_tape(
+            network, tokenizer, data, samples=samples, seed=seed, progress=progress
+        )
+
+    return _Model("", network, record)
+
+
+def _require_finite(network: nn.Module, path: Path) -> None:
+    """Raise QuantizationError for a broken weight, before the model runs on it for long."""
+    for name, weight in network.named_parameters():
+        finite = weight.detach().isfinite()
+        if not finite.all():
+            element = int(finite.logical_not().flatten().nonzero()[0])
+            raise QuantizationError(
+                f"{os.fspath(path)}: tensor '{name}': expected finite weights, found NaN, "
+                f"Inf or a value beyond f32 at element {element}",
+                path=os.fspath(path),
+                tensor=name,
+                hint="Repair the checkpoint: whatever this model puts out depends on it.",
+            )
+
+
+class _Stopped(BaseException):
+    """The user's callback wants the run to stop; no library on the way may catch it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Around a call of the user's callback while another library runs."""
+    try:
+        yield
+    except Exception as error:
+        raise _Stopped(error) from error
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """What the user's callback raised comes out as it was."""
+    try:
+        yield
+    except _Stopped as stopped:
+        raise stopped.error from None
+
+
+@contextmanager
+def _failures_of_libraries() -> Iterator[None]:
+    """Whatever goes wrong inside another library means that the model cannot be run here."""
+    try:
+        yield
+    except (ArrowQuantError, MemoryError):
+        raise
+    except ImportError as error:
+        raise library_missing(error) from error
+    except Exception as error:
+        what = " ".join(str(error).split())[:300]
+        raise CannotRunError(f"the model does not run: {type(error).__name__}: {what}") from error
+
+
+@contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """No progress bars and warnings of a library that loads a model, by its logging module."""
+    shown = library.is_progress_bar_enabled()
+    library.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if shown:
+            library.enable_progress_bar()
