@@ -106,7 +106,7 @@ class WeightFormat:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> WeightFormat:
-        """Read what :meth:`to_dict` wrote.
+        """Read `fields`, which :meth:`to_dict` wrote.
 
         Raises
         ------
