@@ -18,8 +18,9 @@ HEAD = f"""\
 # Command line
 
 {NOTE}
-`arrow-quant COMMAND --help` prints the same. Options may stand before or after the arguments. Exit codes are in
-[errors](errors.md), settings in [configuration](configuration.md). Progress and warnings go to stderr, results to stdout.
+`arrow-quant COMMAND --help` prints the same. Options may stand before or after the arguments. Exit
+codes are in [errors](errors.md), settings in [configuration](configuration.md). Progress and
+warnings go to stderr, results to stdout.
 """
 
 
@@ -34,6 +35,7 @@ class Parameter:
 
     @property
     def required(self) -> bool:
+        """Whether the command cannot do without it."""
         return self.default is inspect.Parameter.empty or self.default is ...
 
     @property

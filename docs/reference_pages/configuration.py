@@ -14,7 +14,8 @@ HEAD = f"""\
 # Configuration
 
 {NOTE}
-`DiffusionQuantConfig` has every setting of a run. A value comes from one of these, in order of precedence:
+`DiffusionQuantConfig` has every setting of a run. A value comes from one of these, in order of
+precedence:
 
 1. an argument or an assignment,
 2. an [environment variable](environment.md),
@@ -22,8 +23,8 @@ HEAD = f"""\
 4. the deployment profile,
 5. the default.
 
-A wrong value is a `ConfigurationError` at the moment when it is set, wherever it comes from. So is an unknown name; the
-error says the nearest known one.
+A wrong value is a `ConfigurationError` at the moment when it is set, wherever it comes from. So is
+an unknown name; the error says the nearest known one.
 
 ```python
 from arrow_quant_v2 import DiffusionQuantConfig
@@ -34,12 +35,13 @@ print(config.explain()["min_accuracy"])  # (0.9, 'assignment')
 
 edge = DiffusionQuantConfig.from_profile("edge")
 edge.to_yaml("edge.yaml")
-again = DiffusionQuantConfig.from_yaml("edge.yaml", bit_width=4)  # arguments take precedence over the file
+again = DiffusionQuantConfig.from_yaml("edge.yaml", bit_width=4)  # arguments take precedence over
+the file
 ```
 
-At the command line, settings are options (`arrow-quant quantize --help`), `--set NAME=VALUE` for those without an option,
-`--config FILE.yaml`, and `--profile NAME`. `arrow-quant config --explain` with the same options shows every value and
-where it comes from.
+At the command line, settings are options (`arrow-quant quantize --help`), `--set NAME=VALUE` for
+those without an option, `--config FILE.yaml`, and `--profile NAME`. `arrow-quant config --explain`
+with the same options shows every value and where it comes from.
 
 ## Settings
 """
@@ -47,16 +49,16 @@ where it comes from.
 PROFILES_HEAD = """\
 ## Profiles
 
-`DiffusionQuantConfig.from_profile(name)`, `deployment_profile=name`, or `--profile name`. A profile supplies these values
-if nothing else sets them. All other settings keep their defaults. [Quantize a model](../how-to/quantize.md#3-quantize) says
-what the profiles are for.
+`DiffusionQuantConfig.from_profile(name)`, `deployment_profile=name`, or `--profile name`. A profile
+supplies these values if nothing else sets them. All other settings keep their defaults. [Quantize a
+model](../how-to/quantize.md#3-quantize) says what the profiles are for.
 """
 
 YAML_HEAD = """\
 ## Files
 
-A file is a flat mapping from names to values, in YAML 1.2: `1e-2` is a number, `on` is text. Anchors, tags, duplicate keys,
-and a second document are errors that name the line.
+A file is a flat mapping from names to values, in YAML 1.2: `1e-2` is a number, `on` is text.
+Anchors, tags, duplicate keys, and a second document are errors that name the line.
 
 ```yaml
 bit_width: 4

@@ -27,8 +27,9 @@ HEAD = f"""\
 # Python API
 
 {NOTE}
-`arrow_quant_v2` needs no torch; `arrow_quant_v2.torch` and the integrations do (`pip install '.[models]'`). All errors are
-subclasses of `ArrowQuantError` ([errors](errors.md)). Settings are in [configuration](configuration.md).
+`arrow_quant_v2` needs no torch; `arrow_quant_v2.torch` and the integrations do (`pip install
+'.[models]'`). All errors are subclasses of `ArrowQuantError` ([errors](errors.md)). Settings are in
+[configuration](configuration.md).
 """
 
 #: Classes whose objects users are given: how they are constructed is no part of the interface.
