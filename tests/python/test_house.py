@@ -84,6 +84,8 @@ PYTHON_ORDER = (
     "torch_files",
     "plan",
     "torch/evaluation",
+    "torch/build",
+    "model_roles",
     "torch/ops",
     "torch/layers",
     "torch/record",

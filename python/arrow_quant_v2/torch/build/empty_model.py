@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from arrow_quant_v2.errors import ConfigurationError
 
-__all__ = ["empty_model", "is_pipeline", "pipeline_classes"]
+__all__ = ["empty_model", "is_pipeline", "pipeline_classes", "uninitialised"]
 
 
 def is_pipeline(folder: Path) -> bool:
@@ -68,17 +70,23 @@ class _Uninitialised(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _diffusers_model(path: Path, config: dict[str, Any]) -> nn.Module:
+@contextmanager
+def uninitialised() -> Iterator[None]:
+    """Modules that are made in the body have their parameters on the meta device."""
     from accelerate import init_empty_weights
 
-    kind = _class(path, "diffusers", config["_class_name"])
     with init_empty_weights(), _Uninitialised():
+        yield
+
+
+def _diffusers_model(path: Path, config: dict[str, Any]) -> nn.Module:
+    kind = _class(path, "diffusers", config["_class_name"])
+    with uninitialised():
         model: nn.Module = kind.from_config(kind.load_config(path.parent))
     return model.eval()
 
 
 def _transformers_model(path: Path, config: dict[str, Any]) -> nn.Module:
-    from accelerate import init_empty_weights
     from transformers import AutoConfig
 
     names = config.get("architectures") or []
@@ -89,7 +97,7 @@ def _transformers_model(path: Path, config: dict[str, Any]) -> nn.Module:
             hint="Pass the module: load_quantized(path, module=my_module).",
         )
     kind = _class(path, "transformers", names[0])
-    with init_empty_weights(), _Uninitialised():
+    with uninitialised():
         model: nn.Module = kind(AutoConfig.from_pretrained(path.parent, local_files_only=True))
     generation = path.parent / "generation_config.json"
     if generation.is_file() and model.can_generate():
