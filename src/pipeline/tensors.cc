@@ -6,9 +6,9 @@
 #include "arrow_quant/pipeline.h"
 #include "core/half.h"
 #include "core/thread_pool.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
-#include "pipeline/chunk_quantizer.h"
-#include "run/dequantize_rows.h"
+#include "quantize/chunk_quantizer.h"
 
 namespace arrow_quant {
 namespace {

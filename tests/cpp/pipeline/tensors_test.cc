@@ -8,8 +8,8 @@
 
 #include "arrow_quant/error.h"
 #include "arrow_quant/pipeline.h"
+#include "quantize/error_sums.h"
 #include "support/tiny_model.h"
-#include "validate/error_sums.h"
 
 namespace arrow_quant {
 namespace {
