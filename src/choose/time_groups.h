@@ -8,6 +8,7 @@
 #include "arrow_quant/calibration.h"
 #include "arrow_quant/gram.h"
 #include "arrow_quant/quantized_tensor.h"
+#include "quantize/time_correction.h"
 
 namespace arrow_quant {
 
@@ -24,13 +25,7 @@ struct TimeSpan {
 std::vector<TimeSpan> partition_times(const std::vector<InputStatistics>& inputs, size_t most,
                                       int activation_bits);
 
-/// Means of a layer's input by groups of time: what its mean error is corrected by.
-struct TimeMeans {
-  std::vector<float> fitted;             ///< [groups][channels]
-  std::vector<float> held_out;           ///< the same, of the tokens that judge
-  std::vector<double> fitted_weights;    ///< of the tokens of each group
-  std::vector<double> held_out_weights;  ///< of those that judge
-};
+/// Means of an input in each of `spans`, of the tokens to fit to and of those that judge.
 TimeMeans means_by_time(const InputStatistics& facts, std::span<const TimeSpan> spans);
 
 /// What part of the energy in H is spread about these means: of those that were fitted to.

@@ -5,6 +5,10 @@
 #include <cstring>
 #include <limits>
 
+#include "codec/fp16.h"
+#include "codec/residual_binary.h"
+#include "codec/spec.h"
+#include "codec/two_level.h"
 #include "core/half.h"
 #include "kernels/convert.h"
 #include "kernels/rtn.h"
@@ -28,29 +32,23 @@ struct Run {
 void load_pairs(const uint8_t* params, size_t groups, Run& run) {
   std::array<uint16_t, kRun> scales, offsets;
   for (size_t g = 0; g < groups; ++g) {
-    std::memcpy(&scales[g], params + 4 * g, sizeof(uint16_t));
-    std::memcpy(&offsets[g], params + 4 * g + 2, sizeof(uint16_t));
+    const codec::fp16::Param param = codec::fp16::read(params, g);
+    scales[g] = param.scale;
+    offsets[g] = param.offset;
   }
   (void)convert_to_f32(DType::kF16, scales.data(), groups, run.step.data());
   (void)convert_to_f32(DType::kF16, offsets.data(), groups, run.base.data());
 }
 
-/// Levels of residual_binary parameter bytes, for steps of q1 and q2.
-void load_residual(const uint8_t* params, size_t groups, float scale, Run& run) {
-  for (size_t g = 0; g < groups; ++g) {
-    run.step[g] = scale * static_cast<float>((params[g] & 15) + 1);
-    run.base[g] = scale * static_cast<float>(params[g] >> 4);
-  }
-}
-
 void dequantize_residual_row(const AffineSpec& spec, const PackedRows& packed, const uint8_t* codes,
                              const uint8_t* params, float scale, const DequantizeTarget& target,
                              float* out) {
-  const size_t group = static_cast<size_t>(spec.group_size) / 4;
+  const size_t group = codec::weights_per_param(spec);
   Run run;
   for (size_t begin = 0; begin < packed.cols; begin += kRun * group) {
     const size_t count = std::min(kRun * group, packed.cols - begin);
-    load_residual(params + begin / group, (count + group - 1) / group, scale, run);
+    codec::residual_binary::levels(params + begin / group, (count + group - 1) / group, scale,
+                                   run.step.data(), run.base.data());
     dequantize_residual_binary(codes + packed_row_bytes(begin, spec.bit_width), count,
                                run.step.data(), run.base.data(), group, target, out + begin);
   }
@@ -61,9 +59,10 @@ void dequantize_row(const AffineSpec& spec, const PackedRows& packed, const uint
                     const uint8_t* params, float scale, const DequantizeTarget& target,
                     float* out) {
   const bool two_level = spec.param_encoding == ParamEncoding::kTwoLevel;
-  const size_t group = static_cast<size_t>(spec.group_size) / (two_level ? 4 : 1);
-  const size_t param_bytes = two_level ? 1 : 4;
-  const float limit = two_level ? 127.0F * scale : std::numeric_limits<float>::infinity();
+  const size_t group = codec::weights_per_param(spec);
+  const size_t param_bytes = codec::bytes_per_param(spec.param_encoding);
+  const float limit =
+      two_level ? codec::two_level::kMaxV * scale : std::numeric_limits<float>::infinity();
   const TwoLevelRow row{spec.bit_width, static_cast<float>(packed.offset_unit), scale};
   Run run;
   for (size_t begin = 0; begin < packed.cols; begin += kRun * group) {
@@ -128,7 +127,7 @@ void expand_int8_rows(const AffineSpec& spec, const PackedRows& packed, int8_t* 
   }
   const size_t code_bytes = packed_row_bytes(packed.cols, spec.bit_width);
   const size_t param_bytes = param_row_bytes(packed.cols, spec);
-  const size_t group = static_cast<size_t>(spec.group_size) / 4;
+  const size_t group = codec::weights_per_param(spec);
   for (size_t r = 0; r < packed.rows; ++r) {
     const uint8_t* codes = packed.codes + r * code_bytes;
     const uint8_t* params = packed.params + r * param_bytes;

@@ -15,46 +15,16 @@
 
 #include "arrow_quant/gram.h"
 #include "arrow_quant/quantized_tensor.h"
-#include "choose/time_groups.h"
+#include "core/row_source.h"
 #include "core/thread_pool.h"
 #include "kernels/dequantize_rows.h"
 #include "quantize/affine.h"
 #include "quantize/error_feedback.h"
 #include "quantize/feedback_factor.h"
 #include "quantize/row_gain.h"
+#include "quantize/time_correction.h"
 
 namespace arrow_quant {
-
-/// Where the rows of a tensor come from. Must be safe to call from many threads.
-class RowSource {
- public:
-  virtual ~RowSource() = default;
-  /// Bytes of rows [row, row + count), in the source dtype: a view, or `scratch` filled by reading.
-  virtual std::span<const std::byte> rows(uint64_t row, uint64_t count,
-                                          std::vector<std::byte>& scratch) const = 0;
-};
-
-/// Rows that lie in memory already.
-class MemoryRows final : public RowSource {
- public:
-  MemoryRows(std::span<const std::byte> data, uint64_t row_bytes)
-      : data_(data), row_bytes_(row_bytes) {}
-  std::span<const std::byte> rows(uint64_t row, uint64_t count,
-                                  std::vector<std::byte>& /*scratch*/) const override {
-    return data_.subspan(row * row_bytes_, count * row_bytes_);
-  }
-
- private:
-  std::span<const std::byte> data_;
-  uint64_t row_bytes_;
-};
-
-/// What a tensor gets by group of time: activation parameters, and a bias per row that makes up for
-/// its mean error over the tokens of the group.
-struct TimeCorrection {
-  std::vector<TimeGroup> groups;  ///< without scales and biases
-  TimeMeans means;                ///< of the groups; empty: no biases
-};
 
 /// What calibration knows about the input of a tensor; everything may be absent.
 struct ChunkInput {

@@ -1,7 +1,7 @@
 #include "quantize/mean_errors.h"
 
 #include "io/time_params.h"
-#include "quantize/chunk_quantizer.h"
+#include "quantize/time_correction.h"
 
 namespace arrow_quant {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "arrow_quant/dtype.h"
 #include "arrow_quant/model_index.h"
-#include "quantize/chunk_quantizer.h"
+#include "core/row_source.h"
 #include "read/folded_tensor.h"
 #include "read/tensor_reader.h"
 
