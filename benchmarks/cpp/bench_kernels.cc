@@ -21,9 +21,9 @@
 
 #include "core/half.h"
 #include "kernels/convert.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
 #include "quantize/affine.h"
-#include "run/dequantize_rows.h"
 
 namespace {
 

@@ -4,11 +4,12 @@
 
 #include "arrow_quant/error.h"
 #include "arrow_quant/pipeline.h"
+#include "codec/spec.h"
 #include "core/half.h"
 #include "core/thread_pool.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
-#include "pipeline/chunk_quantizer.h"
-#include "run/dequantize_rows.h"
+#include "quantize/chunk_quantizer.h"
 
 namespace arrow_quant {
 namespace {
@@ -25,8 +26,9 @@ void check_size(const QuantizedTensorInfo& info, uint64_t found, uint64_t expect
               {.tensor = info.name});
 }
 
+/// Raise kConfiguration unless the tensor is quantized, to something that exists.
 void require_quantized(const QuantizedTensorInfo& info) {
-  if (info.encoding != Encoding::kCopy) return;
+  if (info.encoding != Encoding::kCopy) return codec::check_spec(info.spec, {.tensor = info.name});
   throw Error(
       ErrorCode::kConfiguration,
       "expected a quantized tensor, found encoding '" + std::string(to_string(info.encoding)) + "'",
@@ -39,6 +41,7 @@ QuantizedTensor quantize_array(const QuantizedTensorInfo& info, std::span<const 
                                std::span<const float> importance, int num_threads,
                                Progress& progress) {
   apply_isa_override();
+  codec::check_spec(info.spec, {.tensor = info.name});
   QuantizedTensor tensor{.info = info, .chunks = {}};
   tensor.info.encoding = encoding_of(info.spec);
   const DTypeInfo& dtype = dtype_info(info.source_dtype);

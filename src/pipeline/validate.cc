@@ -14,16 +14,16 @@
 #include "arrow_quant/pipeline.h"
 #include "core/thread_pool.h"
 #include "kernels/convert.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
-#include "pipeline/folded_tensor.h"
 #include "pipeline/schema_metadata.h"
 #include "pipeline/summary.h"
-#include "pipeline/tensor_rows.h"
 #include "pipeline/validate_legacy.h"
+#include "quantize/error_sums.h"
+#include "read/folded_tensor.h"
 #include "read/model_directory.h"
 #include "read/tensor_reader.h"
-#include "run/dequantize_rows.h"
-#include "validate/error_sums.h"
+#include "read/tensor_rows.h"
 
 namespace arrow_quant {
 namespace {

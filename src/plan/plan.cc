@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "arrow_quant/error.h"
+#include "codec/spec.h"
 #include "core/json.h"
 #include "core/text.h"
 #include "plan/layer_rules.h"
@@ -20,8 +21,6 @@ namespace {
 constexpr std::array<std::string_view, 8> kDenoisers = {
     "unet", "unet_2", "transformer", "transformer_2", "prior", "denoiser", "dit", "model"};
 constexpr uint64_t kTwoLevelInputs = 128;  // docs/format.md: fewer inputs do better with fp16
-constexpr int kLargestGroup = 65536;
-constexpr int kSubGroups = 4;
 
 std::vector<std::string> component_names(const ModelDirectory& model) {
   std::vector<std::string> names;
@@ -103,22 +102,21 @@ ParamEncoding encoding_for(const PlanOptions& options, int bit_width, int group_
       break;
   }
   if (bit_width == 8) return ParamEncoding::kRow;
-  const bool fits = group_size % (8 * kSubGroups) == 0 && cols >= kTwoLevelInputs;
+  const bool fits = codec::can_have_sub_groups(group_size) && cols >= kTwoLevelInputs;
   return fits ? ParamEncoding::kTwoLevel : ParamEncoding::kFp16;
 }
 
-void check_group_size(int group, ParamEncodingChoice encoding) {
-  if (group < 8 || group > kLargestGroup || group % 8 != 0) {
-    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
-                                               ". Must be a multiple of 8 from 8 to 65536.");
-  }
-  const bool residual = encoding == ParamEncodingChoice::kResidualBinary;
-  const bool sub_groups = residual || encoding == ParamEncodingChoice::kTwoLevel;
-  if (sub_groups && group % (8 * kSubGroups) != 0) {
-    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
-                                               ". Must be a multiple of 32 for " +
-                                               (residual ? "residual_binary." : "two_level."));
-  }
+void raise_problem(const std::string& problem) {
+  if (!problem.empty()) throw Error(ErrorCode::kConfiguration, problem);
+}
+
+void check_group_size(int group, ParamEncodingChoice choice) {
+  // What another choice makes of layers takes any group that fp16 takes.
+  const ParamEncoding encoding = choice == ParamEncodingChoice::kTwoLevel ? ParamEncoding::kTwoLevel
+                                 : choice == ParamEncodingChoice::kResidualBinary
+                                     ? ParamEncoding::kResidualBinary
+                                     : ParamEncoding::kFp16;
+  raise_problem(codec::group_size_problem(group, encoding));
 }
 
 /// An allocation, looked up by component and name.
@@ -127,7 +125,7 @@ class Allocation {
   Allocation(const std::vector<LayerBits>& layers, ParamEncodingChoice choice) {
     for (const LayerBits& layer : layers) {
       const int bits = layer.bit_width;
-      if (bits != 0 && bits != 2 && bits != 4 && bits != 8) {
+      if (bits != 0 && !codec::bit_width_problem(bits).empty()) {
         throw Error(ErrorCode::kConfiguration,
                     "the allocation gives " + std::to_string(bits) + " bits, expected 0, 2, 4 or 8",
                     {.tensor = layer.name});
@@ -237,6 +235,7 @@ TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOpti
       .group_size = group,
       .param_encoding = encoding_for(options, bits, group, tensor.elements() / tensor.shape[0]),
       .method = options.method};
+  codec::check_spec(plan.spec, {.tensor = tensor.name});
   plan.encoding = encoding_of(plan.spec);
   return plan;
 }
@@ -245,29 +244,20 @@ uint64_t planned_bytes(const TensorInfo& tensor, const TensorPlan& plan) {
   if (plan.encoding == Encoding::kCopy) return tensor.nbytes;
   const uint64_t rows = tensor.shape[0];
   const uint64_t cols = tensor.elements() / rows;
-  const uint64_t scales = plan.spec.param_encoding == ParamEncoding::kFp16 ? 0 : sizeof(uint16_t);
-  return rows *
-         (packed_row_bytes(cols, plan.spec.bit_width) + param_row_bytes(cols, plan.spec) + scales);
+  return codec::stored_bytes(plan.spec, rows, cols);
 }
 
 }  // namespace
 
 void check_plan_options(const PlanOptions& options) {
   const int bits = options.bit_width;
-  if (bits != 2 && bits != 4 && bits != 8) {
-    throw Error(ErrorCode::kConfiguration,
-                "Invalid bit_width: " + std::to_string(bits) + ". Must be 2, 4, or 8.");
-  }
+  raise_problem(codec::bit_width_problem(bits));
   check_group_size(options.group_size, options.param_encoding);
-  const bool residual = options.param_encoding == ParamEncodingChoice::kResidualBinary;
-  if (residual && bits != 2) {
-    throw Error(
-        ErrorCode::kConfiguration,
-        "param_encoding 'residual_binary' needs bit_width 2, found " + std::to_string(bits));
+  if (options.param_encoding == ParamEncodingChoice::kResidualBinary) {
+    raise_problem(codec::bit_width_problem(bits, ParamEncoding::kResidualBinary));
   }
-  if (options.param_encoding == ParamEncodingChoice::kRow && bits != 8) {
-    throw Error(ErrorCode::kConfiguration,
-                "param_encoding 'row' needs bit_width 8, found " + std::to_string(bits));
+  if (options.param_encoding == ParamEncodingChoice::kRow) {
+    raise_problem(codec::bit_width_problem(bits, ParamEncoding::kRow));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arrow_quant/error.h"
+#include "codec/spec.h"
 #include "core/parallel.h"
 #include "kernels/activations.h"
 #include "kernels/convert.h"
@@ -144,13 +145,13 @@ bool takes_few_tokens(const PackedWeightView& weight) noexcept {
   const AffineSpec& spec = weight.spec;
   if (spec.param_encoding == ParamEncoding::kRow) return true;
   return spec.param_encoding == ParamEncoding::kTwoLevel &&
-         gemv_takes_group(spec.bit_width, static_cast<size_t>(spec.group_size) / 4);
+         gemv_takes_group(spec.bit_width, codec::weights_per_param(spec));
 }
 
 void run_few_tokens(const PackedWeightView& weight, const float* row_scales, const LinearCall& call,
                     const IntegerTokens& x) {
   const bool row = weight.spec.param_encoding == ParamEncoding::kRow;
-  const size_t group = row ? 0 : static_cast<size_t>(weight.spec.group_size) / 4;
+  const size_t group = row ? 0 : codec::weights_per_param(weight.spec);
   std::vector<ArrangedToken> tokens;
   for (size_t t = 0; t < call.tokens; ++t) {
     tokens.emplace_back(x, t, weight.spec.bit_width, group);

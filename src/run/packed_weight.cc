@@ -4,8 +4,8 @@
 #include "arrow_quant/error.h"
 #include "arrow_quant/pipeline.h"
 #include "core/parallel.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
-#include "run/dequantize_rows.h"
 #include "run/packed_view.h"
 
 namespace arrow_quant {
