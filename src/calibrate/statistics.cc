@@ -235,7 +235,7 @@ struct CalibrationStatistics::State {
 };
 
 CalibrationStatistics::CalibrationStatistics(const CalibrationOptions& options) {
-  apply_isa_override();
+  check_isa_override();
   state_ = std::make_unique<State>(options);
 }
 

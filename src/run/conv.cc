@@ -154,7 +154,7 @@ size_t conv_panels_bytes(const ConvShape& shape) {
 
 void make_conv_panels(const PackedWeightView& weight, const ConvShape& shape, int threads,
                       std::span<uint8_t> panels) {
-  apply_isa_override();
+  check_isa_override();
   check(weight, shape);
   check_size(panels.size(), conv_panels_bytes(shape), "panels");
   const size_t count = (shape.outputs + kPanelColumns - 1) / kPanelColumns;
@@ -171,7 +171,7 @@ void conv2d(const PackedWeightView& weight, const ConvCall& call) {
 }
 
 void conv2d(const ConvPanels& weight, const ConvCall& call) {
-  apply_isa_override();
+  check_isa_override();
   const ConvShape& shape = call.shape;
   check(shape);
   check_size(weight.panels.size(), conv_panels_bytes(shape), "panels");
