@@ -340,7 +340,7 @@ Options parse(int argc, char** argv) {
 }
 
 void report(const Options& options) {
-  arrow_quant::apply_isa_override();
+  arrow_quant::check_isa_override();
   Json json;
   json.text("isa", arrow_quant::active_isa());
   json.number("threads", options.threads);

@@ -5,6 +5,7 @@
 
 #include "codec/residual_binary.h"
 #include "codec/two_level.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 #include "kernels/unpack.h"
 
@@ -203,7 +204,7 @@ void expand_panel(const PackedPanel& from, uint8_t* scratch, uint8_t* panel) noe
       std::fill_n(units + 2 * o, 2, int16_t{from.offset_units[o]});
     }
   }
-  HWY_DYNAMIC_DISPATCH(ExpandPanel)(from, scratch, params, units, panel);
+  ARROW_QUANT_DISPATCH(ExpandPanel)(from, scratch, params, units, panel);
 }
 
 }  // namespace arrow_quant

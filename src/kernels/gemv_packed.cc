@@ -516,7 +516,7 @@ bool gemv_takes_group(int bits, size_t group) noexcept {
 }
 
 void gemv_packed(const GemvRows& rows, const GemvToken& token, int planes, float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(Gemv)(rows, token, planes, byte_products(), out);
+  ARROW_QUANT_DISPATCH(Gemv)(rows, token, planes, byte_products(), out);
 }
 
 }  // namespace arrow_quant

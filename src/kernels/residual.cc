@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "codec/residual_binary.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -246,16 +247,16 @@ HWY_EXPORT(SearchResidualBinary);
 HWY_EXPORT(EncodeResidualBinary);
 
 void fit_magnitudes(const Tile& tile, const MagnitudePairs& out) noexcept {
-  HWY_DYNAMIC_DISPATCH(FitMagnitudes)(tile, out);
+  ARROW_QUANT_DISPATCH(FitMagnitudes)(tile, out);
 }
 void search_residual_binary(const Tile& tile, const float* row_scale, const float* outer,
                             const float* inner, uint8_t* params, float* error) noexcept {
-  HWY_DYNAMIC_DISPATCH(SearchResidualBinary)(tile, row_scale, outer, inner, params, error);
+  ARROW_QUANT_DISPATCH(SearchResidualBinary)(tile, row_scale, outer, inner, params, error);
 }
 void encode_residual_binary(const float* weights, size_t count, float factor, const float* first,
                             const float* second, size_t group, uint8_t* codes,
                             ErrorSums& sums) noexcept {
-  HWY_DYNAMIC_DISPATCH(EncodeResidualBinary)
+  ARROW_QUANT_DISPATCH(EncodeResidualBinary)
   (weights, count, factor, first, second, group, codes, sums);
 }
 }  // namespace arrow_quant

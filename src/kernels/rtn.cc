@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "codec/two_level.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -249,27 +250,27 @@ HWY_EXPORT(TwoLevelLevels);
 
 void group_ranges(const float* weights, size_t count, size_t group, float* low,
                   float* high) noexcept {
-  HWY_DYNAMIC_DISPATCH(GroupRanges)(weights, count, group, low, high);
+  ARROW_QUANT_DISPATCH(GroupRanges)(weights, count, group, low, high);
 }
 
 RangeSummary summarize_ranges(const float* low, const float* high, size_t groups,
                               float factor) noexcept {
-  return HWY_DYNAMIC_DISPATCH(SummarizeRanges)(low, high, groups, factor);
+  return ARROW_QUANT_DISPATCH(SummarizeRanges)(low, high, groups, factor);
 }
 
 void range_levels(int bits, const float* low, const float* high, size_t groups, float factor,
                   float* step, float* base) noexcept {
-  HWY_DYNAMIC_DISPATCH(RangeLevels)(bits, low, high, groups, factor, step, base);
+  ARROW_QUANT_DISPATCH(RangeLevels)(bits, low, high, groups, factor, step, base);
 }
 
 void two_level_params(const TwoLevelRow& row, const float* low, const float* high, size_t groups,
                       float factor, uint8_t* params) noexcept {
-  HWY_DYNAMIC_DISPATCH(TwoLevelParams)(row, low, high, groups, factor, params);
+  ARROW_QUANT_DISPATCH(TwoLevelParams)(row, low, high, groups, factor, params);
 }
 
 void two_level_levels(const TwoLevelRow& row, const uint8_t* params, size_t groups, float* step,
                       float* base) noexcept {
-  HWY_DYNAMIC_DISPATCH(TwoLevelLevels)(row, params, groups, step, base);
+  ARROW_QUANT_DISPATCH(TwoLevelLevels)(row, params, groups, step, base);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

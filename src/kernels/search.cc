@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "codec/two_level.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -376,18 +377,18 @@ HWY_EXPORT(SearchAffine);
 HWY_EXPORT(SearchTwoLevel);
 
 void fill_tile(const float* const* sources, size_t depth, float factor, float* tile) noexcept {
-  HWY_DYNAMIC_DISPATCH(FillTile)(sources, depth, factor, tile);
+  ARROW_QUANT_DISPATCH(FillTile)(sources, depth, factor, tile);
 }
 void center_tile(float* x, size_t depth, float* low, float* high) noexcept {
-  HWY_DYNAMIC_DISPATCH(CenterTile)(x, depth, low, high);
+  ARROW_QUANT_DISPATCH(CenterTile)(x, depth, low, high);
 }
 void search_affine(const Tile& tile, int bits, SearchEffort effort, float* step,
                    float* base) noexcept {
-  HWY_DYNAMIC_DISPATCH(SearchAffine)(tile, bits, effort, step, base);
+  ARROW_QUANT_DISPATCH(SearchAffine)(tile, bits, effort, step, base);
 }
 void search_two_level(const Tile& tile, const TwoLevelStart& start, const TwoLevelWindow& window,
                       uint8_t* params, float* error) noexcept {
-  HWY_DYNAMIC_DISPATCH(SearchTwoLevel)(tile, start, window, params, error);
+  ARROW_QUANT_DISPATCH(SearchTwoLevel)(tile, start, window, params, error);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

@@ -7,6 +7,7 @@
 #include "codec/packed_codes.h"
 #include "codec/residual_binary.h"
 #include "codec/two_level.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -310,29 +311,29 @@ HWY_EXPORT(DequantizeResidualBinary);
 HWY_EXPORT(ExpandResidualBinary);
 
 void unpack_codes(int bits, const uint8_t* packed, size_t count, uint8_t* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(UnpackCodes)(bits, packed, count, out);
+  ARROW_QUANT_DISPATCH(UnpackCodes)(bits, packed, count, out);
 }
 void dequantize_groups(int bits, const uint8_t* packed, size_t count, const Levels& levels,
                        float limit, const DequantizeTarget& target, float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(DequantizeGroups)(bits, packed, count, levels, limit, target, out);
+  ARROW_QUANT_DISPATCH(DequantizeGroups)(bits, packed, count, levels, limit, target, out);
 }
 void dequantize_residual_binary(const uint8_t* packed, size_t count, const float* first,
                                 const float* second, size_t group, const DequantizeTarget& target,
                                 float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(DequantizeResidualBinary)(packed, count, first, second, group, target, out);
+  ARROW_QUANT_DISPATCH(DequantizeResidualBinary)(packed, count, first, second, group, target, out);
 }
 void expand_residual_binary(const uint8_t* packed, size_t count, const uint8_t* params,
                             size_t group, int8_t* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(ExpandResidualBinary)(packed, count, params, group, out);
+  ARROW_QUANT_DISPATCH(ExpandResidualBinary)(packed, count, params, group, out);
 }
 void dequantize_int8(const uint8_t* codes, size_t count, float scale,
                      const DequantizeTarget& target, float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(DequantizeInt8)(codes, count, scale, target, out);
+  ARROW_QUANT_DISPATCH(DequantizeInt8)(codes, count, scale, target, out);
 }
 void finish_stream() noexcept { hwy::FlushStream(); }
 void expand_two_level(int bits, const uint8_t* packed, size_t count, const uint8_t* params,
                       int offset_unit, size_t group, int8_t* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(ExpandTwoLevel)(bits, packed, count, params, offset_unit, group, out);
+  ARROW_QUANT_DISPATCH(ExpandTwoLevel)(bits, packed, count, params, offset_unit, group, out);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

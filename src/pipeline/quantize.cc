@@ -410,7 +410,7 @@ Plan plan_model(const std::string& model_path, const PlanOptions& options) {
 QuantizeReport quantize_model(const std::string& model_path, const std::string& output_path,
                               const QuantizeOptions& options, Progress& progress) {
   check_options(options);
-  apply_isa_override();
+  check_isa_override();
   check_apart(model_path, output_path);
   return QuantizeJob(model_path, output_path, options, progress).run();
 }

@@ -40,7 +40,7 @@ void require_quantized(const QuantizedTensorInfo& info) {
 QuantizedTensor quantize_array(const QuantizedTensorInfo& info, std::span<const std::byte> data,
                                std::span<const float> importance, int num_threads,
                                Progress& progress) {
-  apply_isa_override();
+  check_isa_override();
   codec::check_spec(info.spec, {.tensor = info.name});
   QuantizedTensor tensor{.info = info, .chunks = {}};
   tensor.info.encoding = encoding_of(info.spec);
@@ -75,7 +75,7 @@ void dequantize(const QuantizedTensor& tensor, std::span<float> out, int num_thr
   const QuantizedTensorInfo& info = tensor.info;
   require_quantized(info);
   check_size(info, out.size(), info.elements(), "output");
-  apply_isa_override();
+  check_isa_override();
   const uint64_t cols = info.cols();
   if (cols == 0) return;
   ThreadPool pool(num_threads);
@@ -94,7 +94,7 @@ void unpack(const QuantizedTensor& tensor, std::span<uint8_t> out) {
   const QuantizedTensorInfo& info = tensor.info;
   require_quantized(info);
   check_size(info, out.size(), info.elements(), "output");
-  apply_isa_override();
+  check_isa_override();
   for (const QuantizedChunk& chunk : tensor.chunks) {
     unpack_rows(info.spec, packed_rows(info, chunk, 0, chunk.rows),
                 out.data() + chunk.row_begin * info.cols());
@@ -113,7 +113,7 @@ void expand_int8(const QuantizedTensor& tensor, std::span<int8_t> out,
   }
   check_size(info, out.size(), info.elements(), "output");
   check_size(info, row_scales.size(), info.rows(), "row scales");
-  apply_isa_override();
+  check_isa_override();
   for (const QuantizedChunk& chunk : tensor.chunks) {
     expand_int8_rows(info.spec, packed_rows(info, chunk, 0, chunk.rows),
                      out.data() + chunk.row_begin * info.cols());

@@ -234,7 +234,7 @@ std::optional<Artefact> open_artefact_or_old(const std::string& path,
 ValidationReport validate_artefact(const std::string& original_path,
                                    const std::string& quantized_path, int num_threads,
                                    Progress& progress) {
-  apply_isa_override();
+  check_isa_override();
   const ModelDirectory original = open_model(original_path);
   std::optional<ModelDirectory> old;
   const std::optional<Artefact> opened = open_artefact_or_old(quantized_path, old);

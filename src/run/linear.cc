@@ -181,7 +181,7 @@ void run_few_tokens(const PackedWeightView& weight, const float* row_scales, con
 }  // namespace
 
 void linear(const PackedWeightView& weight, const LinearCall& call) {
-  apply_isa_override();
+  check_isa_override();
   check(weight.cols, call);
   check_view(weight);
   const IntegerTokens x(call, weight.cols);
@@ -198,7 +198,7 @@ void linear(const PackedWeightView& weight, const LinearCall& call) {
 }
 
 void linear(const PanelWeight& weight, const LinearCall& call) {
-  apply_isa_override();
+  check_isa_override();
   check(weight.inputs, call);
   const IntegerTokens x(call, weight.inputs);
   run_tasks(call, weight.outputs, [&](const Task& task) {
@@ -218,7 +218,7 @@ size_t panels_bytes(size_t outputs, size_t inputs) noexcept {
 }
 
 void make_panels(const PackedWeightView& weight, int threads, std::span<uint8_t> panels) {
-  apply_isa_override();
+  check_isa_override();
   if (weight.spec.param_encoding == ParamEncoding::kFp16) {
     throw Error(ErrorCode::kConfiguration, "fp16 parameters do not expand to int8",
                 {.hint = "Use two_level, residual_binary or row parameters."});

@@ -6,7 +6,7 @@ import pytest
 
 from arrow_quant_v2 import ConfigurationError
 from arrow_quant_v2._native import core
-from arrow_quant_v2.packed import WeightFormat
+from arrow_quant_v2.tensors.weight_format import WeightFormat
 
 ENCODINGS = ("two_level", "fp16", "row", "residual_binary")
 

@@ -40,7 +40,7 @@ class Subject {
   }
 
   ReadingLayer layer() const { return {weights_, kCols, energy_}; }
-  const InputStatistics& facts() const { return statistics_.input(0); }
+  InputStatistics facts() const { return statistics_.input(0); }
 
   /// Mean over tokens of the squared error of the outputs, one token after the other.
   double error(const std::vector<float>& x, const TimeGroup& group) const {
