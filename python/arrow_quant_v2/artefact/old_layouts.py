@@ -1,6 +1,6 @@
 """Models in the Parquet layouts that came before this format, as the same mappings of tensors.
 
-``docs/format.md`` describes the layouts. Integers and scales are decoded by the engine; nothing is
+``docs/reference/old-layouts.md`` describes the layouts. Integers and scales are decoded by the engine; nothing is
 converted on disk.
 """
 
@@ -201,7 +201,7 @@ class OldComponent(QuantizedComponent):
 
     @property
     def layout(self) -> str:
-        """The letter of the layout in ``docs/format.md``, and what it is."""
+        """The letter of the layout in ``docs/reference/old-layouts.md``, and what it is."""
         return self._model.layout(self._number)
 
     @property
@@ -271,7 +271,7 @@ class OldComponent(QuantizedComponent):
 class OldModel(QuantizedModel):
     """A model in an old layout as a mapping from tensor names to tensors.
 
-    Quantized rows are `OldTensor`, the others kept tensors. There is no manifest: `manifest` is
+    Quantized rows are `OldTensor`, the others are tensors that are not quantized. There is no manifest: `manifest` is
     empty, and `verify` reads every tensor.
     """
 
@@ -292,7 +292,7 @@ class OldModel(QuantizedModel):
 
     @property
     def layout(self) -> str:
-        """The letter of the layout in ``docs/format.md``, and what it is."""
+        """The letter of the layout in ``docs/reference/old-layouts.md``, and what it is."""
         return self._model.layout(0)
 
     @property

@@ -402,12 +402,11 @@ class DiffusionQuantConfig(BaseModel):
     ] = Field(
         default=128,
         description="Number of samples (trajectories or texts) that the model makes for "
-        "calibration. 0: no "
-        "calibration (data-free).",
+        "calibration; 0: no calibration.",
     )
     num_threads: Annotated[
         int, _Integer, Field(ge=0, le=4096), Must("an integer from 0 (all cores) to 4096")
-    ] = Field(default=0, description="Number of threads. 0: all cores.")
+    ] = Field(default=0, description="Number of threads; 0: all cores.")
     fail_fast: _Flag = Field(
         default=False,
         description="Raise QuantizationError if an accuracy is missed, instead of adding bits.",
@@ -451,7 +450,7 @@ class DiffusionQuantConfig(BaseModel):
         Must("a mapping from name pattern to 2, 4, 8, or 'keep'"),
     ] = Field(
         default_factory=dict,
-        description="Bits by tensor name. `keep`: not quantized. The last rule that matches wins.",
+        description="Bits by tensor name; the last rule that matches wins. `keep`: not quantized.",
     )
     components: Annotated[
         tuple[str, ...] | None, BeforeValidator(_names), Must("a list of component names")
