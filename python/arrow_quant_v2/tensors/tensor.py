@@ -49,8 +49,7 @@ class QuantizedTensor:
     A weight of any rank is a matrix: its first dimension by the product of the others. Its integer
     codes are packed, element 0 in the lowest bits, each row padded to a whole byte;
     ``docs/reference/format.md`` says how a code becomes a weight. Tensors that are not quantized
-    (``encoding == "copy"``) hold
-    their source bytes.
+    (``encoding == "copy"``) hold their source bytes.
 
     Examples
     --------
@@ -131,7 +130,7 @@ class QuantizedTensor:
 
     @property
     def param_encoding(self) -> str | None:
-        """``"two_level"``, ``"fp16"``, ``"row"`` or ``"residual_binary"``; None if not quantized."""
+        """``"two_level"``, ``"fp16"``, ``"row"``, ``"residual_binary"``; None: not quantized."""
         return self._info.spec.param_encoding if self.is_quantized else None
 
     @property
@@ -218,7 +217,9 @@ class QuantizedTensor:
 
     @property
     def codes(self) -> npt.NDArray[np.uint8]:
-        """Packed codes, uint8 ``[rows, row_bytes]``; if not quantized the source bytes, ``[nbytes]``.
+        """Packed codes, uint8 ``[rows, row_bytes]``.
+
+        Of a tensor that is not quantized, the source bytes ``[nbytes]``.
 
         A read-only view of the tensor's memory unless the tensor is stored in several chunks.
         """
@@ -354,7 +355,7 @@ class QuantizedTensor:
         )
 
     def _kept(self) -> npt.NDArray[Any]:
-        """Source values of a tensor that is not quantized; raw bytes for types narrower than a byte."""
+        """Source values, if not quantized; raw bytes for types narrower than a byte."""
         codes = self.codes
         dtype = numpy_dtype(self.source_dtype)
         return codes if dtype is None else codes.view(dtype).reshape(self._shape)
