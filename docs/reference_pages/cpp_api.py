@@ -21,7 +21,7 @@ codes.
 """
 
 _TYPE = re.compile(r"\b(struct|class|enum class|enum)\s+(?:ARROW_QUANT_API\s+)?(\w+)")
-_NAME = re.compile(r"([~\w]+|operator\s*\S+?)\s*(?:\(|=|\{|\[|;|$)")
+_FORWARD = re.compile(r"(?:struct|class)\s+\w+")
 _ACCESS = re.compile(r"\b(public|private|protected)\s*$")
 
 
@@ -41,7 +41,7 @@ class _Scope:
     kind: str  # "namespace", "type" or "enum"
     items: list[Item]
     public: bool = True
-    owner: str = ""
+    item: Item | None = None
 
 
 class _Parser:
@@ -117,11 +117,11 @@ class _Parser:
         elif char == "}":
             if scope.kind == "enum" and words:
                 self._record("enumerator")
-            self._scopes.pop()
+            self._last = self._scopes.pop().item
             self._declaration = ""
         elif char == ";":
             if words:
-                self._record("function" if "(" in words and "= {" not in words else "field")
+                self._record("function" if "(" in words.split("{")[0] else "field")
             self._reset()
         else:  # a colon or comma within a declaration
             self._declaration += char
@@ -136,7 +136,7 @@ class _Parser:
         elif found and "(" not in words:
             kind = "enum" if found[1].startswith("enum") else "type"
             item = self._record(kind, found[2])
-            opened = _Scope(kind, item.members, public=found[1] != "class", owner=found[2])
+            opened = _Scope(kind, item.members, public=found[1] != "class", item=item)
             if not self._scopes[-1].public:
                 opened.public = False
             self._scopes.append(opened)
@@ -146,14 +146,16 @@ class _Parser:
             self._skip_block()
             self._reset()
         else:  # a value in braces
+            begin = self._at
             self._skip_block()
-            self._declaration += "{...}" if not words.endswith("=") else " {}"
+            self._declaration += self._text[begin : self._at]
 
     def _record(self, kind: str, name: str = "") -> Item:
         scope = self._scopes[-1]
         text = one_line(self._declaration)
         item = Item(name or _name_of(text, kind), text, " ".join(self._doc).strip(), kind)
         hidden = text.startswith(("static_assert", "friend", "template <> ", "extern "))
+        hidden = hidden or bool(_FORWARD.fullmatch(text))
         if scope.public and not hidden and item.name:
             if kind == "function" and scope.items and not item.doc:
                 before = scope.items[-1]
@@ -177,7 +179,7 @@ def _name_of(text: str, kind: str) -> str:
     if "operator" in text:
         return "operator" + text.partition("operator")[2].split("(")[0].strip()
     head = text.split("=")[0] if kind == "field" else text.split("(")[0]
-    words = re.findall(r"~?\w+", re.sub(r"<[^<>]*>|\[[^\]]*\]|\{\.\.\.\}", " ", head))
+    words = re.findall(r"~?\w+", re.sub(r"<[^<>]*>|\[[^\]]*\]|\{[^{}]*\}", " ", head))
     return words[-1] if words else ""
 
 
