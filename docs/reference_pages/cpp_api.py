@@ -155,7 +155,7 @@ class _Parser:
         text = one_line(self._declaration)
         item = Item(name or _name_of(text, kind), text, " ".join(self._doc).strip(), kind)
         hidden = text.startswith(("static_assert", "friend", "template <> ", "extern "))
-        hidden = hidden or bool(_FORWARD.fullmatch(text))
+        hidden = hidden or (kind == "field" and bool(_FORWARD.fullmatch(text)))
         if scope.public and not hidden and item.name:
             if kind == "function" and scope.items and not item.doc:
                 before = scope.items[-1]
