@@ -8,12 +8,14 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reference_pages.docstring import Docstring, docstring
 from reference_pages.markdown import NOTE, one_line, prose
 
 PACKAGE = "arrow_quant_v2"
+SOURCE = Path(__file__).resolve().parents[2] / "python" / PACKAGE
 #: Public modules: what they hand on in ``__all__`` is public.
 MODULES = (
     PACKAGE,
@@ -104,7 +106,7 @@ def _lacks(name: str, thing: Any) -> Iterator[str]:
         doc = docstring(thing)
         if not doc.text:
             yield f"{name}: no docstring"
-        described = doc.names("Parameters", "Attributes")
+        described = _inherited(doc).names("Parameters", "Attributes") | _named(doc)
         for parameter in _constructor(thing):
             if parameter not in described:
                 yield f"{name}: parameter {parameter!r} is not described"
@@ -112,6 +114,8 @@ def _lacks(name: str, thing: Any) -> Iterator[str]:
             yield from _lacks_of_callable(f"{name}.{member.name}", member.thing, thing)
     elif callable(thing):
         yield from _lacks_of_callable(name, thing, None)
+    elif not _remark(name):
+        yield f"{name}: no comment above it"
 
 
 def _lacks_of_callable(name: str, thing: Any, owner: type | None) -> Iterator[str]:
@@ -124,13 +128,28 @@ def _lacks_of_callable(name: str, thing: Any, owner: type | None) -> Iterator[st
     if not doc.text:
         yield f"{name}: no docstring"
         return
-    described = doc.names("Parameters") | set(_NAMED.findall(doc.text))
+    described = doc.names("Parameters") | _named(doc)
     if same := _SAME.search(doc.text):
         described |= docstring(_other(same[1], owner)).names("Parameters")
     wanted = [p for p in inspect.signature(function).parameters if p not in _SELF_EXPLAINED]
     for parameter in wanted:
         if parameter not in described:
             yield f"{name}: parameter {parameter!r} is not described"
+
+
+def _named(doc: Docstring) -> set[str]:
+    """Parameters that the text itself speaks of."""
+    return set(_NAMED.findall(doc.text))
+
+
+def _inherited(doc: Docstring) -> Docstring:
+    """The docstring of a class, with the parameters of another one that it names."""
+    same = _SAME.search(doc.text)
+    if same is None or "Parameters" in doc.items:
+        return doc
+    parameters = docstring(_other(same[1], None)).items["Parameters"]
+    text = _SAME.sub("", doc.text).strip(" .\n") + "."
+    return Docstring(text, {"Parameters": parameters, **doc.items}, doc.others)
 
 
 def _other(target: str, owner: type | None) -> Any:
@@ -180,19 +199,27 @@ def _constructor(thing: type) -> list[str]:
 
 def _entry(name: str, thing: Any) -> str:
     if not (inspect.isclass(thing) or callable(thing)):
-        return f"### `{name}`\n\nA constant: `{type(thing).__name__}`.\n"
+        return f"### `{name}`\n\nA constant of the type `{type(thing).__name__}`. {_remark(name)}\n"
     parts = [f"### `{name}`\n"]
     if inspect.isclass(thing):
         bases = ", ".join(base.__name__ for base in thing.__bases__ if base is not object)
         head = f"class {name}({bases})" if bases else f"class {name}"
         parts.append(f"```python\n{head}\n```\n")
-        parts.append(_text(docstring(thing)))
+        parts.append(_text(_inherited(docstring(thing))))
         for member in members(thing):
             parts.append(_member(name, member))
     else:
         parts.append(f"```python\n{name}{_signature(thing)}\n```\n")
         parts.append(_text(docstring(thing)))
     return "\n".join(parts)
+
+
+def _remark(name: str) -> str:
+    """The comment that stands above a constant in the source."""
+    above = re.compile(rf"((?:^#: .*\n)+){name}\b", re.MULTILINE)
+    found = (above.search(path.read_text()) for path in sorted(SOURCE.rglob("*.py")))
+    lines = next((match[1].splitlines() for match in found if match), [])
+    return prose(" ".join(line.removeprefix("#: ") for line in lines))
 
 
 def _member(owner: str, member: Member) -> str:
