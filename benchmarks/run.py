@@ -22,6 +22,7 @@ from benchmarks import (
     accuracy,
     bounded_memory,
     calibration_cost,
+    chart,
     large_model,
     quantizers,
     step_parts,
@@ -285,8 +286,10 @@ def page(results: dict[str, Any], before: str = "") -> str:
 
 
 def update_page(results: dict[str, Any]) -> None:
-    """Write docs/benchmarks.md anew where there are results, and keep the rest."""
+    """Write docs/benchmarks.md anew where there are results, and keep the rest; and its chart."""
     PAGE.write_text(page(results, PAGE.read_text() if PAGE.exists() else ""))
+    published = pq.read_table(summary.PUBLISHED).to_pylist()
+    summary.CHART.write_text(chart.svg(published, summary.MODELS))
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

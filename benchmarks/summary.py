@@ -19,6 +19,7 @@ __all__ = ["section", "steps", "widths"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
+CHART = PAGE.with_suffix(".svg")
 PUBLISHED = Path(__file__).with_name("quality.parquet")
 
 HEADING = "Summary"
@@ -64,7 +65,9 @@ def section(rows: Sequence[Mapping[str, Any]], page: str) -> str:
         "parameters count in the bits per weight. (c): calibrated on 128 samples. The last column\n"
         "is the size relative to 16-bit weights.\n\n"
         + widths(rows)
-        + "\nSeconds for one denoising step at batch 2, two threads, AVX-512 with VNNI and BF16,\n"
+        + "\nThe geometric mean over the five models (lower is better; logarithmic axis):\n\n"
+        "![Growth of the loss by bits per weight, for ArrowQuant and other tools](benchmarks.svg)\n"
+        "\nSeconds for one denoising step at batch 2, two threads, AVX-512 with VNNI and BF16,\n"
         "random weights:\n\n"
         + steps(page)
         + "\n- INT8: the loss of all five models lies within the confidence interval of the float\n"

@@ -11,7 +11,7 @@ import pytest
 from support import ROOT
 
 from arrow_quant_v2.config.settings import THRESHOLDS
-from benchmarks import calibration_cost, summary
+from benchmarks import calibration_cost, chart, summary
 from benchmarks.markdown import table
 from benchmarks.quality import PUBLISHED, Result, publish
 from benchmarks.quality_tables import quality_section
@@ -132,6 +132,16 @@ def test_the_page_shows_every_published_result() -> None:
 def test_the_page_is_what_the_code_makes_of_the_results() -> None:
     text = PAGE.read_text()
     assert page({"quality": pq.read_table(PUBLISHED).to_pylist()}, text) == text
+
+
+def test_the_chart_is_what_the_code_makes_of_the_results() -> None:
+    rows = pq.read_table(PUBLISHED).to_pylist()
+    made = chart.svg(rows, summary.MODELS)
+    assert summary.CHART.read_text() == made
+    points = sum(len(series.methods) for series in chart.SERIES)
+    assert made.count("<circle") == points + len(chart.SERIES), "every point, and the legend"
+    places = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', made)
+    assert all(0 < float(x) < chart.WIDTH and 0 < float(y) < chart.HEIGHT for x, y in places)
 
 
 def test_the_page_begins_with_a_summary_of_quality_and_speed() -> None:
