@@ -193,7 +193,7 @@ class SourceModel:
 class PlanOptions:
     """Everything that decides a plan."""
 
-    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = []) -> None: ...
+    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = [], roles: Sequence[tuple[str, str, str, bool, str]] = []) -> None: ...
 
 class PlannedTensor:
     """What happens to one tensor, and why."""
@@ -230,6 +230,12 @@ class PlannedTensor:
 
     @property
     def reason(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def known_from(self) -> str: ...
 
 class ModelPlan:
     """What happens to every tensor of a model."""

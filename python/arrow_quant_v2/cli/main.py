@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from arrow_quant_v2._native import __version__
-from arrow_quant_v2.cli.console import prepare_streams
-from arrow_quant_v2.cli.exit_codes import enable_debug, run_app
 from arrow_quant_v2.cli.batch import batch
 from arrow_quant_v2.cli.calibrate import calibrate
 from arrow_quant_v2.cli.config import config
-from arrow_quant_v2.cli.exit_codes import enable_debug
+from arrow_quant_v2.cli.console import prepare_streams
+from arrow_quant_v2.cli.exit_codes import enable_debug, run_app
 from arrow_quant_v2.cli.export import export
 from arrow_quant_v2.cli.info import info
 from arrow_quant_v2.cli.inspect import inspect, validate
