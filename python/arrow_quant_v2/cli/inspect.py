@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -68,7 +69,10 @@ def validate(
         ),
     ] = "weights",
     min_accuracy: options.MinAccuracy = None,
-    config: options.ConfigFile = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE.yaml", help="Settings from a YAML file."),
+    ] = None,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:

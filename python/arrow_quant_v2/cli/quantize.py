@@ -20,6 +20,7 @@ from arrow_quant_v2.cli.console import (
     warn,
 )
 from arrow_quant_v2.cli.exit_codes import command
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.plan.model_plan import ModelPlan, PlannedTensor
 from arrow_quant_v2.quantize.result import QuantizationResult, histogram_text, mixed_text
@@ -29,29 +30,13 @@ _MB = 1e6
 
 
 @command
+@options.takes_settings(*options.ALL_FLAGS)
 def quantize(
     model: options.Model,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to create.")],
-    profile: options.Profile = None,
-    bit_width: options.BitWidth = None,
-    group_size: options.GroupSize = None,
-    method: options.MethodName = None,
-    param_encoding: options.ParamEncoding = None,
-    config: options.ConfigFile = None,
-    layer_rule: options.LayerRules = None,
-    components: options.Components = None,
+    settings: DiffusionQuantConfig,
     stats: options.Statistics = None,
     data: options.Data = None,
-    samples: options.Samples = None,
-    modality: options.Modality = None,
-    min_accuracy: options.MinAccuracy = None,
-    target_bits: options.TargetBits = None,
-    target_size_mb: options.TargetSize = None,
-    max_quality_loss: options.MaxQualityLoss = None,
-    fail_fast: options.FailFast = False,
-    threads: options.Threads = None,
-    max_memory_mb: options.MaxMemory = None,
-    setting: options.Settings = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an artefact that is at OUT.")
     ] = False,
@@ -61,26 +46,6 @@ def quantize(
 
     The model runs first where it can, to see which weights matter; 'arrow-quant plan' says whether.
     """
-    settings = options.build_config(
-        config=config,
-        layer_rules=layer_rule,
-        components=components,
-        fail_fast=fail_fast,
-        settings=setting,
-        deployment_profile=profile,
-        bit_width=bit_width,
-        group_size=group_size,
-        method=method,
-        param_encoding=param_encoding,
-        calibration_samples=samples,
-        modality=modality,
-        min_accuracy=min_accuracy,
-        target_bits=target_bits,
-        target_size_mb=target_size_mb,
-        max_quality_loss=max_quality_loss,
-        num_threads=threads,
-        max_memory_mb=max_memory_mb,
-    )
     with progress_bar(quiet=json) as show:
         result = quantize_files(
             model,
@@ -99,28 +64,12 @@ def quantize(
 
 
 @command
+@options.takes_settings(*options.ALL_FLAGS)
 def plan(
     model: options.Model,
-    profile: options.Profile = None,
-    bit_width: options.BitWidth = None,
-    group_size: options.GroupSize = None,
-    method: options.MethodName = None,
-    param_encoding: options.ParamEncoding = None,
-    config: options.ConfigFile = None,
-    layer_rule: options.LayerRules = None,
-    components: options.Components = None,
+    settings: DiffusionQuantConfig,
     stats: options.Statistics = None,
     data: options.Data = None,
-    samples: options.Samples = None,
-    modality: options.Modality = None,
-    min_accuracy: options.MinAccuracy = None,
-    target_bits: options.TargetBits = None,
-    target_size_mb: options.TargetSize = None,
-    max_quality_loss: options.MaxQualityLoss = None,
-    fail_fast: options.FailFast = False,
-    threads: options.Threads = None,
-    max_memory_mb: options.MaxMemory = None,
-    setting: options.Settings = None,
     every: options.Every = False,
     json: options.Json = False,
 ) -> None:
@@ -128,26 +77,6 @@ def plan(
 
     With a target of mixed precision, the model is calibrated and run to find out.
     """
-    settings = options.build_config(
-        config=config,
-        layer_rules=layer_rule,
-        components=components,
-        fail_fast=fail_fast,
-        settings=setting,
-        deployment_profile=profile,
-        bit_width=bit_width,
-        group_size=group_size,
-        method=method,
-        param_encoding=param_encoding,
-        calibration_samples=samples,
-        modality=modality,
-        min_accuracy=min_accuracy,
-        target_bits=target_bits,
-        target_size_mb=target_size_mb,
-        max_quality_loss=max_quality_loss,
-        num_threads=threads,
-        max_memory_mb=max_memory_mb,
-    )
     if settings.target is None and (stats is not None or data is not None):
         raise ConfigurationError(
             "--stats and --data are for plans with a target",
