@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from arrow_quant_v2.cli.command_line import SHELL_HINT, has_plain_name
 from arrow_quant_v2.config.settings import TARGETS, DiffusionQuantConfig
 from arrow_quant_v2.config.yaml_file import scalar
 from arrow_quant_v2.errors import ConfigurationError
@@ -124,7 +125,13 @@ def takes_settings(*names: str) -> Callable[[_Command], _Command]:
         @functools.wraps(function)
         def run(**given: Any) -> None:
             options = {parameter.name: given.pop(parameter.name) for parameter in shared}
-            function(settings=_build_config(**options), **given)
+            settings = _build_config(**options)
+            try:
+                function(settings=settings, **given)
+            except ConfigurationError as error:
+                if "matches no tensor" in error.message and has_plain_name(settings.layer_rules):
+                    error.hint = f"{error.hint}\n{SHELL_HINT}".strip()
+                raise
 
         parameters: list[inspect.Parameter] = []
         for own in inspect.signature(function, eval_str=True).parameters.values():
