@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
 import textwrap
@@ -25,6 +27,24 @@ _WIDTH = 80  # where no terminal and no COLUMNS says another
 _LEAST_ROOM = 20  # of values beside their names
 _MESSAGE_WIDTH = 30
 _GAP = 2
+_STDERR = 2  # the highest number of a standard stream
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr take whatever is written: any character, and nobody who reads.
+
+    A character that the encoding of a terminal lacks is written as an escape. A stream that was
+    closed before the start goes nowhere, and no file that is opened later gets its number.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str, *, keep_newlines: bool = False) -> str:
@@ -41,7 +61,12 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
 
 def print_json(text: str) -> None:
     """Write JSON text to stdout and nothing else."""
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # as escapes of JSON, not of Python
+        text = "".join(char if char < "\x80" else json.dumps(char)[1:-1] for char in text)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

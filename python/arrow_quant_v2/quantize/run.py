@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arrow_quant_v2._native import core
@@ -14,6 +15,7 @@ from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.loaded_model import LoadedModel
 from arrow_quant_v2.mixed.allocation import allocate
+from arrow_quant_v2.model_roles import model_roles
 from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
 from arrow_quant_v2.plan.engine_options import quantize_options, run_engine
 from arrow_quant_v2.plan.mixed_precision import MixedPrecision
@@ -59,8 +61,8 @@ def quantize_files(
         )
     start = time.perf_counter()
     with readable_model(source, output=output_path) as path:
-        _check_output(path, output, config, overwrite=overwrite)
         model = LoadedModel(source, path, config, _kept(calibration_data), session)
+        _check_output(model, output, config, overwrite=overwrite)
         with calibrated(model, statistics, progress_callback) as found:
             mixed = _allocated(model, found, _ALLOCATION)
             if mixed:
@@ -73,6 +75,7 @@ def quantize_files(
                 statistics=found.statistics,
                 data_free_reason=found.reason,
                 allocation=mixed.allotments() if mixed else (),
+                roles=model.roles,
                 mixed_precision_json=mixed.json() if mixed else "",
             )
             if config.method == "learned" and found.statistics is not None:
@@ -91,31 +94,37 @@ def plan_files(
     calibration_data: Any = None,
 ) -> ModelPlan:
     """What :func:`quantize_files` would do; with a target, the model is calibrated and run."""
+    source = checked_path(model_path, "model_path")
     if config.target is None:
         if calibration_data is not None:
             check_wanted(config, statistics)
         return plan_model(
-            model_path, config, statistics=statistics, user_data=calibration_data is not None
+            source,
+            config,
+            roles=model_roles(Path(source)),
+            statistics=statistics,
+            user_data=calibration_data is not None,
         )
-    source = checked_path(model_path, "model_path")
     with readable_model(source) as path:
         model = LoadedModel(source, path, config, _kept(calibration_data))
         with calibrated(model, statistics, progress_callback) as found:
+            mixed = _allocated(model, found, 1.0)
             return plan_model(
                 path,
                 config,
-                _allocated(model, found, 1.0),
+                mixed,
+                model.roles,
                 statistics=statistics,
                 user_data=calibration_data is not None,
             )
 
 
 def _check_output(
-    model: StrPath, output: bytes, config: DiffusionQuantConfig, *, overwrite: bool
+    model: LoadedModel, output: bytes, config: DiffusionQuantConfig, *, overwrite: bool
 ) -> None:
     """Raise what the engine would say about output, headers and settings, before the model runs."""
-    options = quantize_options(config, overwrite=overwrite)
-    core.check_output(os.fsencode(model), output, options)
+    options = quantize_options(config, overwrite=overwrite, roles=model.roles)
+    core.check_output(os.fsencode(model.path), output, options)
 
 
 def _kept(calibration_data: Any) -> Any:
