@@ -132,7 +132,8 @@ def arguments(request: Request, inputs: Inputs) -> dict[str, Any]:
     wanted = [*_ALWAYS, *required]
     if inputs.optional or request.has(*_NEEDS_MEDIA):
         wanted += _MEDIA
-    given = {name: MAKERS[name](request) for name in wanted if name in known and name in MAKERS}
+    names = [name for name in dict.fromkeys(wanted) if name in known and name in MAKERS]
+    given = {name: MAKERS[name](request) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     if inputs.size:
         given |= request.geometry.given
@@ -354,6 +355,19 @@ def _controls(request: Request) -> Any:
     return {"edge": _video(request)}
 
 
+def _encoder_layers(request: Request) -> tuple[int, ...] | None:
+    """The last layers of a text encoder that has fewer than the default names."""
+    default = call_parameters(request.pipeline)["text_encoder_out_layers"].default
+    config = request.pipeline.text_encoder.config
+    config = getattr(config, "text_config", config)
+    layers, width = config.num_hidden_layers, config.hidden_size
+    taken = request.denoiser.config.get("joint_attention_dim")
+    if not isinstance(default, tuple) or max(default) <= layers or not taken:
+        return None
+    count = max(1, taken // width)
+    return tuple(range(max(0, layers - count + 1), layers + 1))
+
+
 def _ip_adapter_image(request: Request) -> Any:
     if request.denoiser.config.get("encoder_hid_dim_type") != "ip_image_proj":
         return None
@@ -404,6 +418,7 @@ MAKERS: Mapping[str, Maker] = {
     "negative_image_embeds": _image_embeds,
     "image_embeddings": _image_embeddings,
     "ip_adapter_image": _ip_adapter_image,
+    "text_encoder_out_layers": _encoder_layers,
     "source_prompt": _prompt,
     "task_prompt": lambda _: "Each row is a pair of pictures of one scene.",
     "content_prompt": lambda _: NEUTRAL_PROMPTS[0],
@@ -418,6 +433,7 @@ _ALWAYS = (
     "super_res_num_inference_steps", "prompt", "negative_prompt", "output_type", "class_labels",
     "batch_size", "guidance_scale", "true_cfg_scale", "use_resolution_binning", "duration",
     "audio_duration", "audio_duration_s", "ip_adapter_image", "task_prompt", "content_prompt",
+    "text_encoder_out_layers",
 )  # fmt: skip
 
 #: Arguments that pictures of the user can be.
