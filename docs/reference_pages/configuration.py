@@ -6,6 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from arrow_quant_v2.cli.options import FLAGS
 from arrow_quant_v2.config import environment
 from arrow_quant_v2.config.settings import PROFILES, V1_NAMES, DiffusionQuantConfig, Must
 from reference_pages.markdown import NOTE, table
@@ -113,6 +114,8 @@ def _field(name: str) -> str:
     variables = [v for v, setting in environment.VARIABLES.items() if setting == name]
     facts = [f"Default {_code(field.get_default(call_default_factory=True))}."]
     facts.append(f"Must be {_requirement(name)}.")
+    if name in FLAGS:
+        facts.append(f"Option: `{FLAGS[name].name}`.")
     facts += [f"Environment: `{variable}`." for variable in variables]
     return f"**`{name}`**: {field.description}\n{' '.join(facts)}\n"
 
