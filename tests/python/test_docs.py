@@ -16,6 +16,7 @@ import pytest
 from support import ROOT, ZOO_TEXT, ZOO_UNET
 from typer.testing import CliRunner
 
+from arrow_quant_v2 import ArrowQuantV2
 from arrow_quant_v2.cli.main import app
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
 
@@ -235,6 +236,19 @@ def test_every_public_name_of_python_is_documented(generator: ModuleType) -> Non
 def test_every_public_name_of_the_headers_is_documented(generator: ModuleType) -> None:
     missing = generator.undocumented_cpp()
     assert not missing, "\n".join(missing)
+
+
+def test_the_page_of_results_has_every_key(unet: Path, tmp_path: Path) -> None:
+    page = (REFERENCE / "results.md").read_text()
+    quantization, validation = page.split("## ValidationResult")
+    quantizer = ArrowQuantV2()
+    for text, result in (
+        (quantization, quantizer.quantize_diffusion_model(unet, tmp_path / "out")),
+        (validation, quantizer.validate_quality(unet, tmp_path / "out")),
+    ):
+        cells = re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE)
+        named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+        assert named == set(result)
 
 
 def anchors(page: Path) -> set[str]:
