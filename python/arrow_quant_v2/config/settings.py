@@ -71,9 +71,9 @@ class CalibrationEffort:
         A layer sees so many tokens for each channel, and at least so many in all. Below the last
         number per channel there is a warning.
     text_length
-        Most tokens of a text for masked language models.
+        Maximum tokens of a text for masked language models.
     latents, latents_per_channel
-        Most latents of a sample: in all, and for each channel of a denoiser that does not say the
+        Maximum latents of a sample: in all, and for each channel of a denoiser that does not say the
         size of its samples.
     latent_frames
         Latent frames of a video.
@@ -141,7 +141,7 @@ class SensitivityEffort:
     time_bins
         Number of equal parts of the range of diffusion times. All count the same.
     searches
-        Most plans that are measured to find the smallest one within ``max_quality_loss``.
+        Maximum number of plans that are measured to find the smallest one within ``max_quality_loss``.
     """
 
     samples: int = 4
@@ -202,7 +202,7 @@ class JudgingEffort:
     Attributes
     ----------
     states
-        Most samples to use.
+        Maximum number of samples.
     batch
         Samples that run at a time.
     time_bins
@@ -520,7 +520,7 @@ class DiffusionQuantConfig(BaseModel):
         int, _Integer, Field(ge=64, le=1 << 24), Must("an integer from 64 to 16777216")
     ] = Field(
         default=1024,
-        description="Most working memory of the engine, in MB. Torch's own memory is not limited "
+        description="Maximum working memory of the engine, in MB. Torch's own memory is not limited "
         "by it.",
     )
     part_size_mb: Annotated[
@@ -534,7 +534,7 @@ class DiffusionQuantConfig(BaseModel):
         Must("a positive number of MB, or None"),
     ] = Field(
         default=None,
-        description="Mixed precision: largest `model_size_mb` of the result, in MB. `bit_width` (2 "
+        description="Mixed precision: maximum `model_size_mb` of the result, in MB. `bit_width` (2 "
         "unless you set it) is then the smallest width that a layer gets.",
     )
     target_bits: Annotated[
@@ -543,14 +543,14 @@ class DiffusionQuantConfig(BaseModel):
         Must("a number from 2 to 64, or None"),
     ] = Field(
         default=None,
-        description="Mixed precision: most bits per weight over the layers it decides, all "
+        description="Mixed precision: maximum bits per weight over the layers it decides, all "
         "parameters counted.",
     )
     max_quality_loss: Annotated[
         Annotated[float, Field(gt=0)] | None, _OptionalNumber, Must("a positive number, or None")
     ] = Field(
         default=None,
-        description="Mixed precision: largest drift of the model's predictions, with as few bytes "
+        description="Mixed precision: maximum drift of the model's predictions, with as few bytes "
         "as "
         "possible.",
     )
