@@ -73,8 +73,8 @@ class CalibrationEffort:
     text_length
         Maximum tokens of a text for masked language models.
     latents, latents_per_channel
-        Maximum latents of a sample: in all, and for each channel of a denoiser that does not say the
-        size of its samples.
+        Maximum latents of a sample: in all, and for each channel of a denoiser that does not say
+        the size of its samples.
     latent_frames
         Latent frames of a video.
     profile_part, least_profiled, profile_times
@@ -141,7 +141,8 @@ class SensitivityEffort:
     time_bins
         Number of equal parts of the range of diffusion times. All count the same.
     searches
-        Maximum number of plans that are measured to find the smallest one within ``max_quality_loss``.
+        Maximum number of plans that are measured to find the smallest one within
+        ``max_quality_loss``.
     """
 
     samples: int = 4
@@ -362,7 +363,7 @@ class DiffusionQuantConfig(BaseModel):
         int, _Integer, Field(ge=1, le=1000), Must("an integer from 1 to 1000")
     ] = Field(
         default=10,
-        description="Most groups of diffusion timesteps that get their own parameters "
+        description="Maximum number of groups of diffusion timesteps with their own parameters "
         "(`enable_time_aware`).",
     )
     group_size: Annotated[
@@ -520,8 +521,8 @@ class DiffusionQuantConfig(BaseModel):
         int, _Integer, Field(ge=64, le=1 << 24), Must("an integer from 64 to 16777216")
     ] = Field(
         default=1024,
-        description="Maximum working memory of the engine, in MB. Torch's own memory is not limited "
-        "by it.",
+        description="Maximum working memory of the engine, in MB. Torch's own memory is not "
+        "limited by it.",
     )
     part_size_mb: Annotated[
         int, _Integer, Field(ge=1, le=1 << 20), Must("an integer from 1 to 1048576")
