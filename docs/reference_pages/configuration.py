@@ -36,8 +36,7 @@ print(config.explain()["min_accuracy"])  # (0.9, 'assignment')
 
 edge = DiffusionQuantConfig.from_profile("edge")
 edge.to_yaml("edge.yaml")
-again = DiffusionQuantConfig.from_yaml("edge.yaml", bit_width=4)  # arguments take precedence over
-the file
+again = DiffusionQuantConfig.from_yaml("edge.yaml", bit_width=4)  # arguments come first
 ```
 
 At the command line, settings are options (`arrow-quant quantize --help`), `--set NAME=VALUE` for

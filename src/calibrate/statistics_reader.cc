@@ -30,7 +30,7 @@ namespace {
 
 using namespace statistics_schema;
 
-constexpr uint64_t kMostChannels = 1ULL << 24;
+constexpr uint64_t kMaxChannels = 1ULL << 24;
 
 [[noreturn]] void fail_damaged(const std::string& path, const std::string& what) {
   throw Error(ErrorCode::kValidation, "damaged calibration statistics: " + what,
@@ -218,7 +218,7 @@ struct StatisticsReader::State {
         grams.emplace_back();
         held_out.emplace_back();
       }
-      if (at + 1 != inputs.size() || channels[at] != width || width == 0 || width > kMostChannels) {
+      if (at + 1 != inputs.size() || channels[at] != width || width == 0 || width > kMaxChannels) {
         fail_damaged(path, "rows out of order");
       }
       const std::string_view kind = group.text(kStatKind, row);

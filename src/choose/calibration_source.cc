@@ -13,8 +13,8 @@
 namespace arrow_quant {
 namespace {
 
-// Of the energy of an input: below that, f32 would not tell damping from rounding.
-constexpr double kLeastSpread = 0.01;
+// Relative to the energy of an input: below that, damping is smaller than rounding in f32.
+constexpr double kMinSpread = 0.01;
 
 /// The elements of a weight that calibration kept a copy of.
 std::vector<float> read_sample(const TensorReader& reader, const TensorInfo& tensor) {
@@ -220,7 +220,7 @@ std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input, i
     loaded->gram = held_out ? read_gram(input, false) : loaded->held_out;
     const double spread =
         by_time ? spread_about(means_by_time(facts(input), times), loaded->gram) : 1.0;
-    loaded->factor = factor_of(loaded->gram, input, bit_width, std::max(spread, kLeastSpread));
+    loaded->factor = factor_of(loaded->gram, input, bit_width, std::max(spread, kMinSpread));
   }
   loaded_ = input;
   bit_width_ = bit_width;

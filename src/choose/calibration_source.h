@@ -1,7 +1,7 @@
 // The statistics of a component while its layers are quantized one after the other.
 //
-// Matrices are read when a layer asks for its input's and kept until a layer with another input
-// comes, so that layers which share an input share them. Not thread-safe.
+// Matrices are read when a layer asks for its input's and stay in memory until a layer with another
+// input comes, so that layers which share an input share them. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@
 
 namespace arrow_quant {
 
-/// What is known about an input, as far as memory allows.
+/// The matrices of an input that fit the memory limit.
 struct InputMatrices {
   GramMatrix gram;      ///< to fit to; no channels when it does not fit
   GramMatrix held_out;  ///< to choose and to report by; none when it does not fit
@@ -34,7 +34,7 @@ struct InputMatrices {
   const GramMatrix* judge() const noexcept { return held_out.channels() ? &held_out : nullptr; }
 };
 
-/// The Gram matrix and its factor when the means of groups of time are taken out of the inputs.
+/// The Gram matrix and its factor after the means of groups of time are subtracted from the inputs.
 struct Centred {
   std::shared_ptr<const GramMatrix> gram;
   std::shared_ptr<const FeedbackFactor> factor;
@@ -52,14 +52,14 @@ class CalibrationSource {
 
   const std::vector<InputStatistics>& inputs() const noexcept { return reader_.inputs(); }
 
-  /// Layers whose inputs 8 bits are too few for.
+  /// Layers whose inputs need more than 8 bits.
   const std::set<std::string>& float_inputs() const noexcept { return float_inputs_; }
 
-  /// Whether any input has tokens that were set aside.
+  /// Whether any input has held-out tokens.
   bool holds_out() const noexcept;
 
   /// Which of model.components the statistics are of, one of those that `plan` quantizes. Raises
-  /// kConfiguration when that cannot be told.
+  /// kConfiguration when that is ambiguous.
   uint32_t component_of(const ModelDirectory& model, const Plan& plan) const;
 
   /// Raise kShapeMismatch unless every layer of the file is a weight of `component`.
@@ -71,15 +71,15 @@ class CalibrationSource {
   /// What is known of an input, divided by its factors.
   const InputStatistics& facts(size_t input) const;
 
-  /// From now on, channels of these inputs come divided by factors; those of all others as they
-  /// were seen.
+  /// From now on, channels of these inputs are divided by equalization scales; those of all other
+  /// inputs are as they were observed.
   void divide(std::map<size_t, std::vector<float>> factors);
 
   /// Mean square of each channel of an input.
   std::vector<float> importance(size_t input) const;
 
-  /// Of the matrices last asked for: the Gram matrix with the means of groups taken out, and the
-  /// factor of that; kept by number of groups.
+  /// Of the matrices last asked for: the Gram matrix after the means of groups are subtracted, and
+  /// its factor; stored by number of groups.
   Centred centred(const TimeMeans& means);
 
   /// The matrices of an input, factored for codes of `bit_width` bits; made if they are not those

@@ -150,8 +150,8 @@ class FoldSearch {
     // A parameter that a constant is added to rounds beside it: it must not become the smaller one.
     const auto has_offset = [](const FoldSource& source) { return source.offset != 0; };
     if (std::ranges::any_of(fold.sources, has_offset)) {
-      const float most = *std::ranges::max_element(factors);
-      for (float& factor : factors) factor = byte_factor(factor / most);
+      const float max_factor = *std::ranges::max_element(factors);
+      for (float& factor : factors) factor = byte_factor(factor / max_factor);
     }
     return factors;
   }
@@ -234,7 +234,7 @@ class FoldSearch {
     const ActivationSizes sizes(calibration_.facts(members[0]->input), channels);
     const ChannelSizes weights = sizes_of(members);
     const double plain = tried(members, {});
-    double least = kWorthwhile * plain;
+    double min_error = kWorthwhile * plain;
     std::vector<float> best;
     for (const float strength : kStrengths) {
       const auto factors_of = [&](Pooling pooling, float alpha) {
@@ -248,7 +248,7 @@ class FoldSearch {
       if (!form) continue;
       std::vector<float> factors = factors_of(form->pooling, form->alpha);
       const double error = tried(members, factors);
-      if (error < least) least = error, best = std::move(factors);
+      if (error < min_error) min_error = error, best = std::move(factors);
     }
     return best;
   }

@@ -67,8 +67,8 @@ class ComponentRun {
  private:
   TensorReport run_tensor(const TensorPlan& plan) {
     const TensorInfo& source = component_.tensors[plan.tensor];
-    if (const EarlierTensor* earlier = find_earlier(source.name)) {
-      return store_again(*earlier, plan, source);
+    if (const EarlierTensor* precomputed = find_precomputed(source.name)) {
+      return reuse(*precomputed, plan, source);
     }
     TensorReport report{.component = component_.component,
                         .info = {.name = source.name,
@@ -120,23 +120,23 @@ class ComponentRun {
     return found == context_.folds->end() ? nullptr : &found->second;
   }
 
-  const EarlierTensor* find_earlier(const std::string& name) const {
-    if (context_.earlier == nullptr) return nullptr;
-    const auto found = context_.earlier->tensors.find({component_.component, name});
-    return found == context_.earlier->tensors.end() ? nullptr : &found->second;
+  const EarlierTensor* find_precomputed(const std::string& name) const {
+    if (context_.precomputed == nullptr) return nullptr;
+    const auto found = context_.precomputed->tensors.find({component_.component, name});
+    return found == context_.precomputed->tensors.end() ? nullptr : &found->second;
   }
 
-  // The chunks of an earlier run, with their errors as they are now.
-  TensorReport store_again(const EarlierTensor& earlier, const TensorPlan& plan,
-                           const TensorInfo& source) {
-    TensorReport report = earlier.report;
+  // The chunks of a tensor that was quantized before, with their errors as they are now.
+  TensorReport reuse(const EarlierTensor& precomputed, const TensorPlan& plan,
+                     const TensorInfo& source) {
+    TensorReport report = precomputed.report;
     const TensorRows source_rows(reader_, source, report.info.cols(), fold_of(source));
     const auto info = std::make_shared<const QuantizedTensorInfo>(report.info);
-    EarlierInput input(context_.calibration, *info);
+    PrecomputedInput input(context_.calibration, *info);
     ErrorSums sums;
     ErrorSums outputs;
     report.stored_bytes = 0;
-    for (const QuantizedChunk& stored : earlier.tensor->chunks) {
+    for (const QuantizedChunk& stored : precomputed.tensor->chunks) {
       const uint64_t reserved = stored_bytes(stored);
       queue_.reserve(reserved);
       QuantizedChunk chunk = stored;

@@ -1,4 +1,4 @@
-// The figures of a whole run from those of its tensors, and how the manifest tells them.
+// The figures of a whole run from those of its tensors, and how the manifest states them.
 #pragma once
 
 #include <string>

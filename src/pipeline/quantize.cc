@@ -35,7 +35,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr uint64_t kLeastMemoryMb = 64;
+constexpr uint64_t kMinMemoryMb = 64;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -43,10 +43,10 @@ double seconds_since(Clock::time_point start) {
 
 void check_options(const QuantizeOptions& options) {
   check_plan_options(options.plan);
-  if (options.max_memory_mb < kLeastMemoryMb) {
+  if (options.max_memory_mb < kMinMemoryMb) {
     throw Error(ErrorCode::kConfiguration,
                 "Invalid max_memory_mb: " + std::to_string(options.max_memory_mb) +
-                    ". Must be at least " + std::to_string(kLeastMemoryMb) + ".");
+                    ". Must be at least " + std::to_string(kMinMemoryMb) + ".");
   }
   if (options.num_time_groups < 1 || options.num_time_groups > 1000) {
     throw Error(ErrorCode::kConfiguration,
@@ -161,11 +161,11 @@ class QuantizeJob {
   }
 
   // How many bits, and whether they are good enough, was decided before.
-  static void take_verdict(const EarlierResult& earlier, QuantizeReport& report) {
-    report.bit_width = earlier.bit_width;
-    report.meets_min_accuracy = earlier.meets_min_accuracy;
-    report.attempts = earlier.attempts;
-    report.warnings = earlier.warnings;
+  static void take_verdict(const EarlierResult& precomputed, QuantizeReport& report) {
+    report.bit_width = precomputed.bit_width;
+    report.meets_min_accuracy = precomputed.meets_min_accuracy;
+    report.attempts = precomputed.attempts;
+    report.warnings = precomputed.warnings;
   }
 
   // Records whether `report` meets min_accuracy and min_layer_accuracy, and says what it misses.
@@ -276,7 +276,7 @@ class QuantizeJob {
                    .times = times_,
                    .time_aware = options_.enable_time_aware,
                    .static_activations = options_.activation_bits == 8},
-        .earlier = options_.earlier.get()};
+        .precomputed = options_.earlier.get()};
     const FoldPlan folds = plan_folds(component, component_plan, context);
     context.folds = &folds.tensors;
     for (const std::string& warning : folds.warnings) {
@@ -339,7 +339,7 @@ class QuantizeJob {
     return fingerprint_;
   }
 
-  // The weights of components that are kept, and every file that is not a weight.
+  // The weights of components that are not quantized, and every file that is not a weight.
   void copy_the_rest(const Plan& plan, Staging& staging) {
     const auto poll = [this] { progress_.poll(); };
     for (size_t i = 0; i < model_.components.size(); ++i) {

@@ -43,21 +43,21 @@ Json activation_json(const CalibrationSource* source, const QuantizeOptions& opt
   Json low = Json::array(), high = Json::array();
   for (const InputStatistics& input : source->inputs()) {
     double count = 0, sum = 0, squares = 0;
-    float least = std::numeric_limits<float>::infinity(), most = -least;
+    float min_value = std::numeric_limits<float>::infinity(), max_value = -min_value;
     for (const TimeBin& bin : input.bins) {
       count += static_cast<double>(bin.tokens) * static_cast<double>(bin.sum.size());
       for (const double value : bin.sum) sum += value;
       for (const double value : bin.squares) squares += value;
-      least = std::min(least, *std::ranges::min_element(bin.low));
-      most = std::max(most, *std::ranges::max_element(bin.high));
+      min_value = std::min(min_value, *std::ranges::min_element(bin.low));
+      max_value = std::max(max_value, *std::ranges::max_element(bin.high));
     }
     count = std::max(count, 1.0);
     const double average = sum / count;
     layers.push_back(input.layers[0].name);
     mean.push_back(rounded(average));
     deviation.push_back(rounded(std::sqrt(std::max(0.0, squares / count - average * average))));
-    low.push_back(rounded(least));
-    high.push_back(rounded(most));
+    low.push_back(rounded(min_value));
+    high.push_back(rounded(max_value));
   }
   return {{"enabled", true},
           {"layers", std::move(layers)},

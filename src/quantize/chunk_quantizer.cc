@@ -26,13 +26,13 @@ uint64_t rows_per_block(uint64_t cols) noexcept {
 }
 
 // Keep the smallest of the values offered by all threads.
-void keep_least(std::atomic<uint64_t>& least, uint64_t value) noexcept {
-  uint64_t seen = least.load();
-  while (value < seen && !least.compare_exchange_weak(seen, value)) {
+void keep_min(std::atomic<uint64_t>& smallest, uint64_t value) noexcept {
+  uint64_t seen = smallest.load();
+  while (value < seen && !smallest.compare_exchange_weak(seen, value)) {
   }
 }
 
-/// As the errors of a chunk of so many rows are kept.
+/// Storage for the errors of a chunk of so many rows.
 ErrorSums sums_of(const OutputSums& outputs, uint64_t rows) noexcept {
   return {
       .ww = outputs.yy, .vv = outputs.zz(), .wv = outputs.yz(), .err = outputs.err, .count = rows};
@@ -155,7 +155,7 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
         const float* w = load(job, row, count, scratch_[static_cast<size_t>(worker)]);
         const size_t bad = find_non_finite(w, count * job.cols);
         if (bad != count * job.cols) {
-          keep_least(first_bad, (job.row_begin + row) * job.cols + bad);
+          keep_min(first_bad, (job.row_begin + row) * job.cols + bad);
           return;
         }
         const PackedRowsOut out{
@@ -225,10 +225,10 @@ struct ChunkQuantizer::Slab {
 
 template <typename Visit>
 void ChunkQuantizer::each_slab(const Job& job, const QuantizedChunk& chunk, const Visit& visit) {
-  const uint64_t most = std::max<uint64_t>(1, kSlabElements / job.cols);
+  const uint64_t max_rows = std::max<uint64_t>(1, kSlabElements / job.cols);
   Slab slab;
-  for (; slab.first < job.rows; slab.first += most) {
-    slab.count = std::min(most, job.rows - slab.first);
+  for (; slab.first < job.rows; slab.first += max_rows) {
+    slab.count = std::min(max_rows, job.rows - slab.first);
     slab.original.resize(slab.count * job.cols);
     slab.restored.resize(slab.count * job.cols);
     restore(job, chunk, slab);

@@ -66,10 +66,10 @@ size_t panel_size(const ConvShape& shape) noexcept {
 
 void check(const ConvShape& shape) {
   shape.validate();
-  if (shape.channels * shape.taps() > kLongestSum) {
+  if (shape.channels * shape.taps() > kMaxReduction) {
     throw Error(ErrorCode::kConfiguration,
                 "a convolution of " + std::to_string(shape.channels * shape.taps()) +
-                    " inputs: expected at most " + std::to_string(kLongestSum),
+                    " inputs: expected at most " + std::to_string(kMaxReduction),
                 {.hint = "Run this layer on its dequantized weight."});
   }
 }

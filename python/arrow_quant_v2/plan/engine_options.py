@@ -79,7 +79,7 @@ def quantize_options(
     )
     options.refinements_json = {name: json.dumps(r) for name, r in (refinements or {}).items()}
     if reuse is not None:
-        options.store_again(*reuse)
+        options.reuse(*reuse)
     options.mixed_precision_json = mixed_precision_json
     options.data_free_reason = data_free_reason
     if statistics is not None:

@@ -63,16 +63,18 @@ def masked(
         return folder
 
     def load(folder: Path, dtype: torch.dtype) -> Any:
-        from transformers import AutoModelForMaskedLM, AutoTokenizer
+        from transformers import AutoModelForMaskedLM
 
         model = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        model.mask_token = AutoTokenizer.from_pretrained(folder).mask_token_id
-        assert model.mask_token is not None
         return model.eval()
+
+    def prepare(model: Any) -> None:
+        model.mask_token = model.config.mask_token_id
 
     assert name not in BUILDERS, name
     BUILDERS[name] = Builder(
-        name, f"{kind}ForMaskedLM", GROUP, make, load, masked_text, (), notes, sample=unmask
+        name, f"{kind}ForMaskedLM", GROUP, make, load, masked_text, (), notes,
+        prepare=prepare, sample=unmask,
     )
 
 
