@@ -1,4 +1,5 @@
-// The columns of a calibration file, in one place for the writer and the reader (docs/format.md).
+// The columns of a calibration file, in one place for the writer and the reader
+// (docs/reference/calibration-file.md).
 #pragma once
 
 #include <arrow/type.h>

@@ -285,6 +285,30 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(path), f"{page.name}: {link}"
 
 
+def test_pages_that_comments_name_exist() -> None:
+    named = {
+        (file, page)
+        for folder in (
+            "benchmarks",
+            "bindings",
+            "examples",
+            "include",
+            "python",
+            "src",
+            "tests",
+            "zoo",
+        )
+        for suffix in ("py", "h", "cc")
+        for file in (ROOT / folder).rglob(f"*.{suffix}")
+        for page in re.findall(r"\b(?:docs|zoo)/[\w/-]+\.md\b", file.read_text())
+    }
+    assert len(named) > 10
+    missing = sorted(
+        f"{file.relative_to(ROOT)}: {page}" for file, page in named if not (ROOT / page).exists()
+    )
+    assert not missing, "\n".join(missing)
+
+
 def test_the_index_names_every_page() -> None:
     linked = {
         (DOCS / link.partition("#")[0]).resolve()
