@@ -132,9 +132,10 @@ class ARROW_QUANT_API CalibrationStatistics {
   /// and at least 0.
   void set_sensitivities(std::map<std::string, double> sensitivities);
 
-  /// Add what `other` has seen; folds stay that both know, of sensitivities the mean. Inputs are
-  /// matched by their layers; new ones are taken over; data of which a part is the user's counts as
-  /// the user's. Raises kShapeMismatch when the two are not of the same model and component.
+  /// Add what `other` has seen; folds stay that both know. A layer's sensitivity becomes the mean
+  /// of all runs that measured it, whatever the order of merging. Inputs are matched by their
+  /// layers; new ones are taken over; data of which a part is the user's counts as the user's.
+  /// Raises kShapeMismatch when the two are not of the same model and component.
   void merge(const CalibrationStatistics& other);
 
   std::string component() const;

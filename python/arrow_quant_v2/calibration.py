@@ -272,7 +272,10 @@ class CalibrationStatistics:
         return self._core.sensitivities
 
     def merge(self, other: CalibrationStatistics) -> None:
-        """Add what `other` has seen; folds stay that both know, of sensitivities the mean.
+        """Add what `other` has seen; folds stay that both know.
+
+        The sensitivity of a layer becomes the mean of all runs that measured it, whatever the order
+        of merging.
 
         Raises
         ------

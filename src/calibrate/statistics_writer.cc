@@ -132,6 +132,11 @@ class StatisticsWriter {
     if (!origin.sensitivities.empty()) {
       metadata->Append(std::string(kSensitivitiesKey), nlohmann::json(origin.sensitivities).dump());
     }
+    const auto merged = [](const auto& layer) { return layer.second.size() > 1; };
+    if (std::ranges::any_of(origin.sensitivity_runs, merged)) {
+      metadata->Append(std::string(kSensitivityRunsKey),
+                       nlohmann::json(origin.sensitivity_runs).dump());
+    }
     const auto described = schema()->WithMetadata(metadata);
     PARQUET_ASSIGN_OR_THROW(writer_,
                             parquet::arrow::FileWriter::Open(

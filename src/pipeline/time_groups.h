@@ -8,6 +8,7 @@
 #include "arrow_quant/calibration.h"
 #include "arrow_quant/gram.h"
 #include "arrow_quant/quantized_tensor.h"
+#include "calibrate/each_input.h"
 
 namespace arrow_quant {
 
@@ -21,8 +22,7 @@ struct TimeSpan {
 /// a group alike: the sum over inputs and times of the squared distance of a channel's mean from
 /// that of its group, relative to the energy of the input. With `activation_bits`, also the error
 /// of activations rounded in the range that they have in the group. Exact, by dynamic programming.
-std::vector<TimeSpan> partition_times(const std::vector<InputStatistics>& inputs, size_t most,
-                                      int activation_bits);
+std::vector<TimeSpan> partition_times(const EachInput& inputs, size_t most, int activation_bits);
 
 /// Means of a layer's input by groups of time: what its mean error is corrected by.
 struct TimeMeans {
