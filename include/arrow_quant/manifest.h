@@ -28,6 +28,7 @@ struct Manifest {
   std::string source_fingerprint;
   std::string config_json = "{}";
   std::string report_json = "{}";  ///< what was measured: cosine, attempts, bits per weight
+  std::string machine_json;        ///< what rounded the last bits; empty: they do not depend on it
   std::vector<ManifestComponent> components;
   std::vector<FileRecord> files;  ///< all files but the manifest itself, by path
 };

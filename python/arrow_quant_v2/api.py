@@ -58,6 +58,7 @@ def quantize_files(
     statistics: StrPath | None = None,
     calibration_data: Any = None,
     recorded: RecordedNetwork | None = None,
+    is_diffusion: bool = True,
 ) -> QuantizationResult:
     """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced.
 
@@ -82,6 +83,7 @@ def quantize_files(
             overwrite=overwrite,
             statistics=found.statistics,
             data_free_reason=found.reason,
+            is_diffusion=is_diffusion,
             allocation=mixed.allotments() if mixed else (),
             mixed_precision_json=mixed.json() if mixed else "",
         )
@@ -239,6 +241,7 @@ class ArrowQuantV2:
             progress_callback=progress_callback,
             statistics=statistics,
             calibration_data=calibration_data,
+            is_diffusion=self._mode == "diffusion",
         )
         for warning in result["warnings"]:
             warn_caller(warning)

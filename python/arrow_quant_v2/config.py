@@ -231,7 +231,9 @@ V1_NAMES: Mapping[str, str] = {
     "strategy": "method",
 }
 
-#: Settings that do not change a byte of the artefact, so they are not recorded in it.
+#: Settings that are not recorded in the artefact, since they do not change a byte of it. Where
+#: `max_memory_mb` does, by withholding matrices from layers, the engine records `memory_limits`;
+#: learned rounding, which trains as many weights at a time as it allows, records it.
 _NOT_RECORDED = {"num_threads", "max_memory_mb", "validation_thresholds"}
 
 #: Mean cosine similarity that `validate_quality` asks for, by the narrowest codes of an artefact.
@@ -588,7 +590,8 @@ class DiffusionQuantConfig(BaseModel):
 
     def recorded_json(self) -> str:
         """JSON of the settings that decide the bytes of the artefact, as it is embedded there."""
-        return json.dumps(self.model_dump(exclude=_NOT_RECORDED), sort_keys=True)
+        matters = {"max_memory_mb"} if self.method == "learned" else set()
+        return json.dumps(self.model_dump(exclude=_NOT_RECORDED - matters), sort_keys=True)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):

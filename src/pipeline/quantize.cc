@@ -146,7 +146,7 @@ class QuantizeJob {
     calibrated_component_ = calibration_->component_of(model_, plan);
     calibration_->check_model(model_.components[calibrated_component_]);
     const int groups = options_.enable_time_aware ? options_.num_time_groups : 1;
-    times_ = partition_times(calibration_->inputs(), static_cast<size_t>(groups),
+    times_ = partition_times(calibration_->each_input(), static_cast<size_t>(groups),
                              options_.activation_bits);
     std::ranges::copy(calibration_->origin().notes, std::back_inserter(warnings_));
     if (!calibration_->holds_out()) {
@@ -374,6 +374,7 @@ class QuantizeJob {
                         .source_fingerprint = fingerprint(),
                         .config_json = options_.config_json,
                         .report_json = report_json(report, options_.mixed_precision_json),
+                        .machine_json = calibration_ ? machine_json(options_) : "",
                         .components = components_,
                         .files = files_});
     report.total_bytes = manifest.size();
