@@ -18,6 +18,9 @@ from torch.nn import functional  # noqa: E402
 from arrow_quant_v2.torch import ops  # noqa: E402
 from arrow_quant_v2.torch.between_layers import compute_by_engine  # noqa: E402
 
+#: Results must not depend on how many threads share the work.
+pytestmark = pytest.mark.usefixtures("torch_threads")
+
 
 @pytest.fixture(autouse=True)
 def same_numbers_every_time() -> None:
