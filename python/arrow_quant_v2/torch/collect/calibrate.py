@@ -23,7 +23,7 @@ from arrow_quant_v2.torch.collect.error_costs import Costs, Profile, measure_cos
 from arrow_quant_v2.torch.collect.passes import join_files, plan_passes
 from arrow_quant_v2.torch.evaluation import evaluating
 from arrow_quant_v2.torch.observe.folds import find_folds
-from arrow_quant_v2.torch.observe.shared_inputs import ObservedInput, Survey, survey
+from arrow_quant_v2.torch.observe.shared_inputs import UNUSED, ObservedInput, Survey, survey
 from arrow_quant_v2.torch.observe.watch import watch
 from arrow_quant_v2.torch.record.trajectory import Batch, as_batches
 
@@ -255,7 +255,7 @@ def _roles(module: nn.Module, names: Mapping[int, list[str]], found: Survey) -> 
         roles |= dict.fromkeys([*used[0], *used[-1]], "first or last layer")
     in_use = {name for layer in used for name in layer}
     roles = {name: role for name, role in roles.items() if role != BARE.name or name not in in_use}
-    unused = [name for number in found.unseen for name in names[number]]
+    unused = [n for number, why in found.unseen.items() if why == UNUSED for n in names[number]]
     return roles | {name: "used by no layer" for name in unused if name not in roles}
 
 
