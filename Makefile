@@ -17,7 +17,7 @@ endif
 
 SYSTEM_PACKAGES := g++ libgmock-dev libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
 
-.PHONY: help demo test build cpp lint tidy bench asan stubs docs clean system
+.PHONY: help demo test build cpp lint tidy bench asan tsan stubs docs clean system
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -64,6 +64,11 @@ asan: $(VENV)/.ready ## The C++ tests under AddressSanitizer and UndefinedBehavi
 	cmake --preset asan -DPython_EXECUTABLE=$(PY)
 	cmake --build --preset asan
 	ctest --preset asan
+
+tsan: $(VENV)/.ready ## The C++ tests of what uses threads, under ThreadSanitizer
+	cmake --preset tsan -DPython_EXECUTABLE=$(PY)
+	cmake --build --preset tsan
+	ctest --preset tsan
 
 $(VENV)/.ready: pyproject.toml | system
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed" if sys.version_info < (3, 10) else 0)'

@@ -73,6 +73,8 @@ void bind_options(nb::module_& m) {
       .def_rw("num_time_groups", &QuantizeOptions::num_time_groups)
       .def_rw("data_free_reason", &QuantizeOptions::data_free_reason)
       .def_rw("activation_bits", &QuantizeOptions::activation_bits)
+      .def_rw("is_diffusion", &QuantizeOptions::is_diffusion)
+      .def_rw("torch_version", &QuantizeOptions::torch_version)
       .def_rw("config_json", &QuantizeOptions::config_json)
       .def_rw("mixed_precision_json", &QuantizeOptions::mixed_precision_json)
       .def_rw("refinements_json", &QuantizeOptions::refinements_json)

@@ -137,9 +137,14 @@ class ARROW_QUANT_API CalibrationStatistics {
   /// and at least 0.
   void set_sensitivities(std::map<std::string, double> sensitivities);
 
-  /// Add what `other` has seen; folds stay that both know, of sensitivities the mean. Inputs are
-  /// matched by their layers; new ones are taken over; data of which a part is the user's counts as
-  /// the user's. Raises kShapeMismatch when the two are not of the same model and component.
+  /// Say which weights are not to be quantized, by name, and what they are to the network: what a
+  /// run or the modules of the network told.
+  void set_roles(std::map<std::string, std::string> roles);
+
+  /// Add what `other` has seen; folds stay that both know. A layer's sensitivity becomes the mean
+  /// of all runs that measured it, whatever the order of merging. Inputs are matched by their
+  /// layers; new ones are taken over; data of which a part is the user's counts as the user's.
+  /// Raises kShapeMismatch when the two are not of the same model and component.
   void merge(const CalibrationStatistics& other);
 
   /// Of the pipeline, as the options named it.
@@ -152,6 +157,8 @@ class ARROW_QUANT_API CalibrationStatistics {
   std::optional<std::vector<Fold>> folds() const;
   /// What set_sensitivities or a file said; empty when nothing did.
   std::map<std::string, double> sensitivities() const;
+  /// What set_roles or a file said; empty when nothing did.
+  std::map<std::string, std::string> roles() const;
   /// Number of inputs.
   size_t size() const noexcept;
 

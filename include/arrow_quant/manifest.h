@@ -29,6 +29,7 @@ struct Manifest {
   std::string source_fingerprint;  ///< hash of configurations, headers and samples of the weights
   std::string config_json = "{}";  ///< the settings of the run
   std::string report_json = "{}";  ///< what was measured: cosine, attempts, bits per weight
+  std::string machine_json;        ///< what rounded the last bits; empty: they do not depend on it
   std::vector<ManifestComponent> components;  ///< the quantized ones
   std::vector<FileRecord> files;              ///< all files but the manifest itself, by path
 };

@@ -46,6 +46,8 @@ struct QuantizeOptions {
   bool enable_time_aware = true;     ///< parameters by time where they pay; needs statistics
   int num_time_groups = 10;          ///< at most, 1 to 1000
   int activation_bits = 0;           ///< 8: static activation parameters by group of time; 0: none
+  bool is_diffusion = true;          ///< of a modality that is known; for the artefact
+  std::string torch_version;         ///< of what recorded the inputs, for the artefact; or empty
   std::string config_json = "{}";    ///< embedded in the artefact; must be free of paths and times
   std::string mixed_precision_json;  ///< how plan.allocation came about, for the manifest
   std::shared_ptr<const EarlierResult>
@@ -56,11 +58,12 @@ struct QuantizeOptions {
 
 /// One tensor of the result, in source order.
 struct TensorReport {
-  std::string component;      ///< as ModelIndex::component
-  QuantizedTensorInfo info;   ///< with its errors
-  uint64_t stored_bytes = 0;  ///< codes, parameters and row scales
-  bool calibrated = false;    ///< the input of the layer was known
-  float equalization = 0;     ///< largest factor of an input channel; 0: none
+  std::string component;       ///< as ModelIndex::component
+  QuantizedTensorInfo info;    ///< with its errors
+  uint64_t stored_bytes = 0;   ///< codes, parameters and row scales
+  bool calibrated = false;     ///< the input of the layer was known
+  bool lacked_memory = false;  ///< and max_memory_mb did not hold what is made of it
+  float equalization = 0;      ///< largest factor of an input channel; 0: none
   bool folded = false;   ///< input channels are multiplied by factors that went into other tensors
   bool divided = false;  ///< rows are divided by factors of layers that follow
   std::vector<TimeGroup> time_groups;  ///< of the tensor, without scales and biases

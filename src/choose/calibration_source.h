@@ -17,6 +17,7 @@
 #include "arrow_quant/gram.h"
 #include "arrow_quant/model_index.h"
 #include "arrow_quant/plan.h"
+#include "calibrate/each_input.h"
 #include "calibrate/statistics_file.h"
 #include "choose/time_groups.h"
 #include "core/thread_pool.h"
@@ -50,7 +51,15 @@ class CalibrationSource {
   const std::string& component() const noexcept { return reader_.component(); }
   const StatisticsOrigin& origin() const noexcept { return reader_.origin(); }
 
+  /// All inputs without their bins.
   const std::vector<InputStatistics>& inputs() const noexcept { return reader_.inputs(); }
+
+  /// What is known of all inputs as they were seen, one after the other in memory.
+  EachInput each_input() const;
+
+  uint64_t channels(size_t input) const { return reader_.channels(input); }
+  /// Channels of a diagonal block of its Gram matrix; all of them where it is whole.
+  uint64_t block(size_t input) const { return reader_.block(input); }
 
   /// Layers whose inputs need more than 8 bits.
   const std::set<std::string>& float_inputs() const noexcept { return float_inputs_; }
@@ -68,7 +77,8 @@ class CalibrationSource {
   /// Number of the input of the weight `name`, or nothing.
   std::optional<size_t> find(const std::string& name) const;
 
-  /// What is known of an input, divided by its factors.
+  /// What is known of an input, divided by its factors. Valid until those of another are asked for:
+  /// there is room for one.
   const InputStatistics& facts(size_t input) const;
 
   /// From now on, channels of these inputs are divided by equalization scales; those of all other
@@ -99,7 +109,8 @@ class CalibrationSource {
   std::map<std::string, size_t> by_layer_;
   std::set<std::string> float_inputs_;
   std::map<size_t, std::vector<float>> factors_;
-  std::map<size_t, InputStatistics> divided_;
+  mutable std::optional<size_t> known_;  ///< whose facts these are
+  mutable InputStatistics facts_;
   size_t loaded_ = 0;
   int bit_width_ = 0;
   bool by_time_ = false;

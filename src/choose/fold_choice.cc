@@ -217,8 +217,10 @@ class FoldSearch {
       auto member = std::make_unique<Member>(reader_, tensor, info, input,
                                              component_.files[tensor.file].path, quantizer_);
       ChoiceOptions options = options_;
-      options.matrices = ChunkQuantizer::calibrated_scratch_bytes(
-                             info.cols(), tensor.dtype, threads_) <= max_memory_bytes_ / 2;
+      const int threads = ChunkQuantizer::calibrated_threads(info.cols(), tensor.dtype, threads_,
+                                                             max_memory_bytes_ / 2);
+      options.matrices = threads > 0;
+      quantizer_.use_threads(std::max(1, threads));
       member->plain = first_choice(member->info, calibration_, input, options);
       if (options.static_activations && !options.times.empty()) {
         member->trial.round_activations(calibration_.facts(input), options.times);

@@ -114,19 +114,19 @@ size_t span_of(std::span<const TimeSpan> spans, double time) noexcept {
   return best;
 }
 
-std::vector<TimeSpan> partition_times(const std::vector<InputStatistics>& inputs, size_t max_groups,
+std::vector<TimeSpan> partition_times(const EachInput& inputs, size_t max_groups,
                                       int activation_bits) {
-  const InputStatistics* reference = nullptr;
-  for (const InputStatistics& input : inputs) {
-    if (reference == nullptr || input.bins.size() > reference->bins.size()) reference = &input;
-  }
-  if (reference == nullptr || reference->bins.empty()) return {};
-  std::vector<TimeSpan> times;
-  for (const TimeBin& bin : reference->bins) times.push_back({bin.begin, bin.end});
+  std::vector<TimeSpan> times;  // of the first input with the most of them
+  inputs([&](const InputStatistics& input) {
+    if (input.bins.size() <= times.size()) return;
+    times.clear();
+    for (const TimeBin& bin : input.bins) times.push_back({bin.begin, bin.end});
+  });
+  if (times.empty()) return {};
   std::vector<RunCost> costs;
-  for (const InputStatistics& input : inputs) {
+  inputs([&](const InputStatistics& input) {
     if (!input.bins.empty()) costs.emplace_back(input, times, activation_bits);
-  }
+  });
   const std::vector<size_t> begins =
       best_partition(times.size(), max_groups, [&](size_t begin, size_t end) {
         double sum = 0;

@@ -8,6 +8,7 @@
 #include "arrow_quant/calibration.h"
 #include "arrow_quant/gram.h"
 #include "arrow_quant/quantized_tensor.h"
+#include "calibrate/each_input.h"
 #include "quantize/time_correction.h"
 
 namespace arrow_quant {
@@ -23,7 +24,7 @@ struct TimeSpan {
 /// from that of its group, relative to the energy of the input. With `activation_bits`, also the
 /// error of activations rounded in the range that they have in the group. Exact, by dynamic
 /// programming.
-std::vector<TimeSpan> partition_times(const std::vector<InputStatistics>& inputs, size_t max_groups,
+std::vector<TimeSpan> partition_times(const EachInput& inputs, size_t max_groups,
                                       int activation_bits);
 
 /// Means of an input in each of `spans`, of the tokens to fit to and of the held-out ones.

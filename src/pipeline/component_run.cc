@@ -155,6 +155,7 @@ class ComponentRun {
   // that need them become the search.
   std::optional<LayerChoice> choose(const TensorInfo& source, const RowSource& rows,
                                     TensorReport& report) {
+    quantizer_.use_threads(context_.pool.size());
     if (report.info.encoding == Encoding::kCopy) return std::nullopt;
     const auto input =
         context_.calibration == nullptr ? std::nullopt : context_.calibration->find(source.name);
@@ -162,10 +163,12 @@ class ComponentRun {
       if (needs_statistics(report.info.spec.method)) report.info.spec.method = Method::kSearch;
       return std::nullopt;
     }
-    const uint64_t scratch = ChunkQuantizer::calibrated_scratch_bytes(
-        report.info.cols(), source.dtype, context_.pool.size());
+    // Rather fewer threads than other bytes.
+    const int threads = ChunkQuantizer::calibrated_threads(
+        report.info.cols(), source.dtype, context_.pool.size(), context_.max_memory_bytes / 2);
+    if (threads > 0) quantizer_.use_threads(threads);
     ChoiceOptions options = context_.choice;
-    options.matrices = scratch <= context_.max_memory_bytes / 2;
+    options.matrices = threads > 0;
     options.has_bias = has_bias(source.name);
     options.equalize = options.equalize && !report.folded;
     options.static_activations =
@@ -174,6 +177,7 @@ class ComponentRun {
                                       *input, options, quantizer_);
     report.info = choice.info;
     report.calibrated = true;
+    report.lacked_memory = choice.matrices->factor == nullptr;
     for (const float factor : choice.equalization) {
       report.equalization = std::max(report.equalization, factor);
     }

@@ -14,4 +14,7 @@ void summarize(QuantizeReport& report);
 /// unless it is empty.
 std::string report_json(const QuantizeReport& report, const std::string& mixed_precision_json);
 
+/// What the last bits of a calibrated run depend on: instruction set, OpenBLAS, and torch.
+std::string machine_json(const QuantizeOptions& options);
+
 }  // namespace arrow_quant

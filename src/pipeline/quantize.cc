@@ -115,6 +115,9 @@ class QuantizeJob {
     std::vector<Attempt> attempts;
     Plan plan = make_plan(model_, options_.plan);
     open_statistics(plan);
+    if (calibration_ != nullptr && !calibration_->origin().roles.empty()) {
+      plan = make_plan(model_, with_roles_of_statistics());
+    }
     for (;;) {
       const Clock::time_point attempt_start = Clock::now();
       Staging staging(output_path_, options_.overwrite, planned_bytes(plan));
@@ -141,6 +144,16 @@ class QuantizeJob {
   }
 
  private:
+  // What a run said about weights comes after what is known of their class.
+  PlanOptions with_roles_of_statistics() const {
+    PlanOptions options = options_.plan;
+    const std::string& component = model_.components[calibrated_component_].component;
+    for (const auto& [name, role] : calibration_->origin().roles) {
+      options.roles.push_back({component, name, role, false, "run"});
+    }
+    return options;
+  }
+
   void open_statistics(const Plan& plan) {
     if (options_.statistics_path.empty()) return;
     // The other half is for the rows that are worked on and the chunks in flight.
@@ -150,7 +163,7 @@ class QuantizeJob {
     calibrated_component_ = calibration_->component_of(model_, plan);
     calibration_->check_model(model_.components[calibrated_component_]);
     const int groups = options_.enable_time_aware ? options_.num_time_groups : 1;
-    times_ = partition_times(calibration_->inputs(), static_cast<size_t>(groups),
+    times_ = partition_times(calibration_->each_input(), static_cast<size_t>(groups),
                              options_.activation_bits);
     std::ranges::copy(calibration_->origin().notes, std::back_inserter(warnings_));
     if (!calibration_->holds_out()) {
@@ -378,6 +391,7 @@ class QuantizeJob {
                         .source_fingerprint = fingerprint(),
                         .config_json = options_.config_json,
                         .report_json = report_json(report, options_.mixed_precision_json),
+                        .machine_json = calibration_ ? machine_json(options_) : "",
                         .components = components_,
                         .files = files_});
     report.total_bytes = manifest.size();

@@ -286,10 +286,23 @@ class CalibrationStatistics:
         """What :meth:`set_sensitivities` was told; empty where nobody measured."""
         return self._core.sensitivities
 
+    def set_roles(self, roles: Mapping[str, str]) -> None:
+        """Say which weights are not to be quantized.
+
+        `roles` maps the name of a weight to what it is to the network.
+        """
+        self._core.set_roles(dict(roles))
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """What :meth:`set_roles` was told; empty where nobody looked."""
+        return self._core.roles
+
     def merge(self, other: CalibrationStatistics) -> None:
         """Add what `other` has seen.
 
-        Folds are kept that both know. Sensitivities become their mean.
+        Folds are kept that both know. The sensitivity of a layer becomes the mean of all runs that
+        measured it, whatever the order of merging.
 
         Raises
         ------
