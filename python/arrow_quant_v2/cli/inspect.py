@@ -50,7 +50,8 @@ def inspect(
 ) -> None:
     """Show the tensors of an artefact: bits, sizes and errors.
 
-    The worst come first. Tensors whose names differ in numbers alone share a line, which has the worst of their errors.
+    The worst come first. Tensors whose names differ in numbers alone share a line, which has the
+    worst of their errors.
     """
     model = open_quantized(out)
     if metadata:
