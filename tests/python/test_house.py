@@ -21,7 +21,7 @@ MAY_INCLUDE: dict[str, set[str]] = {
     "codec": {"core"},
     "kernels": {"core", "codec", "hwy"},
     # A stage never includes another stage: they meet in choose and in pipeline.
-    **{stage: BELOW_STAGES for stage in STAGE_NAMES},
+    **dict.fromkeys(STAGE_NAMES, BELOW_STAGES),
     "choose": BELOW_STAGES | STAGE_NAMES,
     "pipeline": BELOW_STAGES | STAGE_NAMES | {"choose"},
 }

@@ -441,13 +441,16 @@ class DiffusionQuantConfig(BaseModel):
     modality: Annotated[Literal["text", "code", "image", "audio"] | None, _one_of(*MODALITIES)] = (
         Field(
             default=None,
-            description="What the model generates; None detects it. Base mode, with neither of "
-            "the two `enable_*` parts, needs none.",
+            description="What the model generates; by default it is detected. Base mode, "
+            "with neither of the two `enable_*` parts, needs none.",
         )
     )
     deployment_profile: Annotated[
         Literal["edge", "local", "cloud"], _one_of("edge", "local", "cloud")
-    ] = Field(default="local", description="Supplies every value that nothing else sets.")
+    ] = Field(
+        default="local",
+        description="Deployment profile: it supplies every value that nothing else sets.",
+    )
     param_encoding: Annotated[
         Literal["auto", "two_level", "fp16", "row", "residual_binary"],
         _one_of("auto", "two_level", "fp16", "row", "residual_binary"),
@@ -469,7 +472,9 @@ class DiffusionQuantConfig(BaseModel):
     ] = Field(default_factory=dict, description="Bits by tensor name; the last match wins.")
     components: Annotated[
         tuple[str, ...] | None, BeforeValidator(_names), Must("a list of component names")
-    ] = Field(default=None, description="Components of a pipeline to quantize; None: the denoiser.")
+    ] = Field(
+        default=None, description="Components of a pipeline to quantize; by default the denoiser."
+    )
     validation_thresholds: Annotated[
         dict[str, float],
         BeforeValidator(_thresholds),

@@ -105,7 +105,7 @@ def vocoder() -> Any:
             resblock_kernel_sizes=[3, 7],
             resblock_dilation_sizes=[[1, 3, 5], [1, 3, 5]],
             normalize_before=False,
-        )  # fmt: skip
+        )
     )
 
 
@@ -127,7 +127,8 @@ def audioldm_2() -> dict[str, Any]:
 
     model = AudioLDM2UNet2DConditionModel(
         block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, sample_size=8,
-        in_channels=4, out_channels=4, cross_attention_dim=((None, 16, 32),) * 2, attention_head_dim=4,
+        in_channels=4, out_channels=4, cross_attention_dim=((None, 16, 32),) * 2,
+        attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
@@ -230,3 +231,27 @@ def dance_diffusion() -> dict[str, Any]:
         up_block_types=("AttnUpBlock1D", "UpBlock1D", "UpBlock1DNoSkip"),
     )  # fmt: skip
     return {"unet": model, "scheduler": IPNDMScheduler()}
+
+
+def sound(samples: int = 32) -> Any:
+    import torch
+
+    return torch.rand(1, 2, samples, generator=torch.Generator().manual_seed(0)) - 0.5
+
+
+@pipeline("StableAudio3AudioToAudioPipeline", GROUP, "output_type", duration=1.0, audio=sound())
+def stable_audio_3_of_audio() -> dict[str, Any]:
+    return stable_audio_3()
+
+
+@pipeline(
+    "StableAudio3InpaintPipeline",
+    GROUP,
+    "output_type",
+    duration=1.0,
+    audio=sound(),
+    mask_start_seconds=0.25,
+    mask_end_seconds=0.5,
+)
+def stable_audio_3_inpaint() -> dict[str, Any]:
+    return stable_audio_3()

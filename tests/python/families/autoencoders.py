@@ -57,12 +57,13 @@ def dc() -> Any:
     )  # fmt: skip
 
 
-def vq(latents: int = 4) -> Any:
+def vq(latents: int = 4, levels: int = 2) -> Any:
     from diffusers import VQModel
 
     return VQModel(
-        block_out_channels=(32, 64), latent_channels=latents, norm_num_groups=8,
-        norm_type="spatial", num_vq_embeddings=12, vq_embed_dim=latents, layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=(32,) * (levels - 1) + (64,), latent_channels=latents,
+        norm_num_groups=8, norm_type="spatial", num_vq_embeddings=12, vq_embed_dim=latents,
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * (levels - 1) + ("AttnDownEncoderBlock2D",),
+        up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * (levels - 1),
     )  # fmt: skip

@@ -421,7 +421,6 @@ MARIGOLD: dict[str, Any] = {"image": picture(16), "processing_resolution": 0}
 
 
 def marigold(channels: int = 8, out: int = 4) -> dict[str, Any]:
-
     return {
         "unet": unet(in_channels=channels, out_channels=out), "vae": autoencoders.kl(),
         "scheduler": scheduler("LCMScheduler", prediction_type="v_prediction"),
@@ -438,3 +437,163 @@ def marigold_depth() -> dict[str, Any]:
 def marigold_normals() -> dict[str, Any]:
     parts = marigold() | {"prediction_type": "normals", "use_full_z_range": True}
     return {k: v for k, v in parts.items() if k not in ("scale_invariant", "shift_invariant")}
+
+
+@pipeline("Kandinsky3Img2ImgPipeline", GROUP, denoisers=UNET, image=picture(16), strength=1.0)
+def kandinsky_3_img2img() -> dict[str, Any]:
+    return kandinsky_3()
+
+
+@pipeline(
+    "KandinskyImg2ImgPipeline", GROUP, denoisers=UNET, **KANDINSKY, image=picture(64), strength=1.0
+)
+def kandinsky_21_img2img() -> dict[str, Any]:
+    return kandinsky_21()
+
+
+@pipeline("KandinskyPriorPipeline", GROUP, "output_type", denoisers=("prior",))
+def kandinsky_21_prior() -> dict[str, Any]:
+    return kandinsky_prior()
+
+
+@pipeline(
+    "KandinskyV22PriorEmb2EmbPipeline", GROUP, denoisers=("prior",), image=picture(), strength=1.0
+)
+def kandinsky_22_prior_of_image() -> dict[str, Any]:
+    return kandinsky_prior()
+
+
+@pipeline(
+    "KandinskyV22ControlnetPipeline",
+    GROUP,
+    "prompt",
+    denoisers=UNET,
+    **KANDINSKY,
+    hint=torch.ones(1, 3, 64, 64),
+)
+def kandinsky_22_control() -> dict[str, Any]:
+    return kandinsky_22(unet=kandinsky_hint_unet(), movq=autoencoders.vq(levels=4))
+
+
+def kandinsky_hint_unet() -> Any:
+    return unet(
+        in_channels=8, out_channels=8, addition_embed_type="image_hint", encoder_hid_dim=32,
+        encoder_hid_dim_type="image_proj", block_out_channels=(32, 64), **RESNET,
+    )  # fmt: skip
+
+
+@pipeline(
+    "IFInpaintingPipeline",
+    GROUP,
+    denoisers=UNET,
+    image=picture(8),
+    mask_image=mask(8),
+    strength=1.0,
+    clean_caption=False,
+)
+def deepfloyd_if_inpaint() -> dict[str, Any]:
+    return if_parts()
+
+
+@pipeline(
+    "IFInpaintingSuperResolutionPipeline",
+    GROUP,
+    denoisers=UNET,
+    image=picture(8),
+    original_image=picture(16),
+    mask_image=mask(16),
+    strength=1.0,
+    clean_caption=False,
+)
+def deepfloyd_if_inpaint_upscale() -> dict[str, Any]:
+    return deepfloyd_if_upscale()
+
+
+@pipeline("AmusedImg2ImgPipeline", GROUP, image=picture(16), strength=1.0)
+def amused_img2img() -> dict[str, Any]:
+    return amused()
+
+
+@pipeline("AmusedInpaintPipeline", GROUP, image=picture(16), mask_image=mask(16), strength=1.0)
+def amused_inpaint() -> dict[str, Any]:
+    return amused()
+
+
+@pipeline("MarigoldIntrinsicsPipeline", GROUP, "prompt", denoisers=UNET, **MARIGOLD)
+def marigold_intrinsics() -> dict[str, Any]:
+    properties = {"target_names": ["albedo", "shading"]}
+    parts = marigold(12, 8) | {"prediction_type": "intrinsics", "target_properties": properties}
+    return {k: v for k, v in parts.items() if k not in ("scale_invariant", "shift_invariant")}
+
+
+PRIOR_STEPS: dict[str, Any] = {"height": 64, "width": 64, "prior_num_inference_steps": 2}
+
+
+def with_prior(parts: dict[str, Any]) -> dict[str, Any]:
+    return parts | {f"prior_{name}": part for name, part in kandinsky_prior().items()}
+
+
+@pipeline(
+    "KandinskyV22Img2ImgCombinedPipeline",
+    GROUP,
+    denoisers=("prior_prior", "unet"),
+    **PRIOR_STEPS,
+    image=picture(64),
+    strength=1.0,
+)
+def kandinsky_22_img2img_combined() -> dict[str, Any]:
+    return with_prior(kandinsky_22())
+
+
+@pipeline(
+    "KandinskyV22InpaintCombinedPipeline",
+    GROUP,
+    denoisers=("prior_prior", "unet"),
+    **PRIOR_STEPS,
+    image=picture(64),
+    mask_image=mask(64),
+)
+def kandinsky_22_inpaint_combined() -> dict[str, Any]:
+    return with_prior(kandinsky_22_inpaint())
+
+
+@pipeline("KandinskyCombinedPipeline", GROUP, denoisers=("prior_prior", "unet"), **PRIOR_STEPS)
+def kandinsky_21_combined() -> dict[str, Any]:
+    return with_prior(kandinsky_21())
+
+
+@pipeline(
+    "KandinskyInpaintPipeline",
+    GROUP,
+    denoisers=UNET,
+    **KANDINSKY,
+    image=picture(64),
+    mask_image=mask(64),
+)
+def kandinsky_21_inpaint() -> dict[str, Any]:
+    return kandinsky_21() | {"unet": kandinsky_unet(9, "text_image")}
+
+
+@pipeline(
+    "ShapEImg2ImgPipeline",
+    GROUP,
+    "prompt",
+    denoisers=("prior",),
+    image=picture(),
+    frame_size=16,
+    output_type="latent",
+)
+def shap_e_of_image() -> dict[str, Any]:
+    from transformers import CLIPVisionModel
+
+    parts = shap_e()
+    model = prior(
+        16, embedding_proj_dim=32, time_embed_dim=64, clip_embed_dim=64, additional_embeddings=0,
+        time_embed_act_fn="gelu", norm_in_type="layer", embedding_proj_norm_type="layer",
+        encoder_hid_proj_type=None, added_emb_type=None,
+    )  # fmt: skip
+    eyes = CLIPVisionModel(encoders.clip_vision().config)
+    return {
+        "prior": model, "image_encoder": eyes, "image_processor": encoders.clip_images(),
+        "scheduler": parts["scheduler"], "shap_e_renderer": parts["shap_e_renderer"],
+    }  # fmt: skip

@@ -44,7 +44,7 @@ def clip_vision(width: int = WIDTH, size: int = 32, patch: int = 8) -> Any:
             num_attention_heads=2,
             image_size=size,
             patch_size=patch,
-        )  # fmt: skip
+        )
     )
 
 

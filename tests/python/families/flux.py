@@ -294,3 +294,83 @@ def longcat_image() -> dict[str, Any]:
         "text_encoder": encoders.qwen2_5_vl(), "tokenizer": words.qwen2(),
         "text_processor": words.qwen2(),
     }  # fmt: skip
+
+
+@pipeline(
+    "FluxControlImg2ImgPipeline",
+    GROUP,
+    **SIZE,
+    image=picture(16),
+    control_image=picture(16),
+    strength=1.0,
+)
+def flux_control_img2img() -> dict[str, Any]:
+    return flux_control()
+
+
+@pipeline(
+    "FluxControlInpaintPipeline",
+    GROUP,
+    **SIZE,
+    image=picture(16),
+    mask_image=mask(16),
+    control_image=picture(16),
+    strength=1.0,
+)
+def flux_control_inpaint() -> dict[str, Any]:
+    return flux_control()
+
+
+@pipeline(
+    "FluxControlNetImg2ImgPipeline",
+    GROUP,
+    **SIZE,
+    denoisers=("transformer", "controlnet"),
+    image=picture(16),
+    control_image=picture(16),
+    strength=1.0,
+)
+def flux_control_net_img2img() -> dict[str, Any]:
+    return flux_control_net()
+
+
+@pipeline(
+    "FluxControlNetInpaintPipeline",
+    GROUP,
+    **SIZE,
+    denoisers=("transformer", "controlnet"),
+    image=picture(16),
+    mask_image=mask(16),
+    control_image=picture(16),
+    strength=1.0,
+)
+def flux_control_net_inpaint() -> dict[str, Any]:
+    return flux_control_net()
+
+
+@pipeline(
+    "BriaFiboEditPipeline",
+    GROUP,
+    height=32,
+    width=32,
+    prompt='{"text": "a cat", "edit_instruction": "blue"}',
+    image=picture(),
+)
+def bria_fibo_edit() -> dict[str, Any]:
+    return bria_fibo()
+
+
+@pipeline(
+    "VisualClozePipeline",
+    GROUP,
+    "prompt",
+    task_prompt="paint",
+    content_prompt="a cat",
+    image=[[picture(), picture(32, 1)], [picture(32, 2), None]],
+    max_sequence_length=16,
+    upsampling_height=32,
+    upsampling_width=32,
+    upsampling_strength=1.0,
+)
+def visual_cloze_upsampled() -> dict[str, Any]:
+    return visual_cloze()

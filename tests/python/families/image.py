@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from families import autoencoders, encoders, words
@@ -432,7 +433,8 @@ def krea_2() -> dict[str, Any]:
         axes_dims_rope=(8, 4, 4),
     )  # fmt: skip
     return {
-        "transformer": model, "vae": autoencoders.qwen(), "scheduler": euler(use_dynamic_shifting=True),
+        "transformer": model, "vae": autoencoders.qwen(),
+        "scheduler": euler(use_dynamic_shifting=True),
         "text_encoder": qwen3_vl("Qwen3VLModel"), "tokenizer": words.qwen2(),
         "text_encoder_select_layers": (0, 1, 2),
     }  # fmt: skip
@@ -585,3 +587,92 @@ def kandinsky_5_image() -> dict[str, Any]:
     return kandinsky_5_text(
         transformer=kandinsky_5_transformer(), vae=autoencoders.flow(), scheduler=euler(shift=5.0)
     )
+
+
+@pipeline("StableDiffusion3PAGPipeline", GROUP, **SHORT, pag_scale=1.0)
+def sd3_perturbed_attention() -> dict[str, Any]:
+    return sd3()
+
+
+@pipeline("StableDiffusion3PAGImg2ImgPipeline", GROUP, **SHORT, image=picture(16), strength=1.0)
+def sd3_perturbed_attention_img2img() -> dict[str, Any]:
+    return sd3()
+
+
+@pipeline("PixArtSigmaPAGPipeline", GROUP, **PIXART)
+def pixart_perturbed_attention() -> dict[str, Any]:
+    return pixart_parts()
+
+
+@pipeline("HunyuanDiTPAGPipeline", GROUP, **SIZE, use_resolution_binning=False, pag_scale=1.0)
+def hunyuan_dit_perturbed_attention() -> dict[str, Any]:
+    return hunyuan_dit()
+
+
+@pipeline("SanaSprintImg2ImgPipeline", GROUP, **SANA, image=picture(), strength=1.0)
+def sana_sprint_img2img() -> dict[str, Any]:
+    return sana_sprint()
+
+
+@pipeline(
+    "SanaControlNetPipeline",
+    GROUP,
+    **SANA,
+    denoisers=("transformer", "controlnet"),
+    control_image=picture(),
+)
+def sana_control_net() -> dict[str, Any]:
+    from diffusers import SanaControlNetModel
+
+    parts = sana_parts()
+    known = inspect.signature(SanaControlNetModel).parameters
+    sizes = {k: v for k, v in parts["transformer"].config.items() if k in known}
+    return parts | {"controlnet": SanaControlNetModel(**sizes)}
+
+
+@pipeline(
+    "QwenImageControlNetInpaintPipeline",
+    GROUP,
+    **QWEN,
+    denoisers=("transformer", "controlnet"),
+    control_image=picture(),
+    control_mask=mask(),
+)
+def qwen_image_control_net_inpaint() -> dict[str, Any]:
+    from diffusers import QwenImageControlNetModel
+
+    model = QwenImageControlNetModel(**qwen_sizes(extra_condition_channels=4))
+    return qwen_parts(controlnet=model)
+
+
+@pipeline(
+    "ZImageControlNetInpaintPipeline",
+    GROUP,
+    **Z,
+    denoisers=("transformer", "controlnet"),
+    image=picture(),
+    mask_image=mask(),
+    control_image=picture(),
+)
+def z_image_control_net_inpaint() -> dict[str, Any]:
+    from diffusers import ZImageControlNetModel
+
+    model = ZImageControlNetModel(
+        control_layers_places=[0], control_refiner_layers_places=[0], control_in_dim=9, dim=32,
+        n_refiner_layers=1, n_heads=2, n_kv_heads=2,
+    )  # fmt: skip
+    return z_parts(controlnet=model)
+
+
+@pipeline(
+    "StableDiffusion3ControlNetInpaintingPipeline",
+    GROUP,
+    **SHORT,
+    denoisers=("transformer", "controlnet"),
+    control_image=picture(16),
+    control_mask=mask(16),
+)
+def stable_diffusion_3_control_net_inpaint() -> dict[str, Any]:
+    from diffusers import SD3ControlNetModel
+
+    return sd3(controlnet=SD3ControlNetModel(**sd3_sizes(extra_conditioning_channels=1)))

@@ -120,7 +120,8 @@ def stable_diffusion_latent_upscale() -> dict[str, Any]:
     down = "KDownBlock2D", *("KCrossAttnDownBlock2D",) * 3
     up = *("KCrossAttnUpBlock2D",) * 3, "KUpBlock2D"
     model = unet(
-        in_channels=8, out_channels=5, block_out_channels=(32, 32, 64, 64), time_cond_proj_dim=160, resnet_time_scale_shift="scale_shift",
+        in_channels=8, out_channels=5, block_out_channels=(32, 32, 64, 64),
+        time_cond_proj_dim=160, resnet_time_scale_shift="scale_shift",
         down_block_types=down, up_block_types=up,
         mid_block_type=None, attention_head_dim=8, conv_in_kernel=1, conv_out_kernel=1,
         act_fn="gelu", norm_num_groups=None, time_embedding_type="fourier",
@@ -501,3 +502,188 @@ def stable_unclip() -> dict[str, Any]:
         "prior_tokenizer": words.clip(), "prior_text_encoder": encoders.clip_projected(),
         "prior": prior, "prior_scheduler": steps,
     }  # fmt: skip
+
+
+BOTH = ("unet", "controlnet")
+PICTURE: dict[str, Any] = {"image": picture(16), "strength": 1.0}
+PAINT: dict[str, Any] = {"image": picture(16), "mask_image": mask(16), "strength": 1.0}
+CONTROL: dict[str, Any] = {"control_image": picture(16)}
+
+
+@pipeline("StableDiffusionPAGImg2ImgPipeline", GROUP, denoisers=UNET, **PICTURE)
+def perturbed_attention_img2img() -> dict[str, Any]:
+    return base()
+
+
+@pipeline("StableDiffusionPAGInpaintPipeline", GROUP, denoisers=UNET, **PAINT)
+def perturbed_attention_inpaint() -> dict[str, Any]:
+    return base()
+
+
+@pipeline("StableDiffusionControlNetPAGPipeline", GROUP, denoisers=BOTH, image=picture(16))
+def perturbed_attention_control_net() -> dict[str, Any]:
+    return base(controlnet=control_net())
+
+
+@pipeline("StableDiffusionControlNetPAGInpaintPipeline", GROUP, denoisers=BOTH, **PAINT, **CONTROL)
+def perturbed_attention_control_net_inpaint() -> dict[str, Any]:
+    return base(controlnet=control_net())
+
+
+@pipeline("StableDiffusionXLPAGPipeline", GROUP, denoisers=UNET)
+def perturbed_attention_xl() -> dict[str, Any]:
+    return xl()
+
+
+@pipeline("StableDiffusionXLPAGImg2ImgPipeline", GROUP, denoisers=UNET, **PICTURE)
+def perturbed_attention_xl_img2img() -> dict[str, Any]:
+    return xl()
+
+
+@pipeline("StableDiffusionXLPAGInpaintPipeline", GROUP, denoisers=UNET, **PAINT)
+def perturbed_attention_xl_inpaint() -> dict[str, Any]:
+    return xl()
+
+
+@pipeline("StableDiffusionXLControlNetPAGPipeline", GROUP, denoisers=BOTH, image=picture(16))
+def perturbed_attention_xl_control_net() -> dict[str, Any]:
+    return xl(controlnet=xl_control_net())
+
+
+@pipeline(
+    "StableDiffusionXLControlNetPAGImg2ImgPipeline", GROUP, denoisers=BOTH, **PICTURE, **CONTROL
+)
+def perturbed_attention_xl_control_net_img2img() -> dict[str, Any]:
+    return xl(controlnet=xl_control_net())
+
+
+@pipeline("StableDiffusionXLControlNetImg2ImgPipeline", GROUP, denoisers=BOTH, **PICTURE, **CONTROL)
+def xl_control_net_img2img() -> dict[str, Any]:
+    return xl(controlnet=xl_control_net())
+
+
+@pipeline("StableDiffusionXLControlNetInpaintPipeline", GROUP, denoisers=BOTH, **PAINT, **CONTROL)
+def xl_control_net_inpaint() -> dict[str, Any]:
+    return xl(controlnet=xl_control_net())
+
+
+UNION: dict[str, Any] = {"control_image": [picture(16)], "control_mode": [0]}
+
+
+@pipeline(
+    "StableDiffusionXLControlNetUnionImg2ImgPipeline", GROUP, denoisers=BOTH, **PICTURE, **UNION
+)
+def xl_control_net_union_img2img() -> dict[str, Any]:
+    return stable_diffusion_xl_control_net_union()
+
+
+@pipeline(
+    "StableDiffusionXLControlNetUnionInpaintPipeline", GROUP, denoisers=BOTH, **PAINT, **UNION
+)
+def xl_control_net_union_inpaint() -> dict[str, Any]:
+    return stable_diffusion_xl_control_net_union()
+
+
+@pipeline("AnimateDiffPAGPipeline", GROUP, denoisers=UNET, **ANIMATE, pag_scale=3.0)
+def animate_diff_perturbed() -> dict[str, Any]:
+    return animated()
+
+
+@pipeline(
+    "AnimateDiffVideoToVideoControlNetPipeline",
+    GROUP,
+    denoisers=BOTH,
+    video=frames(4, 16),
+    conditioning_frames=frames(4, 16),
+    strength=1.0,
+)
+def animate_diff_video_to_video_control_net() -> dict[str, Any]:
+    return animated(controlnet=control_net())
+
+
+@pipeline("PIAPipeline", GROUP, denoisers=UNET, image=picture(16), **ANIMATE)
+def pia() -> dict[str, Any]:
+    return animated(unet=unet(in_channels=9))
+
+
+@pipeline("StableDiffusionPanoramaPipeline", GROUP, denoisers=UNET, height=16, width=16)
+def panorama() -> dict[str, Any]:
+    return base()
+
+
+@pipeline("StableDiffusionLDM3DPipeline", GROUP, denoisers=UNET, notes="a picture and its depth")
+def ldm_3d() -> dict[str, Any]:
+    return base(vae=autoencoders.kl(in_channels=6, out_channels=6), image_encoder=None)
+
+
+@pipeline("StableDiffusionSAGPipeline", GROUP, denoisers=UNET, height=16, width=16)
+def self_attention_guidance() -> dict[str, Any]:
+    return base()
+
+
+@pipeline(
+    "StableDiffusionDiffEditPipeline",
+    GROUP,
+    denoisers=UNET,
+    mask_image=mask(8),
+    image_latents=lambda pipe: latents(),
+    notes="its mask and latents come from two other methods",
+)
+def diff_edit() -> dict[str, Any]:
+    return base(inverse_scheduler=scheduler("DDIMInverseScheduler"))
+
+
+def latents() -> Any:
+    import torch
+
+    return torch.randn(1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pipeline("SemanticStableDiffusionPipeline", GROUP, denoisers=UNET, editing_prompt=["dog"])
+def semantic() -> dict[str, Any]:
+    return base()
+
+
+@pipeline(
+    "StableDiffusionAttendAndExcitePipeline",
+    GROUP,
+    denoisers=UNET,
+    token_indices=[1],
+    max_iter_to_alter=0,
+    attn_res=(4, 4),
+)
+def attend_and_excite() -> dict[str, Any]:
+    return base()
+
+
+@pipeline("VideoToVideoSDPipeline", GROUP, denoisers=UNET, video=frames(4, 16), strength=1.0)
+def video_to_video() -> dict[str, Any]:
+    from families.video import text_to_video
+
+    return text_to_video()
+
+
+@pipeline(
+    "CycleDiffusionPipeline",
+    GROUP,
+    denoisers=UNET,
+    image=picture(16),
+    source_prompt="a dog",
+    strength=1.0,
+)
+def cycle_diffusion() -> dict[str, Any]:
+    return base()
+
+
+@pipeline(
+    "TextToVideoZeroSDXLPipeline",
+    GROUP,
+    denoisers=UNET,
+    video_length=2,
+    t0=0,
+    t1=1,
+    height=16,
+    width=16,
+)
+def text_to_video_zero_xl() -> dict[str, Any]:
+    return xl(scheduler=scheduler("DDIMScheduler"))

@@ -61,6 +61,10 @@ class Builder:
         What is particular about the entry.
     needs
         Packages beyond the libraries of the models without which it cannot be built.
+    prepare
+        What a loaded model needs before it is called, whoever loaded it.
+    sample
+        Makes the two steps: model and arguments to an output.
     """
 
     name: str
@@ -72,6 +76,8 @@ class Builder:
     denoisers: tuple[str, ...]
     notes: str = ""
     needs: tuple[str, ...] = ()
+    prepare: Callable[[Any], None] = lambda model: None
+    sample: Callable[[Any, dict[str, Any]], Any] = lambda model, arguments: model(**arguments)
 
     def build(self, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write the model with weights of a fixed seed; returns the folder."""
@@ -82,7 +88,9 @@ class Builder:
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
         """Load what :meth:`build` wrote."""
         assert self.open is not None, f"{self.name}: the code of this model is not there"
-        return self.open(folder, dtype)
+        model = self.open(folder, dtype)
+        self.prepare(model)
+        return model
 
     def run(self, model: Any) -> list[np.ndarray[Any, Any]]:
         """Two steps with a fixed seed; returns every array of numbers in the output."""
@@ -92,7 +100,7 @@ class Builder:
             arguments.setdefault("generator", torch.Generator().manual_seed(0))
         torch.manual_seed(0)
         with torch.no_grad():
-            return list(arrays(model(**arguments)))
+            return list(arrays(self.sample(model, arguments)))
 
 
 def arrays(output: Any) -> Iterator[np.ndarray[Any, Any]]:
@@ -113,7 +121,7 @@ def arrays(output: Any) -> Iterator[np.ndarray[Any, Any]]:
         yield np.asarray(output)
 
 
-def fill(module: torch.nn.Module, name: str) -> None:
+def fill(parameters: Iterable[torch.Tensor], name: str) -> None:
     """Give every parameter a value of its own.
 
     Libraries leave some parameters zero (gates, last layers) and some without a value at all
@@ -121,7 +129,7 @@ def fill(module: torch.nn.Module, name: str) -> None:
     """
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     with torch.no_grad():
-        for parameter in module.parameters():
+        for parameter in parameters:
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() >= 2:
                 value = noise / max(1, parameter[0].numel()) ** 0.5
@@ -153,13 +161,16 @@ def pipeline(
     denoisers: Iterable[str] = ("transformer",),
     notes: str = "",
     needs: Iterable[str] = (),
-    prepare: Callable[[Any], None] | None = None,
+    prepare: Callable[[Any], None] = lambda model: None,
+    after: Callable[[Path, dict[str, Any]], None] | None = None,
+    passed: Callable[[Path], dict[str, Any]] = lambda folder: {},
     **arguments: Any,
 ) -> Callable[[Callable[[], dict[str, Any]]], Callable[[], dict[str, Any]]]:
     """Add a pipeline of diffusers to the table; the function below it gives the components.
 
     ``names`` and ``arguments`` are those of :func:`call_with`; ``prepare`` is called with the
-    loaded pipeline.
+    loaded pipeline, ``after`` with the written folder and the components, and ``passed`` gives
+    components that loading does not find by itself.
     """
 
     def add(components: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
@@ -169,21 +180,24 @@ def pipeline(
             parts = components()
             for name, part in parts.items():
                 if isinstance(part, torch.nn.Module):
-                    fill(part.eval(), name)
+                    fill(part.eval().parameters(), name)
                     part.to(dtype)
             getattr(diffusers, kind)(**parts).save_pretrained(folder)
+            if after is not None:
+                after(folder, parts)
             return folder
 
         def load(folder: Path, dtype: torch.dtype) -> Any:
             import diffusers
 
             model = diffusers.DiffusionPipeline.from_pretrained(
-                folder, torch_dtype=dtype, local_files_only=True
+                folder, torch_dtype=dtype, local_files_only=True, **passed(folder)
             )
-            model.set_progress_bar_config(disable=True)
-            if prepare is not None:
-                prepare(model)
             return model
+
+        def quietly(model: Any) -> None:
+            model.set_progress_bar_config(disable=True)
+            prepare(model)
 
         name = components.__name__
         assert name not in BUILDERS, name
@@ -197,6 +211,7 @@ def pipeline(
             tuple(denoisers),
             notes,
             tuple(needs),
+            quietly,
         )
         return components
 

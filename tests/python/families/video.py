@@ -495,7 +495,8 @@ def stable_video_diffusion() -> dict[str, Any]:
         timestep_spacing="leading", timestep_type="continuous", use_karras_sigmas=True,
     )  # fmt: skip
     return {
-        "unet": model, "vae": vae, "scheduler": steps, "feature_extractor": encoders.clip_images(224),
+        "unet": model, "vae": vae, "scheduler": steps,
+        "feature_extractor": encoders.clip_images(224),
         "image_encoder": encoders.clip_vision(size=224, patch=56),
     }  # fmt: skip
 
@@ -513,3 +514,209 @@ def text_to_video() -> dict[str, Any]:
         attention_head_dim=4, norm_num_groups=4,
     )  # fmt: skip
     return {"unet": model, "vae": autoencoders.kl(), "scheduler": scheduler()} | text()
+
+
+@pipeline("SkyReelsV2DiffusionForcingImageToVideoPipeline", GROUP, **SIZE, image=picture(16))
+def skyreels_2_forcing_image_to_video() -> dict[str, Any]:
+    return skyreels()
+
+
+@pipeline(
+    "SanaImageToVideoPipeline",
+    GROUP,
+    height=32,
+    width=32,
+    frames=5,
+    max_sequence_length=16,
+    complex_human_instruction=None,
+    use_resolution_binning=False,
+    image=picture(),
+)
+def sana_image_to_video() -> dict[str, Any]:
+    return sana_video()
+
+
+@pipeline("LucyEditPipeline", GROUP, **SIZE, video=frames(5, 16))
+def lucy_edit() -> dict[str, Any]:
+    return wan(transformer=wan_transformer(in_channels=32))
+
+
+@pipeline("LTX2ConditionPipeline", GROUP, **SIZE | {"height": 32, "width": 32})
+def ltx_2_condition() -> dict[str, Any]:
+    return ltx_2_parts()
+
+
+@pipeline(
+    "HunyuanVideoFramepackPipeline",
+    GROUP,
+    "prompt",
+    prompt="a cat",
+    image=picture(16),
+    height=16,
+    width=16,
+    num_frames=5,
+    latent_window_size=2,
+    max_sequence_length=16,
+    prompt_template={"template": "{}", "crop_start": 0},
+)
+def framepack() -> dict[str, Any]:
+    from diffusers import HunyuanVideoFramepackTransformer3DModel
+    from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
+
+    model = HunyuanVideoFramepackTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1,
+        num_single_layers=1, num_refiner_layers=1, patch_size=2, patch_size_t=1,
+        guidance_embeds=True, text_embed_dim=32, pooled_projection_dim=32, rope_axes_dim=(4, 6, 6),
+        image_condition_type=None, has_image_proj=True, image_proj_dim=32,
+        has_clean_x_embedder=True,
+    )  # fmt: skip
+    eyes = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        image_size=28, patch_size=14,
+    )  # fmt: skip
+    return hunyuan_video() | {
+        "transformer": model, "image_encoder": SiglipVisionModel(eyes),
+        "feature_extractor": SiglipImageProcessor(size={"height": 28, "width": 28}),
+    }  # fmt: skip
+
+
+@pipeline(
+    "CogVideoXFunControlPipeline",
+    GROUP,
+    height=16,
+    width=16,
+    max_sequence_length=16,
+    control_video=frames(8, 16),
+)
+def cogvideox_control() -> dict[str, Any]:
+    return cog_parts(in_channels=8)
+
+
+@pipeline("AnyFlowPipeline", GROUP, **SIZE)
+def any_flow() -> dict[str, Any]:
+    from diffusers import FlowMapEulerDiscreteScheduler
+
+    return wan(
+        transformer=wan_transformer("AnyFlowTransformer3DModel"),
+        scheduler=FlowMapEulerDiscreteScheduler(),
+    )
+
+
+@pipeline(
+    "AnyFlowFARPipeline", GROUP, **SIZE | {"num_frames": 9}, notes="frame by frame over chunks"
+)
+def any_flow_far() -> dict[str, Any]:
+    from diffusers import AnyFlowFARTransformer3DModel, FlowMapEulerDiscreteScheduler
+
+    model = AnyFlowFARTransformer3DModel(
+        **wan_sizes(), compressed_patch_size=(1, 4, 4), chunk_partition=(1, 1, 1)
+    )
+    return wan(transformer=model, scheduler=FlowMapEulerDiscreteScheduler(shift=5.0))
+
+
+@pipeline("HeliosPipeline", GROUP, **SIZE | {"num_frames": 9})
+def helios() -> dict[str, Any]:
+    from diffusers import HeliosScheduler, HeliosTransformer3DModel
+
+    sizes = wan_sizes()
+    sizes.pop("rope_max_seq_len")
+    model = HeliosTransformer3DModel(**sizes, rope_dim=(4, 6, 6))
+    steps = HeliosScheduler(stage_range=[0, 1], stages=1, use_dynamic_shifting=True)
+    return wan(transformer=model, scheduler=steps)
+
+
+@pipeline("ChronoEditPipeline", GROUP, **SIZE, image=picture(16))
+def chrono_edit() -> dict[str, Any]:
+    model = wan_transformer("ChronoEditTransformer3DModel", in_channels=36, image_dim=32)
+    return wan(transformer=model, scheduler=euler(shift=7.0)) | clip_images_of_wan()
+
+
+def motif_parts(**more: Any) -> dict[str, Any]:
+    from diffusers import MotifVideoTransformer3DModel
+    from diffusers.guiders import AdaptiveProjectedGuidance
+    from transformers import T5Gemma2Encoder, T5Gemma2EncoderConfig
+
+    model = MotifVideoTransformer3DModel(
+        in_channels=33, out_channels=16, num_attention_heads=2, attention_head_dim=16,
+        num_layers=1, num_single_layers=1, patch_size=1, patch_size_t=1, text_embed_dim=32,
+        rope_axes_dim=(4, 6, 6),
+    )  # fmt: skip
+    eyes = {
+        "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+    }  # fmt: skip
+    text = encoders.decoder_sizes(head_dim=16, dropout_rate=0.0)
+    config = T5Gemma2EncoderConfig(text_config=text, vision_config=eyes)
+    return {
+        "transformer": model, "vae": autoencoders.wan(), "scheduler": euler(shift=7.0),
+        "text_encoder": T5Gemma2Encoder(config), "tokenizer": words.gemma(),
+        "guider": AdaptiveProjectedGuidance(), "feature_extractor": None,
+    } | more  # fmt: skip
+
+
+@pipeline("MotifVideoPipeline", GROUP, **SIZE | {"num_frames": 9})
+def motif_video() -> dict[str, Any]:
+    return motif_parts()
+
+
+@pipeline(
+    "WanAnimatePipeline",
+    GROUP,
+    "num_frames",
+    image=picture(16),
+    pose_video=frames(17, 16),
+    face_video=frames(17, 16),
+    height=16,
+    width=16,
+    segment_frame_length=17,
+    max_sequence_length=16,
+)
+def wan_animate() -> dict[str, Any]:
+    model = wan_transformer(
+        "WanAnimateTransformer3DModel", in_channels=36, latent_channels=16, image_dim=32,
+        motion_encoder_channel_sizes={"4": 16, "8": 16, "16": 16}, motion_encoder_size=16,
+        motion_style_dim=8, motion_dim=4, motion_encoder_dim=16, face_encoder_hidden_dim=16,
+        face_encoder_num_heads=2, inject_face_latents_blocks=2,
+    )  # fmt: skip
+    return wan(transformer=model) | clip_images_of_wan()
+
+
+@pipeline(
+    "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
+    GROUP,
+    height=16,
+    width=16,
+    max_sequence_length=16,
+    video=frames(5, 16),
+    num_frames=9,
+    base_num_frames=9,
+    overlap_history=1,
+)
+def skyreels_2_forcing_video_to_video() -> dict[str, Any]:
+    return skyreels()
+
+
+@pipeline(
+    "HunyuanSkyreelsImageToVideoPipeline",
+    GROUP,
+    **SIZE | {"num_frames": 9},
+    image=picture(16),
+    prompt_template={"template": "{}", "crop_start": 0},
+)
+def hunyuan_skyreels() -> dict[str, Any]:
+    parts = hunyuan_video()
+    config = {**parts["transformer"].config, "in_channels": 8}
+    return parts | {"transformer": type(parts["transformer"]).from_config(config)}
+
+
+@pipeline(
+    "LTXI2VLongMultiPromptPipeline",
+    GROUP,
+    height=32,
+    width=32,
+    num_frames=9,
+    cond_image=picture(),
+    max_sequence_length=16,
+)
+def ltx_long() -> dict[str, Any]:
+    return ltx_parts()
