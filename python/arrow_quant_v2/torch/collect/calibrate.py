@@ -250,7 +250,7 @@ def _roles(module: nn.Module, names: Mapping[int, list[str]], found: Survey) -> 
     are the way in and the way out.
     """
     roles = {name: role.name for name, role in module_roles(module).items() if not role.quantize}
-    used = [[name for name in names[w]] for entry in found.inputs for w in entry.weights]
+    used = [list(names[w]) for entry in found.inputs for w in entry.weights]
     if OUTSIDE.name not in roles.values() and len(used) >= _FEWEST_TO_KEEP_ENDS:
         roles |= dict.fromkeys([*used[0], *used[-1]], "first or last layer")
     in_use = {name for layer in used for name in layer}
