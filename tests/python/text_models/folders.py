@@ -396,9 +396,7 @@ def llada_shared_keys(folder: Path) -> Path:
     """LLaDA with two key heads, in bfloat16 and two shards."""
     config = _llada_config(n_kv_heads=HEADS // 2)
     shapes = _llada_shapes(config)
-    return published_folder(
-        folder, config, shapes, "<|mdm_mask|>", dtype=torch.bfloat16, shards=2
-    )
+    return published_folder(folder, config, shapes, "<|mdm_mask|>", dtype=torch.bfloat16, shards=2)
 
 
 def dream(folder: Path, **changes: Any) -> Path:

@@ -37,8 +37,8 @@ def capture(
     Parameters
     ----------
     model_path
-        A diffusers pipeline, its denoiser's directory inside it, or a transformers directory of a
-        masked language model.
+        A diffusers pipeline, its denoiser's directory inside it, or the directory of a masked
+        language model: of transformers, or of LLaDA, Dream and their kin.
     stats_path
         The file to write.
     config
@@ -75,7 +75,12 @@ def capture(
         )
     if progress_callback is not None:
         progress_callback("loading the model", 0.0)
-    session = Session(Path(model_path), plan_model(model_path, config), data)
+    session = Session(
+        Path(model_path),
+        plan_model(model_path, config),
+        data,
+        trust_remote_code=config.trust_remote_code,
+    )
     return collect(
         session,
         stats_path,

@@ -12,7 +12,9 @@ from contextvars import ContextVar
 
 from torch import Tensor
 
-__all__ = ["routed", "routed_tokens"]
+from arrow_quant_v2.torch.record.trajectory import Batch
+
+__all__ = ["routed", "routed_tokens", "tokens_of_a_sample"]
 
 _tokens: ContextVar[Tensor | None] = ContextVar("routed_tokens", default=None)
 
@@ -31,3 +33,11 @@ def routed_tokens(rows: int) -> Tensor | None:
     """The tokens of a call with so many rows; None where its rows are not some of the tokens."""
     found = _tokens.get()
     return found.cpu() if found is not None and len(found) == rows else None
+
+
+def tokens_of_a_sample(batch: Batch, given: Tensor) -> int:
+    """How many tokens each sample of a batch has, some of which are `given` to an expert."""
+    ids = batch.valid if batch.valid is not None else batch.kwargs.get("input_ids")
+    if isinstance(ids, Tensor) and ids.ndim == 2:
+        return int(ids.shape[1])
+    return -(-(int(given.max()) + 1) // batch.samples)

@@ -58,6 +58,8 @@ class Session:
         Its plan: the first component is the one that runs at every step.
     data
         What the model runs on, as :func:`arrow_quant_v2.torch.capture` takes it.
+    trust_remote_code
+        Run code that the folder brings, where no library has the class.
 
     Raises
     ------
@@ -66,8 +68,11 @@ class Session:
         inputs that nothing supplies.
     """
 
-    def __init__(self, path: Path, plan: ModelPlan, data: Any = None) -> None:
+    def __init__(
+        self, path: Path, plan: ModelPlan, data: Any = None, *, trust_remote_code: bool = False
+    ) -> None:
         self.plan = plan
+        self._trusted = trust_remote_code
         self.data = read_samples(data)
         self._path = path
         self._model: _Model | None = None
@@ -133,7 +138,7 @@ class Session:
             raise self._failure
         if self._model is None:
             try:
-                self._model = _load(self._path, self.plan)
+                self._model = _load(self._path, self.plan, trust_remote_code=self._trusted)
             except CannotRunError as error:
                 self._failure = error
                 raise
@@ -141,13 +146,13 @@ class Session:
         return self._model
 
 
-def _load(path: Path, plan: ModelPlan) -> _Model:
-    kind = detect_model_kind(path)
+def _load(path: Path, plan: ModelPlan, *, trust_remote_code: bool) -> _Model:
+    kind = detect_model_kind(path, trust_remote_code=trust_remote_code)
     if kind == "pipeline":
         return _load_pipeline(path, plan.components[0], plan.components[0])
     if kind == "denoiser":
         return _load_pipeline(path.resolve().parent, path.resolve().name, "")
-    return _load_masked_language_model(path)
+    return _load_masked_language_model(path, trust_remote_code=trust_remote_code)
 
 
 def _load_pipeline(path: Path, attribute: str, component: str) -> _Model:
@@ -181,24 +186,27 @@ def _load_pipeline(path: Path, attribute: str, component: str) -> _Model:
     return _Model(component, network, record)
 
 
-def _load_masked_language_model(path: Path) -> _Model:
+def _load_masked_language_model(path: Path, *, trust_remote_code: bool) -> _Model:
     from arrow_quant_v2.torch.record.masked_language import masked_language_tape
+    from arrow_quant_v2.torch.text_models.load import load_text_model
 
     with _failures_of_libraries():
-        from transformers import AutoModelForMaskedLM, AutoTokenizer
         from transformers.utils import logging
 
         with _quiet(logging):
-            network = AutoModelForMaskedLM.from_pretrained(
-                str(path), local_files_only=True, dtype=torch.float32, use_safetensors=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+            network, tokens = load_text_model(path, trust_remote_code=trust_remote_code)
 
     def record(
         data: Samples, samples: int, seed: int, progress: Callable[[float], None]
     ) -> list[Batch]:
         return masked_language_tape(
-            network, tokenizer, data, samples=samples, seed=seed, progress=progress
+            network,
+            tokens.tokenizer,
+            data,
+            samples=samples,
+            seed=seed,
+            progress=progress,
+            mask_token_id=tokens.mask_token_id,
         )
 
     return _Model("", network, record)

@@ -47,6 +47,7 @@ def build(family: TextFamily, config: Mapping[str, Any], path: Path) -> nn.Modul
         )
     settings = base.config_class(**family.library_config(config))
     settings.use_cache = False
+    settings.name_or_path = str(path.parent)
     settings._attn_implementation = "sdpa"
     mask = config.get("mask_token_id")
     kind = type(
