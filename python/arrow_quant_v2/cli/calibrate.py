@@ -41,6 +41,7 @@ def calibrate(
     components: options.Components = None,
     threads: options.Threads = None,
     max_memory_mb: options.MaxMemory = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     setting: options.Settings = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file that is at STATS.")
@@ -56,6 +57,7 @@ def calibrate(
         layer_rules=layer_rule,
         components=components,
         fail_fast=False,
+        trust_remote_code=trust_remote_code,
         settings=setting,
         deployment_profile=profile,
         calibration_samples=samples,

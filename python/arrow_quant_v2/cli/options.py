@@ -117,6 +117,13 @@ MaxQualityLoss = Annotated[
         help="Mixed precision, as small as the predictions drift by X at most.",
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python code that the model's folder brings; read it first.",
+    ),
+]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Fail when the accuracy is missed; do not add bits.")
 ]
@@ -148,6 +155,7 @@ def build_config(
     components: str | None,
     fail_fast: bool,
     settings: list[str] | None,
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> DiffusionQuantConfig:
     """The configuration of a run: a file if one is named, and the options that were given."""
@@ -162,6 +170,8 @@ def build_config(
         given["components"] = [name.strip() for name in components.split(",")]
     if fail_fast:
         given["fail_fast"] = True
+    if trust_remote_code:
+        given["trust_remote_code"] = True
     if config is None:
         return DiffusionQuantConfig(**given)
     return DiffusionQuantConfig.from_yaml(config, **given)

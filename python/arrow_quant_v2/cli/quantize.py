@@ -51,6 +51,7 @@ def quantize(
     fail_fast: options.FailFast = False,
     threads: options.Threads = None,
     max_memory_mb: options.MaxMemory = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     setting: options.Settings = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an artefact that is at OUT.")
@@ -66,6 +67,7 @@ def quantize(
         layer_rules=layer_rule,
         components=components,
         fail_fast=fail_fast,
+        trust_remote_code=trust_remote_code,
         settings=setting,
         deployment_profile=profile,
         bit_width=bit_width,
@@ -120,6 +122,7 @@ def plan(
     fail_fast: options.FailFast = False,
     threads: options.Threads = None,
     max_memory_mb: options.MaxMemory = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     setting: options.Settings = None,
     every: options.Every = False,
     json: options.Json = False,
@@ -133,6 +136,7 @@ def plan(
         layer_rules=layer_rule,
         components=components,
         fail_fast=fail_fast,
+        trust_remote_code=trust_remote_code,
         settings=setting,
         deployment_profile=profile,
         bit_width=bit_width,

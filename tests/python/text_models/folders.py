@@ -349,7 +349,7 @@ def _weights(shapes: Shapes, dtype: torch.dtype) -> dict[str, Tensor]:
     for name, shape in shapes.items():
         draw = torch.randn(shape, generator=generator)
         if len(shape) == 2:
-            scale = 1.0 if "embed" in name or "wte" in name else 1.5 * shape[1] ** -0.5
+            scale = 1.0 if "embed" in name or "wte" in name else shape[1] ** -0.5
             found[name] = (draw * scale).to(dtype)
         else:
             centre = 1.0 if "norm" in name or "ln_f" in name else 0.0
