@@ -31,6 +31,21 @@ class AffineSpec:
     @property
     def method(self) -> str: ...
 
+def check_spec(bit_width: int, group_size: int, param_encoding: str) -> None:
+    """Raise ConfigurationError for a combination that does not exist."""
+
+SUB_GROUPS: int = 4
+
+FIELD_BITS: int = 4
+
+FIELD_MASK: int = 15
+
+MIN_Q: int = 1
+
+MIN_Z: int = -8
+
+MAX_V: int = 127
+
 class TensorInfo:
     """Everything about a stored tensor but its data."""
 

@@ -13,7 +13,9 @@ from arrow_quant_v2.calibration.model_kind import (
     library_missing,
 )
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
+from arrow_quant_v2.model_roles import model_roles
 from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 
 if TYPE_CHECKING:
@@ -56,7 +58,12 @@ class LoadedModel:
     @cached_property
     def plan(self) -> ModelPlan:
         """What happens to each tensor, without a target of mixed precision."""
-        return plan_model(self.path, self.config)
+        return plan_model(self.path, self.config, roles=self.roles)
+
+    @cached_property
+    def roles(self) -> list[TensorRole]:
+        """What its tensors are for."""
+        return model_roles(self.path)
 
     def session(self) -> Session:
         """The running model.

@@ -14,14 +14,23 @@ import torch
 from safetensors.torch import load_file
 from support import arrow_quant
 from text_models import reference
-from text_models.folders import BUILDERS, LETTERS, MASK, VOCABULARY, dream, llada, llada_moe
+from text_models.folders import (
+    BUILDERS,
+    LETTERS,
+    MASK,
+    VOCABULARY,
+    dream,
+    llada,
+    llada2,
+    llada_moe,
+)
 from torch import Tensor
 
 from arrow_quant_v2 import ArrowQuantV2, ConfigurationError, DiffusionQuantConfig
 from arrow_quant_v2.plan.model_plan import plan_model
 from arrow_quant_v2.torch import load_quantized, sample_text
+from arrow_quant_v2.torch.record.text_model import load_text_model
 from arrow_quant_v2.torch.text_models.bidirectional import block_mask
-from arrow_quant_v2.torch.text_models.load import load_text_model
 from arrow_quant_v2.torch.text_models.tokens import read_tokens
 
 MODELS = tuple(BUILDERS)

@@ -225,7 +225,7 @@ def test_what_cannot_run_says_why(dit: Path, tmp_path: Path) -> None:
         capture(file, tmp_path / "s", image)
     (file.parent / "config.json").write_text(json.dumps({"architectures": ["NobodysModel"]}))
     with pytest.raises(CannotRunError, match="found architectures \\['NobodysModel'\\]"):
-        capture(file.parent, tmp_path / "s", settings())
+        capture(file.parent, tmp_path / "s", image)
     alone = small_model(tmp_path / "alone")
     with pytest.raises(CannotRunError, match="no class that is known here"):
         capture(alone, tmp_path / "s", settings())

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.loaded_model import LoadedModel
 from arrow_quant_v2.mixed.allocation import allocate
+from arrow_quant_v2.model_roles import model_roles
 from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
 from arrow_quant_v2.plan.engine_options import quantize_options, run_engine
 from arrow_quant_v2.plan.mixed_precision import MixedPrecision
@@ -71,6 +73,7 @@ def quantize_files(
                 statistics=found.statistics,
                 data_free_reason=found.reason,
                 allocation=mixed.allotments() if mixed else (),
+                roles=model.roles,
                 mixed_precision_json=mixed.json() if mixed else "",
             )
             if config.method == "learned" and found.statistics is not None:
@@ -89,13 +92,14 @@ def plan_files(
     calibration_data: Any = None,
 ) -> ModelPlan:
     """What :func:`quantize_files` would do; with a target, the model is calibrated and run."""
-    if config.target is None:
-        return plan_model(model_path, config)
     source = checked_path(model_path, "model_path")
+    if config.target is None:
+        return plan_model(source, config, roles=model_roles(Path(source)))
     with readable_model(source) as path:
         model = LoadedModel(source, path, config, _kept(calibration_data))
         with calibrated(model, statistics, progress_callback) as found:
-            return plan_model(path, config, _allocated(model, found, 1.0))
+            mixed = _allocated(model, found, 1.0)
+            return plan_model(path, config, mixed, model.roles)
 
 
 def _kept(calibration_data: Any) -> Any:

@@ -14,11 +14,12 @@ from torch import Tensor
 from arrow_quant_v2.calibration.statistics import CalibrationStatistics
 from arrow_quant_v2.config.settings import CALIBRATION
 from arrow_quant_v2.torch.collect.error_costs import Profile
-from arrow_quant_v2.torch.observe.routing import routed_tokens, tokens_of_a_sample
+from arrow_quant_v2.torch.observe.experts import tokens_of_a_sample
 from arrow_quant_v2.torch.observe.shared_inputs import ObservedInput
 from arrow_quant_v2.torch.observe.tokens import Window, choose_tokens, count_tokens, take_tokens
 from arrow_quant_v2.torch.observe.watch import InputNumbers
 from arrow_quant_v2.torch.record.trajectory import Batch
+from arrow_quant_v2.torch.text_models.routing import routed_tokens
 
 __all__ = ["BUFFERED_TOKENS", "Accumulator"]
 

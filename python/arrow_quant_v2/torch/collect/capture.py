@@ -8,7 +8,8 @@ from typing import Any
 from arrow_quant_v2.calibration.model_kind import CannotRunError
 from arrow_quant_v2.config.settings import CALIBRATION, DiffusionQuantConfig, checked_config
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.model_roles import model_roles
+from arrow_quant_v2.paths import StrPath, checked_path
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 from arrow_quant_v2.progress import ProgressCallback, scaled_progress
 from arrow_quant_v2.torch.collect.calibrate import CalibrationRun, run_tape
@@ -75,9 +76,10 @@ def capture(
         )
     if progress_callback is not None:
         progress_callback("loading the model", 0.0)
+    path = Path(checked_path(model_path, "model_path"))
     session = Session(
-        Path(model_path),
-        plan_model(model_path, config),
+        path,
+        plan_model(path, config, roles=model_roles(path)),
         data,
         trust_remote_code=config.trust_remote_code,
     )

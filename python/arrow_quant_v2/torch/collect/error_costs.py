@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from arrow_quant_v2.config.settings import CALIBRATION
 from arrow_quant_v2.torch.evaluation import frozen
-from arrow_quant_v2.torch.observe.routing import routed_tokens, tokens_of_a_sample
+from arrow_quant_v2.torch.observe.experts import tokens_of_a_sample
 from arrow_quant_v2.torch.observe.shared_inputs import ObservedInput
 from arrow_quant_v2.torch.observe.watch import watch
 from arrow_quant_v2.torch.record.trajectory import Batch, rows_of
+from arrow_quant_v2.torch.text_models.routing import routed_tokens
 
 __all__ = ["Costs", "Profile", "measure_costs"]
 

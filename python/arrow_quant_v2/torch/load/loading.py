@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,14 @@ from arrow_quant_v2.artefact.open import open_quantized
 from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline
 from arrow_quant_v2.torch.layers.clock import Clock
 from arrow_quant_v2.torch.layers.quant_layers import Execution
-from arrow_quant_v2.torch.load.empty_model import empty_model, is_pipeline
 from arrow_quant_v2.torch.load.load_weights import fit
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
 from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
+from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
+from arrow_quant_v2.torch.text_models.pipelines import is_text_pipeline, text_parts
 
 __all__ = ["clock_of", "execution_of", "load_quantized"]
 
@@ -160,6 +163,8 @@ def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) 
         name: _fitted(empty_model(folder / name), artefact, name, settings)
         for name in artefact.components
     }
+    if is_text_pipeline(json.loads((folder / "model_index.json").read_bytes())):
+        built |= text_parts(folder)
     if settings["dtype"] is not None:
         built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
     return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
@@ -183,6 +188,8 @@ def _fitted(
         )
     clock = clock_of(model, artefact.path)
     tensors = artefact.components[component]
+    if has_own_experts(tensors):
+        separate_experts(model)
     fit(model, tensors, clock=clock, **settings)
     if hasattr(model, "tie_weights"):
         model.tie_weights()

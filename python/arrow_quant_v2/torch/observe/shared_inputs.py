@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from arrow_quant_v2.torch.observe.routing import routed_tokens
 from arrow_quant_v2.torch.observe.tokens import Window, count_tokens
 from arrow_quant_v2.torch.observe.watch import InputNumbers, watch
 from arrow_quant_v2.torch.record.trajectory import Batch
+from arrow_quant_v2.torch.text_models.routing import routed_tokens
 
 __all__ = ["ObservedInput", "Survey", "survey"]
 

@@ -29,6 +29,7 @@ from arrow_quant_v2.progress import ProgressCallback
 from arrow_quant_v2.torch.evaluation import evaluating
 from arrow_quant_v2.torch.record.samples import Samples, read_samples
 from arrow_quant_v2.torch.record.trajectory import Batch, as_batches
+from arrow_quant_v2.torch.text_models.pipelines import MODEL, TOKENIZER, is_text_pipeline
 
 __all__ = ["Session", "stopping_at_once"]
 
@@ -148,11 +149,15 @@ class Session:
 
 def _load(path: Path, plan: ModelPlan, *, trust_remote_code: bool) -> _Model:
     kind = detect_model_kind(path, trust_remote_code=trust_remote_code)
+    if kind == "pipeline" and is_text_pipeline(read_json(path / "model_index.json")):
+        return _load_masked_language_model(
+            path / MODEL, path / TOKENIZER, MODEL, trust_remote_code=trust_remote_code
+        )
     if kind == "pipeline":
         return _load_pipeline(path, plan.components[0], plan.components[0])
     if kind == "denoiser":
         return _load_pipeline(path.resolve().parent, path.resolve().name, "")
-    return _load_masked_language_model(path, trust_remote_code=trust_remote_code)
+    return _load_masked_language_model(path, path, "", trust_remote_code=trust_remote_code)
 
 
 def _load_pipeline(path: Path, attribute: str, component: str) -> _Model:
@@ -186,15 +191,19 @@ def _load_pipeline(path: Path, attribute: str, component: str) -> _Model:
     return _Model(component, network, record)
 
 
-def _load_masked_language_model(path: Path, *, trust_remote_code: bool) -> _Model:
+def _load_masked_language_model(
+    path: Path, tokenizer: Path, component: str, *, trust_remote_code: bool
+) -> _Model:
     from arrow_quant_v2.torch.record.masked_language import masked_language_tape
-    from arrow_quant_v2.torch.text_models.load import load_text_model
+    from arrow_quant_v2.torch.record.text_model import load_text_model
 
     with _failures_of_libraries():
         from transformers.utils import logging
 
         with _quiet(logging):
-            network, tokens = load_text_model(path, trust_remote_code=trust_remote_code)
+            network, tokens = load_text_model(
+                path, tokenizer=tokenizer, trust_remote_code=trust_remote_code
+            )
 
     def record(
         data: Samples, samples: int, seed: int, progress: Callable[[float], None]
@@ -209,7 +218,7 @@ def _load_masked_language_model(path: Path, *, trust_remote_code: bool) -> _Mode
             mask_token_id=tokens.mask_token_id,
         )
 
-    return _Model("", network, record)
+    return _Model(component, network, record)
 
 
 def _require_finite(network: nn.Module, path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.text_families import TextFamily
 from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
-from arrow_quant_v2.torch.text_models.experts import ExpertList
+from arrow_quant_v2.torch.text_models.experts import separate_experts
 from arrow_quant_v2.torch.text_models.published_names import expanded, publish
 
 __all__ = ["build"]
@@ -60,23 +60,10 @@ def build(family: TextFamily, config: Mapping[str, Any], path: Path) -> nn.Modul
         },
     )
     model: nn.Module = kind(settings)
-    _separate_experts(model, base)
+    separate_experts(model)
     if "qkv_proj" in "".join(family.names.values()):
         from arrow_quant_v2.torch.text_models.joint_projection import join_projections
 
         join_projections(model)
     publish(model, expanded(family.names, settings.num_hidden_layers))
     return model.eval()
-
-
-def _separate_experts(model: nn.Module, base: type) -> None:
-    """Give every expert its own layers, where the library holds the weights of all together."""
-    settings: Any = model.config
-    source = importlib.import_module(base.__module__)
-    for name, module in list(model.named_modules()):
-        if not name.endswith(".experts") or isinstance(module, nn.ModuleList):
-            continue
-        feed_forward = getattr(source, base.__name__.removesuffix("ForCausalLM") + "MLP")
-        width, count = settings.moe_intermediate_size, module.num_experts
-        experts = [feed_forward(settings, intermediate_size=width) for _ in range(count)]
-        model.set_submodule(name, ExpertList(experts))

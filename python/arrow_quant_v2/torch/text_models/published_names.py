@@ -49,9 +49,9 @@ def _place(model: nn.Module, name: str, part: Any) -> None:
     """Register `part`, making modules on the way."""
     module = model
     *path, leaf = name.split(".")
-    for step in path:
+    for step, inner in zip(path, [*path[1:], leaf], strict=True):
         if step not in module._modules:
-            module.add_module(step, nn.Module())
+            module.add_module(step, nn.ModuleList() if inner.isdigit() else nn.Module())
         module = module.get_submodule(step)
     if isinstance(part, nn.Module):
         module.add_module(leaf, part)

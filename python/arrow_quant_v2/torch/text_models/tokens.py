@@ -29,13 +29,16 @@ class TextTokens:
         return [t for t in self.tokenizer.all_special_ids if t != self.mask_token_id]
 
 
-def read_tokens(folder: Path, *, trust_remote_code: bool = False) -> TextTokens:
+def read_tokens(
+    folder: Path, *, model: Path | None = None, trust_remote_code: bool = False
+) -> TextTokens:
     """Load the tokenizer of a model folder.
 
     A family's tokenizer that is published with code is loaded as the class of transformers that
-    does the same.
+    does the same. `model` is the folder of the model where that is another one, in a pipeline.
     """
-    config = _read(folder / "config.json")
+    model = model or folder
+    config = _read(model / "config.json")
     family = family_of(config)
     tokenizer = (
         _plain_tokenizer(folder, family)
@@ -44,7 +47,7 @@ def read_tokens(folder: Path, *, trust_remote_code: bool = False) -> TextTokens:
     )
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
-    return TextTokens(tokenizer, _mask_token_id(folder, config, tokenizer, family))
+    return TextTokens(tokenizer, _mask_token_id(model, config, tokenizer, family))
 
 
 def _auto_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
