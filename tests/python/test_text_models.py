@@ -364,6 +364,91 @@ def test_an_expert_is_shown_its_own_tokens_with_their_times(tmp_path: Path) -> N
     assert max(span.end for span in spans) - min(span.begin for span in spans) > 0.5
 
 
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``LLaDA2Pipeline`` whose model is published with code of its own."""
+    from diffusers import BlockRefinementScheduler
+
+    root = tmp_path_factory.mktemp("pipeline") / "llada2"
+    llada2(root / "model")
+    (root / "tokenizer").mkdir()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.move(root / "model" / file, root / "tokenizer" / file)
+    config = json.loads((root / "tokenizer" / "tokenizer_config.json").read_text())
+    config["mask_token"] = "<|mask|>"
+    (root / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
+    BlockRefinementScheduler().save_pretrained(root / "scheduler")
+    index = {
+        "_class_name": "LLaDA2Pipeline",
+        "_diffusers_version": "0.42.0",
+        "model": ["transformers_modules.llada2", "LLaDA2MoeModelLM"],
+        "scheduler": ["diffusers", "BlockRefinementScheduler"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    }
+    (root / "model_index.json").write_text(json.dumps(index))
+    return root
+
+
+def test_a_text_pipeline_is_calibrated_loaded_and_writes(pipeline: Path, tmp_path: Path) -> None:
+    quantizer = ArrowQuantV2(mode="diffusion")
+    plan = quantizer.plan(pipeline, settings(4))
+    assert (plan.modality, plan.components, plan.calibration) == ("text", ("model",), "neutral")
+    result = quantizer.quantize_diffusion_model(
+        model_path=pipeline, output_path=tmp_path / "out", config=settings(4)
+    )
+    assert result["calibration"] == "neutral"
+    assert not [w for w in result["warnings"] if "data-free" in w]
+    loaded = load_quantized(tmp_path / "out")
+    assert type(loaded).__name__ == "LLaDA2Pipeline"
+    packed = sum(type(part).__name__ == "QuantLinear" for part in loaded.model.modules())
+    assert packed == sum(t.bit_width is not None for t in plan.tensors)
+    draw = {"length": 8, "steps": 4, "block_length": 8, "temperature": 1.0, "return_ids": True}
+    first = sample_text(loaded, "ab", seed=1, **draw)
+    assert len(first) == 8
+    assert first == sample_text(tmp_path / "out", "ab", seed=1, **draw)
+    assert len(sample_text(pipeline, "ab", seed=1, **draw)) == 8
+    checked = quantizer.validate_quality(pipeline, tmp_path / "out", level="outputs")
+    assert checked["output_nmse"] < BOUNDS[4]
+
+
+def test_experts_that_the_library_joins_are_packed_one_by_one(tmp_path: Path) -> None:
+    """Checkpoints of mixtures have experts one by one; transformers 5 joins them in memory."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    from arrow_quant_v2.torch.text_models.experts import separate_experts
+
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        moe_intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    model = Qwen3MoeForCausalLM(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        separate_experts(model)
+        torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=0, atol=1e-5)
+    ArrowQuantV2(mode="diffusion").quantize_diffusion_model(
+        model_path=tmp_path / "model",
+        output_path=tmp_path / "out",
+        config=settings(8, samples=0, modality="text"),
+    )
+    loaded = load_quantized(tmp_path / "out")
+    expert = loaded.get_submodule("model.layers.0.mlp.experts.3.down_proj")
+    assert type(expert).__name__ == "QuantLinear"
+    with torch.no_grad():
+        assert nmse(expected, loaded(input_ids=ids).logits) < 1e-3
+
+
 CODE = """
 import torch
 from transformers import PretrainedConfig, PreTrainedModel

@@ -16,7 +16,7 @@ from arrow_quant_v2.torch.evaluation import evaluating
 from arrow_quant_v2.torch.load.loading import load_quantized
 from arrow_quant_v2.torch.record.text_model import load_text_model
 from arrow_quant_v2.torch.text_models.bidirectional import block_mask
-from arrow_quant_v2.torch.text_models.pipelines import MODEL, TOKENIZER, text_parts
+from arrow_quant_v2.torch.text_models.pipelines import MODEL, TOKENIZER, text_pipeline
 from arrow_quant_v2.torch.text_models.tokens import read_tokens
 
 __all__ = ["sample_text"]
@@ -175,12 +175,8 @@ def _loaded(folder: Path) -> Any:
     if (folder / "manifest.json").is_file():
         return load_quantized(folder)
     if (folder / "model_index.json").is_file():
-        from diffusers import DiffusionPipeline
-
         model, _ = load_text_model(folder / MODEL, tokenizer=folder / TOKENIZER)
-        return DiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, **{MODEL: model, **text_parts(folder)}
-        )
+        return text_pipeline(folder, model)
     model, _ = load_text_model(folder)
     return model
 

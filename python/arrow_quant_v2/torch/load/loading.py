@@ -24,7 +24,12 @@ from arrow_quant_v2.torch.load.load_weights import fit
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
 from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
 from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
-from arrow_quant_v2.torch.text_models.pipelines import is_text_pipeline, text_parts
+from arrow_quant_v2.torch.text_models.pipelines import (
+    MODEL,
+    TOKENIZER,
+    is_text_pipeline,
+    text_pipeline,
+)
 
 __all__ = ["clock_of", "execution_of", "load_quantized"]
 
@@ -163,11 +168,16 @@ def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) 
         name: _fitted(empty_model(folder / name), artefact, name, settings)
         for name in artefact.components
     }
-    if is_text_pipeline(json.loads((folder / "model_index.json").read_bytes())):
-        built |= text_parts(folder)
+    if is_text_pipeline(_index(folder)):
+        return text_pipeline(folder, built[MODEL])
     if settings["dtype"] is not None:
         built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
     return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "model_index.json").read_bytes())
+    return found
 
 
 def _dtype_argument(version: str) -> str:
@@ -205,12 +215,15 @@ def _fitted(
 
 def clock_of(model: nn.Module, folder: Path) -> Clock:
     """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
-    if not (folder / "tokenizer_config.json").is_file():
+    tokenizer, of = folder, folder
+    if is_pipeline(folder) and is_text_pipeline(_index(folder)):
+        tokenizer, of = folder / TOKENIZER, folder / MODEL
+    if not (tokenizer / "tokenizer_config.json").is_file():
         found = getattr(getattr(model, "config", None), "mask_token_id", None)
         return Clock(found if isinstance(found, int) else None)
     from arrow_quant_v2.torch.text_models.tokens import read_tokens
 
-    tokens = read_tokens(folder)
+    tokens = read_tokens(tokenizer, model=of)
     if isinstance(model, MaskedDiffusion) and tokens.mask_token_id is not None:
         model.mask_token_id = tokens.mask_token_id
     return Clock(tokens.mask_token_id, tokens.special_ids)
