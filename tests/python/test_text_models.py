@@ -249,6 +249,21 @@ def test_the_surest_token_is_written_first(tmp_path: Path) -> None:
     assert found == ids[0, 3:].tolist()
 
 
+def test_what_a_tokenizer_puts_around_a_text_stays_around_it(tmp_path: Path) -> None:
+    from tiny_models import masked_language_model
+
+    model, tokens = load_text_model(masked_language_model(tmp_path / "model"))
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"].clone()), with_kwargs=True
+    )
+    text = sample_text(model, "abc", length=4, steps=1)
+    special = tokens.tokenizer
+    assert seen[0][0, 0] == special.bos_token_id
+    assert seen[0][0, 4:].tolist() == [special.mask_token_id] * 4 + [special.eos_token_id]
+    assert isinstance(text, str)
+
+
 def test_wrong_arguments_of_sampling_are_named(tmp_path: Path) -> None:
     model, _ = load_text_model(llada(tmp_path / "model"))
     for wrong in ({"length": 0}, {"steps": 0}, {"block_length": -1}, {"temperature": -1.0}):

@@ -17,7 +17,7 @@ from arrow_quant_v2.torch.load.loading import load_quantized
 from arrow_quant_v2.torch.record.text_model import load_text_model
 from arrow_quant_v2.torch.text_models.bidirectional import block_mask
 from arrow_quant_v2.torch.text_models.pipelines import MODEL, TOKENIZER, text_pipeline
-from arrow_quant_v2.torch.text_models.tokens import read_tokens
+from arrow_quant_v2.torch.text_models.tokens import added_around, read_tokens
 
 __all__ = ["sample_text"]
 
@@ -97,12 +97,13 @@ def sample_text(
             model, prompt, length, steps, block_length, temperature, seed, return_ids
         )
     words, mask = _tokens(model, tokenizer)
-    given = words(prompt)["input_ids"] if prompt else []
+    before, behind = added_around(words)
+    given = [*before, *words(prompt, add_special_tokens=False)["input_ids"]]
     block = min(block_length or int(getattr(model, "block_length", 0)) or length, length)
     device = next(iter([*model.parameters(), *model.buffers()])).device
     start = len(given)
-    ids = torch.full((1, start + length), mask, dtype=torch.long, device=device)
-    ids[0, :start] = torch.tensor(given, dtype=torch.long)
+    row = [*given, *[mask] * length, *behind]
+    ids = torch.tensor([row], dtype=torch.long, device=device)
     generator = torch.Generator().manual_seed(seed)
     # Blocks of a model that attends by blocks are counted from the beginning of the prompt.
     first = -(start % block) if getattr(model, "block_length", 0) else 0
@@ -111,7 +112,7 @@ def sample_text(
         for places, count in zip(blocks, _shares(steps or length, blocks), strict=True):
             where = slice(start + places.start, start + places.stop)
             _write_block(model, ids, where, count, mask, temperature, generator)
-    written: list[int] = ids[0, start:].tolist()
+    written: list[int] = ids[0, start : start + length].tolist()
     if return_ids:
         return written
     return str(words.decode(written, skip_special_tokens=True))

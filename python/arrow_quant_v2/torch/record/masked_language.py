@@ -20,6 +20,7 @@ from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.torch.record.samples import Samples
 from arrow_quant_v2.torch.record.trajectory import Batch, batches_of, is_held_out
 from arrow_quant_v2.torch.text_models.bidirectional import block_mask
+from arrow_quant_v2.torch.text_models.tokens import added_around
 
 __all__ = ["masked_language_tape"]
 
@@ -119,11 +120,7 @@ def _blank(tokenizer: Any, mask: int, length: int) -> Tensor:
         text = tokenizer.mask_token * max(1, length - specials)
         found: Tensor = tokenizer(text, return_tensors="pt")["input_ids"]
         return found
-    coded = tokenizer("a", return_special_tokens_mask=True)
-    special = coded["special_tokens_mask"]
-    text_at = [n for n, flag in enumerate(special) if not flag] or [len(special)]
-    before = coded["input_ids"][: text_at[0]]
-    behind = coded["input_ids"][text_at[-1] + 1 :]
+    before, behind = added_around(tokenizer)
     masks = [mask] * max(1, length - len(before) - len(behind))
     return torch.tensor([[*before, *masks, *behind]])
 

@@ -1,4 +1,4 @@
-"""Pipelines of diffusers that write text: a language model, a tokenizer and a discrete scheduler."""
+"""Pipelines of diffusers that write text: a language model, a tokenizer, a discrete scheduler."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def _class(folder: Path, name: str) -> Any:
     found = getattr(diffusers, name, None)
     if found is None:
         raise ConfigurationError(
-            f"{folder / 'model_index.json'}: diffusers {diffusers.__version__} has no class {name!r}",
+            f"{folder / 'model_index.json'}: diffusers {diffusers.__version__} has no class "
+            f"{name!r}",
             path=str(folder),
             hint="Install the version that the pipeline was made with.",
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from arrow_quant_v2.text_families import TextFamily, family_of
 
-__all__ = ["TextTokens", "read_tokens"]
+__all__ = ["TextTokens", "added_around", "read_tokens"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ def read_tokens(
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return TextTokens(tokenizer, _mask_token_id(model, config, tokenizer, family))
+
+
+def added_around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What a tokenizer puts before and behind every text."""
+    coded = tokenizer("a", return_special_tokens_mask=True)
+    ids, special = list(coded["input_ids"]), coded["special_tokens_mask"]
+    text_at = [n for n, flag in enumerate(special) if not flag] or [len(special)]
+    return ids[: text_at[0]], ids[text_at[-1] + 1 :]
 
 
 def _auto_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
