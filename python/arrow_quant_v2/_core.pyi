@@ -193,7 +193,7 @@ class SourceModel:
 class PlanOptions:
     """Everything that decides a plan."""
 
-    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = []) -> None: ...
+    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = [], roles: Sequence[tuple[str, str, str, bool, str]] = []) -> None: ...
 
 class PlannedTensor:
     """What happens to one tensor, and why."""
@@ -230,6 +230,12 @@ class PlannedTensor:
 
     @property
     def reason(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def known_from(self) -> str: ...
 
 class ModelPlan:
     """What happens to every tensor of a model."""
@@ -547,6 +553,9 @@ class ValidationReport:
     @property
     def problems(self) -> list[str]: ...
 
+    @property
+    def original_matches(self) -> bool | None: ...
+
 class BuildInfo:
     """What this build is and runs on."""
 
@@ -574,6 +583,8 @@ class BuildInfo:
 def build_info() -> BuildInfo: ...
 
 def quantize_model(model_path: bytes, output_path: bytes, options: QuantizeOptions, callback: Callable[[str, float], object] | None) -> QuantizeReport: ...
+
+def check_output(model_path: bytes, output_path: bytes, options: QuantizeOptions) -> None: ...
 
 def validate_artefact(original_path: bytes, quantized_path: bytes, num_threads: int, callback: Callable[[str, float], object] | None) -> ValidationReport: ...
 

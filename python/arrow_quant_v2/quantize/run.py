@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arrow_quant_v2._native import core
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.loaded_model import LoadedModel
@@ -20,7 +21,7 @@ from arrow_quant_v2.plan.engine_options import quantize_options, run_engine
 from arrow_quant_v2.plan.mixed_precision import MixedPrecision
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 from arrow_quant_v2.progress import ProgressCallback, check_callback, scaled_progress
-from arrow_quant_v2.quantize.calibrate_first import Calibration, calibrated
+from arrow_quant_v2.quantize.calibrate_first import Calibration, calibrated, check_wanted
 from arrow_quant_v2.quantize.learned import run_learned
 from arrow_quant_v2.quantize.result import QuantizationResult, quantization_result
 from arrow_quant_v2.torch_files import readable_model
@@ -61,6 +62,7 @@ def quantize_files(
     start = time.perf_counter()
     with readable_model(source, output=output_path) as path:
         model = LoadedModel(source, path, config, _kept(calibration_data), session)
+        _check_output(model, output, config, overwrite=overwrite)
         with calibrated(model, statistics, progress_callback) as found:
             mixed = _allocated(model, found, _ALLOCATION)
             if mixed:
@@ -94,12 +96,35 @@ def plan_files(
     """What :func:`quantize_files` would do; with a target, the model is calibrated and run."""
     source = checked_path(model_path, "model_path")
     if config.target is None:
-        return plan_model(source, config, roles=model_roles(Path(source)))
+        if calibration_data is not None:
+            check_wanted(config, statistics)
+        return plan_model(
+            source,
+            config,
+            roles=model_roles(Path(source)),
+            statistics=statistics,
+            user_data=calibration_data is not None,
+        )
     with readable_model(source) as path:
         model = LoadedModel(source, path, config, _kept(calibration_data))
         with calibrated(model, statistics, progress_callback) as found:
             mixed = _allocated(model, found, 1.0)
-            return plan_model(path, config, mixed, model.roles)
+            return plan_model(
+                path,
+                config,
+                mixed,
+                model.roles,
+                statistics=statistics,
+                user_data=calibration_data is not None,
+            )
+
+
+def _check_output(
+    model: LoadedModel, output: bytes, config: DiffusionQuantConfig, *, overwrite: bool
+) -> None:
+    """Raise what the engine would say about output, headers and settings, before the model runs."""
+    options = quantize_options(config, overwrite=overwrite, roles=model.roles)
+    core.check_output(os.fsencode(model.path), output, options)
 
 
 def _kept(calibration_data: Any) -> Any:
