@@ -464,6 +464,33 @@ def test_experts_that_the_library_joins_are_packed_one_by_one(tmp_path: Path) ->
         assert nmse(expected, loaded(input_ids=ids).logits) < 1e-3
 
 
+def test_layers_that_an_encoder_and_a_decoder_share_are_packed_once(tmp_path: Path) -> None:
+    """DiffusionGemma writes by blocks with one set of layers for the prompt and for the canvas."""
+    import families.text_models  # noqa: F401
+    from families.table import BUILDERS as TABLE
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    builder = TABLE["diffusion_gemma"]
+    builder.make(folder, torch.float32)
+    assert builder.load is not None
+    network = builder.load(folder, torch.float32)
+    ArrowQuantV2(mode="diffusion").quantize_diffusion_model(
+        model_path=folder, output_path=tmp_path / "out", config=settings(8, samples=0)
+    )
+    loaded = load_quantized(tmp_path / "out")
+    decoder = loaded.get_submodule("model.decoder.layers.0.self_attn.q_proj")
+    assert type(decoder).__name__ == "QuantLinear"
+    encoder = loaded.get_submodule("model.encoder.language_model.layers.0.self_attn.q_proj")
+    assert encoder is decoder
+    call = {
+        "input_ids": torch.arange(10, 16)[None],
+        "decoder_input_ids": torch.arange(20, 28)[None],
+    }
+    with torch.no_grad():
+        assert nmse(network(**call).logits, loaded(**call).logits) < 1e-2
+
+
 CODE = """
 import torch
 from transformers import PretrainedConfig, PreTrainedModel

@@ -21,6 +21,7 @@ from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline
 from arrow_quant_v2.torch.layers.clock import Clock
 from arrow_quant_v2.torch.layers.quant_layers import Execution
 from arrow_quant_v2.torch.load.load_weights import fit
+from arrow_quant_v2.torch.load.tied import tied_parameters
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
 from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
 from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
@@ -200,9 +201,9 @@ def _fitted(
     tensors = artefact.components[component]
     if has_own_experts(tensors):
         separate_experts(model)
+    tied = tied_parameters(model)
     fit(model, tensors, clock=clock, **settings)
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()
+    tied.share(model, tensors)
     _check_complete(model)
     if any(getattr(layer, "time_parameters", None) is not None for layer in model.modules()):
         clock.watch(model)
