@@ -37,6 +37,8 @@ class TextFamily:
         with.
     block_length
         Positions attend to their own block of so many and to earlier ones; 0: to all.
+    joint_projection
+        Queries, keys and values come from one layer, named ``qkv_proj`` in `names`.
     tokenizer_class
         The class of transformers for a tokenizer that is published with code.
     """
@@ -51,6 +53,7 @@ class TextFamily:
     names: Mapping[str, str] = field(default_factory=dict)
     shifted: bool = False
     block_length: int = 0
+    joint_projection: bool = False
     tokenizer_class: str = ""
 
     def unlike(self, config: Mapping[str, Any]) -> str:

@@ -75,4 +75,5 @@ LLADA2 = TextFamily(
         _LAYER + "mlp.gate.expert_bias": _LAYER + "mlp.gate.e_score_correction_bias",
     },
     block_length=32,
+    joint_projection=True,
 )

@@ -13,6 +13,7 @@ from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.text_families import TextFamily
 from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
 from arrow_quant_v2.torch.text_models.experts import separate_experts
+from arrow_quant_v2.torch.text_models.joint_projection import join_projections
 from arrow_quant_v2.torch.text_models.published_names import expanded, publish
 
 __all__ = ["build"]
@@ -61,9 +62,7 @@ def build(family: TextFamily, config: Mapping[str, Any], path: Path) -> nn.Modul
     )
     model: nn.Module = kind(settings)
     separate_experts(model)
-    if "qkv_proj" in "".join(family.names.values()):
-        from arrow_quant_v2.torch.text_models.joint_projection import join_projections
-
+    if family.joint_projection:
         join_projections(model)
     publish(model, expanded(family.names, settings.num_hidden_layers))
     return model.eval()
