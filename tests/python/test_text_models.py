@@ -469,12 +469,9 @@ def test_layers_that_an_encoder_and_a_decoder_share_are_packed_once(tmp_path: Pa
     import families.text_models  # noqa: F401
     from families.table import BUILDERS as TABLE
 
-    folder = tmp_path / "model"
-    folder.mkdir()
     builder = TABLE["diffusion_gemma"]
-    builder.make(folder, torch.float32)
-    assert builder.load is not None
-    network = builder.load(folder, torch.float32)
+    folder = builder.build(tmp_path / "model")
+    network = builder.load(folder)
     ArrowQuantV2(mode="diffusion").quantize_diffusion_model(
         model_path=folder, output_path=tmp_path / "out", config=settings(8, samples=0)
     )

@@ -61,6 +61,8 @@ class Builder:
         What is particular about the entry.
     needs
         Packages beyond the libraries of the models without which it cannot be built.
+    prepare
+        What a loaded model needs before it is called, whoever loaded it.
     sample
         Makes the two steps: model and arguments to an output.
     """
@@ -74,6 +76,7 @@ class Builder:
     denoisers: tuple[str, ...]
     notes: str = ""
     needs: tuple[str, ...] = ()
+    prepare: Callable[[Any], None] = lambda model: None
     sample: Callable[[Any, dict[str, Any]], Any] = lambda model, arguments: model(**arguments)
 
     def build(self, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
@@ -85,7 +88,9 @@ class Builder:
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
         """Load what :meth:`build` wrote."""
         assert self.open is not None, f"{self.name}: the code of this model is not there"
-        return self.open(folder, dtype)
+        model = self.open(folder, dtype)
+        self.prepare(model)
+        return model
 
     def run(self, model: Any) -> list[np.ndarray[Any, Any]]:
         """Two steps with a fixed seed; returns every array of numbers in the output."""
@@ -156,7 +161,7 @@ def pipeline(
     denoisers: Iterable[str] = ("transformer",),
     notes: str = "",
     needs: Iterable[str] = (),
-    prepare: Callable[[Any], None] | None = None,
+    prepare: Callable[[Any], None] = lambda model: None,
     after: Callable[[Path, dict[str, Any]], None] | None = None,
     passed: Callable[[Path], dict[str, Any]] = lambda folder: {},
     **arguments: Any,
@@ -185,13 +190,13 @@ def pipeline(
         def load(folder: Path, dtype: torch.dtype) -> Any:
             import diffusers
 
-            model = diffusers.DiffusionPipeline.from_pretrained(
+            return diffusers.DiffusionPipeline.from_pretrained(
                 folder, torch_dtype=dtype, local_files_only=True, **passed(folder)
             )
+
+        def quietly(model: Any) -> None:
             model.set_progress_bar_config(disable=True)
-            if prepare is not None:
-                prepare(model)
-            return model
+            prepare(model)
 
         name = components.__name__
         assert name not in BUILDERS, name
@@ -205,6 +210,7 @@ def pipeline(
             tuple(denoisers),
             notes,
             tuple(needs),
+            quietly,
         )
         return components
 

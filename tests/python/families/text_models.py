@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from families import encoders, words
-from families.table import BUILDERS, Builder, call_with, fill, pipeline
+from families.table import BUILDERS, Builder, fill, pipeline
 
 GROUP = "text"
 LENGTH = 24
@@ -63,16 +63,26 @@ def masked(
         return folder
 
     def load(folder: Path, dtype: torch.dtype) -> Any:
-        from transformers import AutoModelForMaskedLM, AutoTokenizer
+        from transformers import AutoModelForMaskedLM
 
         model = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        model.mask_token = AutoTokenizer.from_pretrained(folder).mask_token_id
-        assert model.mask_token is not None
         return model.eval()
+
+    def prepare(model: Any) -> None:
+        model.mask_token = model.config.mask_token_id
 
     assert name not in BUILDERS, name
     BUILDERS[name] = Builder(
-        name, f"{kind}ForMaskedLM", GROUP, make, load, masked_text, (), notes, sample=unmask
+        name,
+        f"{kind}ForMaskedLM",
+        GROUP,
+        make,
+        load,
+        masked_text,
+        (),
+        notes,
+        prepare=prepare,
+        sample=unmask,
     )
 
 
@@ -246,8 +256,25 @@ def published(
             tokenizer(folder)
             return folder
 
+        def load(folder: Path, dtype: torch.dtype) -> Any:
+            from arrow_quant_v2.torch.record.text_model import load_text_model
+
+            return load_text_model(folder, dtype=dtype)[0]
+
+        def prepare(model: Any) -> None:
+            model.mask_token = model.mask_token_id
+
         BUILDERS[name] = Builder(
-            name, architecture, GROUP, make, None, call_with(), (), notes or "data alone"
+            name,
+            architecture,
+            GROUP,
+            make,
+            load,
+            masked_text,
+            (),
+            notes or "its own code is not there; modules of transformers compute the same",
+            prepare=prepare,
+            sample=unmask,
         )
 
     return add

@@ -12,7 +12,10 @@ from arrow_quant_v2.torch.observe.watch import InputNumbers, watch
 from arrow_quant_v2.torch.record.trajectory import Batch
 from arrow_quant_v2.torch.text_models.routing import routed_tokens
 
-__all__ = ["ObservedInput", "Survey", "survey"]
+__all__ = ["UNUSED", "ObservedInput", "Survey", "survey"]
+
+#: Why nothing is known of a weight that no layer used.
+UNUSED = "no linear map or convolution used it"
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def survey(
         if weight not in refused and met:
             sharing.setdefault(tuple(met), []).append(weight)
         elif not met:
-            refused.setdefault(weight, "no linear map or convolution used it")
+            refused.setdefault(weight, UNUSED)
     found = [
         ObservedInput(tuple(group), weights[group[0]][0].numel(), tokens[group[0]] / looked_at)
         for group in sharing.values()

@@ -12,6 +12,7 @@ from torch import nn
 from arrow_quant_v2.calibration.model_kind import CannotRunError, read_json
 from arrow_quant_v2.text_families import family_of
 from arrow_quant_v2.torch.build.empty_model import empty_model
+from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
 from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
 from arrow_quant_v2.torch.text_models.tokens import TextTokens, read_tokens
 
@@ -37,6 +38,8 @@ def load_text_model(
     if family_of(config) is not None:
         model = empty_model(folder)
         _fill(model, folder, dtype)
+        if isinstance(model, MaskedDiffusion) and tokens.mask_token_id is not None:
+            model.mask_token_id = tokens.mask_token_id
     else:
         model = _from_library(folder, config, dtype, trust_remote_code)
     return model, tokens
