@@ -230,7 +230,10 @@ V1_NAMES: Mapping[str, str] = {
 #: Settings that are not recorded in the artefact, since they do not change a byte of it. Where
 #: `max_memory_mb` does, by withholding matrices from layers, the engine records `memory_limits`;
 #: learned rounding, which trains as many weights at a time as it allows, records it.
-_NOT_RECORDED = {"num_threads", "max_memory_mb", "validation_thresholds"}
+_NOT_RECORDED = {"num_threads", "max_memory_mb", "validation_thresholds", "trust_remote_code"}
+
+#: Settings that no file can give: one that came with a model must not switch on its code.
+_NOT_FROM_FILES = ("trust_remote_code",)
 
 #: How samples are made; recorded where somebody chose it.
 _SAMPLING = ("calibration_size", "calibration_steps", "guidance_scale")
@@ -519,6 +522,11 @@ class DiffusionQuantConfig(BaseModel):
         description="Mean cosine similarity that `validate_quality` asks for, by the smallest bit "
         "width in the artefact.",
     )
+    trust_remote_code: _Flag = Field(
+        default=False,
+        description="Run the Python code that a model folder brings, to calibrate on a class that "
+        "no library has. It can do whatever you can: read it first. No file can set this.",
+    )
     max_memory_mb: Annotated[
         int, _Integer, Field(ge=64, le=1 << 24), Must("an integer from 64 to 16777216")
     ] = Field(
@@ -640,7 +648,7 @@ class DiffusionQuantConfig(BaseModel):
         """The settings as YAML that :meth:`from_yaml` reads back."""
         values = {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in self.model_dump().items()
+            for name, value in self.model_dump(exclude=set(_NOT_FROM_FILES)).items()
             if value is not None and value != {}
         }
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -730,6 +738,15 @@ def _resolve(layers: _Layers) -> tuple[dict[str, Any], dict[str, str]]:
             sections = [name for name in unknown if isinstance(given[name], Mapping)]
             raise _unknown_settings(unknown, file, lines, sections)
     candidates: dict[str, tuple[Any, str]] = {}
+    for name in _NOT_FROM_FILES:
+        if name in layers.document.values:
+            raise ConfigurationError(
+                f"{layers.path}, line {layers.document.lines[name]}: {name} cannot be set in a "
+                "file",
+                path=str(layers.path or ""),
+                hint="Pass trust_remote_code=True (--trust-remote-code) after you have read the "
+                "model's code.",
+            )
     for name, value in layers.document.values.items():
         line = layers.document.lines[name]
         candidates[name] = (value, f"{layers.path}, line {line}")

@@ -196,7 +196,9 @@ def run_tape(
 
     with evaluating(module):
         report("calibrating", 0.0)
-        found = survey(module, weights, _looked_at(tape), lambda: report("calibrating", 0.0))
+        found = survey(
+            module, weights, _looked_at(tape), lambda: report("calibrating", 0.0), tape[1:-1]
+        )
         for number, reason in found.unseen.items():
             notes += [f"{name}: not calibrated: {reason}" for name in names[number]]
         if not found.inputs:
