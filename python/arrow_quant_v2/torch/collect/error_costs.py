@@ -81,7 +81,7 @@ def measure_costs(
     inputs: Sequence[ObservedInput],
     check: Callable[[], None],
 ) -> Costs:
-    """Run a part of the tape backwards; held-out samples are left out."""
+    """Run a part of the recorded samples backwards; held-out samples are left out."""
     found = _Gradients(len(weights))
     try:
         with frozen(module), watch(weights, lambda *_: None, found.on_output):
