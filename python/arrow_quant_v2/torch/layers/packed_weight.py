@@ -11,11 +11,47 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
 from arrow_quant_v2.tensors.weight_format import WeightFormat, format_of, weight_arrays
 from arrow_quant_v2.torch.ops import library
 
-__all__ = ["PackedWeight", "WeightFormat", "as_tensor"]
+__all__ = ["PackedWeight", "WeightFormat", "as_tensor", "refuse_fusing"]
+
+
+def refuse_fusing(*unused: Any, **settings: Any) -> Any:
+    """Stand in for whatever would write into packed weights.
+
+    Raises
+    ------
+    ConfigurationError
+        Always.
+    """
+    raise ConfigurationError(
+        "packed weights cannot be changed, so nothing can be fused into them (fuse_lora, "
+        "merge_adapter, fuse_qkv_projections)",
+        hint="Use the adapter without fusing: load_lora_weights and set_adapters add its product "
+        "beside the packed layer. To fuse, do it in the float model and quantize that, or load "
+        "with compute='float'.",
+    )
+
+
+class _Frozen:
+    """``weight.data`` of a packed weight."""
+
+    def __init__(self, weight: PackedWeight) -> None:
+        self.shape, self.dtype, self.device = weight.shape, weight.dtype, weight.device
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return refuse_fusing()
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return refuse_fusing()
 
 
 class PackedWeight(nn.Module):
@@ -74,6 +110,23 @@ class PackedWeight(nn.Module):
     def device(self) -> torch.device:
         """Where the codes are."""
         return self.codes.device
+
+    @property
+    def data(self) -> _Frozen:
+        """What libraries write into: it tells its shape, type and device, and refuses the rest."""
+        return _Frozen(self)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        refuse_fusing()
+
+    def dim(self) -> int:
+        """Number of dimensions of the weight."""
+        return len(self.fmt.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        """Shape of the weight, or its size along one dimension."""
+        return self.shape if dim is None else self.shape[dim]
 
     def arguments(self) -> tuple[Any, ...]:
         """What the operators want to know about the weight, in their order."""

@@ -3,6 +3,10 @@
 They take the place of the layers of ``torch.nn`` with the same arguments and the same result, up to
 the rounding of the weight. The output has the type of the input, which may be any real
 floating-point type.
+
+Each is a subclass of the layer that it stands for, so that libraries treat it as one: PEFT wraps it
+in the LoRA layer of that kind, which adds the product of the adapter to the output of the packed
+layer. What would write into the weight is refused (:attr:`PackedWeight.data`).
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ class _QuantLayer(nn.Module):
     channel_dim: ClassVar[int] = -1
 
     def __init__(self, weight: PackedWeight, bias: Tensor | None, execution: Execution) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # that of the layer it stands for would make a float weight
         self.weight = weight
         self.register_parameter("bias", _frozen(bias))
         self.execution = execution
@@ -131,7 +135,7 @@ class _QuantLayer(nn.Module):
         return f"bias={self.bias is not None}, activation={self.activation}"
 
 
-class QuantLinear(_QuantLayer):
+class QuantLinear(_QuantLayer, nn.Linear):
     """``y = x @ W.T + b`` with packed W; input ``[..., in_features]``."""
 
     def __init__(
@@ -164,6 +168,16 @@ class _QuantConvNd(_QuantLayer):
 
     dims: ClassVar[int]
     transposed: ClassVar[bool] = False
+    plain: ClassVar[type[nn.Module]]
+
+    def __new__(cls, weight: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Make a layer; an ordinary one if it is given sizes in place of a weight.
+
+        PEFT makes the two convolutions of an adapter as ``type(layer)(in, out, ...)``.
+        """
+        if isinstance(weight, int):
+            return cls.plain(weight, *args, **kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -260,22 +274,25 @@ class _QuantConv(_QuantConvNd):
         return [(int(p), int(p)) for p in self.padding]
 
 
-class QuantConv1d(_QuantConv):
+class QuantConv1d(_QuantConv, nn.Conv1d):
     """``torch.nn.Conv1d`` with a packed weight."""
 
     dims = 1
+    plain = nn.Conv1d
 
 
-class QuantConv2d(_QuantConv):
+class QuantConv2d(_QuantConv, nn.Conv2d):
     """``torch.nn.Conv2d`` with a packed weight."""
 
     dims = 2
+    plain = nn.Conv2d
 
 
-class QuantConv3d(_QuantConv):
+class QuantConv3d(_QuantConv, nn.Conv3d):
     """``torch.nn.Conv3d`` with a packed weight."""
 
     dims = 3
+    plain = nn.Conv3d
 
 
 class _QuantConvTranspose(_QuantConvNd):
@@ -310,32 +327,37 @@ class _QuantConvTranspose(_QuantConvNd):
         return self._output(y, self.channel_dim, corrected)
 
 
-class QuantConvTranspose1d(_QuantConvTranspose):
+class QuantConvTranspose1d(_QuantConvTranspose, nn.ConvTranspose1d):
     """``torch.nn.ConvTranspose1d`` with a packed weight."""
 
     dims = 1
+    plain = nn.ConvTranspose1d
 
 
-class QuantConvTranspose2d(_QuantConvTranspose):
+class QuantConvTranspose2d(_QuantConvTranspose, nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d`` with a packed weight."""
 
     dims = 2
+    plain = nn.ConvTranspose2d
 
 
-class QuantConvTranspose3d(_QuantConvTranspose):
+class QuantConvTranspose3d(_QuantConvTranspose, nn.ConvTranspose3d):
     """``torch.nn.ConvTranspose3d`` with a packed weight."""
 
     dims = 3
+    plain = nn.ConvTranspose3d
 
 
-class QuantEmbedding(nn.Module):
+class QuantEmbedding(nn.Embedding):
     """``torch.nn.Embedding`` with a packed table; only the rows that are looked up are unpacked."""
 
     def __init__(self, weight: PackedWeight, padding_idx: int | None = None) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # that of an ordinary one would make a float table
         self.weight = weight
         self.num_embeddings, self.embedding_dim = weight.fmt.rows, weight.fmt.cols
         self.padding_idx = padding_idx
+        self.max_norm, self.norm_type = None, 2.0
+        self.scale_grad_by_freq = self.sparse = False
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look up."""

@@ -17,6 +17,7 @@ from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline
+from arrow_quant_v2.torch.layers.adapters import accept_adapters
 from arrow_quant_v2.torch.layers.clock import Clock
 from arrow_quant_v2.torch.layers.quant_layers import Execution
 from arrow_quant_v2.torch.load.load_weights import fit
@@ -184,6 +185,7 @@ def _fitted(
         clock.watch(model)
     if not settings["as_floats"]:
         compute_by_engine(model)
+        accept_adapters(model)
     if settings["execution"].activation == "static":
         _check_static(model, artefact.path)
     return model.requires_grad_(False)
