@@ -66,7 +66,7 @@ class _StateDict(OrderedDict[str, Any]):
     def __reduce__(self) -> Any:
         return OrderedDict, (), {"_metadata": self._metadata}, None, iter(self.items())
 
-    def copy(self) -> OrderedDict[str, Any]:
+    def copy(self) -> Any:
         """A state dict like any other; loading one changes a copy."""
         return OrderedDict(self)
 

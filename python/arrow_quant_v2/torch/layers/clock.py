@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from arrow_quant_v2.errors import ConfigurationError
 
-__all__ = ["TIME_ARGUMENTS", "Clock", "timestep"]
+__all__ = ["TIME_ARGUMENTS", "Clock", "clock_of", "timestep"]
 
 #: Arguments of denoisers that hold the timestep, in the order they are looked for.
 TIME_ARGUMENTS = ("timestep", "timesteps", "t", "time", "sigma")
@@ -111,6 +112,18 @@ class Clock:
             maskable = maskable & (ids != special)
         masked = (ids == self.mask_token_id).sum(dim=-1)
         return masked.to(torch.float32) / maskable.sum(dim=-1).clamp(min=1)
+
+
+def clock_of(model: nn.Module, folder: Path) -> Clock:
+    """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
+    if not (folder / "tokenizer_config.json").is_file():
+        found = getattr(getattr(model, "config", None), "mask_token_id", None)
+        return Clock(found if isinstance(found, int) else None)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    mask = tokenizer.mask_token_id
+    return Clock(mask, [token for token in tokenizer.all_special_ids if token != mask])
 
 
 def _bound(

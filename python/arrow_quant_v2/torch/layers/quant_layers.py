@@ -11,7 +11,6 @@ layer. What would write into the weight is refused (:attr:`PackedWeight.data`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.torch.layers.execution import Execution
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
 from arrow_quant_v2.torch.ops import library
@@ -34,24 +34,10 @@ __all__ = [
     "QuantEmbedding",
     "QuantLinear",
     "quantized_layer",
+    "replace_module",
 ]
 
-
-@dataclass(frozen=True)
-class Execution:
-    """How layers compute.
-
-    Attributes
-    ----------
-    activation
-        ``"none"`` multiplies in the type of the input; ``"dynamic"`` and ``"static"`` turn inputs
-        into int8, by their own range or by the calibrated range of the diffusion time.
-    keep_int8
-        Whether the int8 form of a weight is kept beside the packed one (faster, more memory).
-    """
-
-    activation: str = "none"
-    keep_int8: bool = False
+_WEIGHT_ONLY = Execution()
 
 
 class _QuantLayer(nn.Module):
@@ -142,7 +128,7 @@ class QuantLinear(_QuantLayer, nn.Linear):
         self,
         weight: PackedWeight,
         bias: Tensor | None = None,
-        execution: Execution = Execution(),
+        execution: Execution = _WEIGHT_ONLY,
     ) -> None:
         super().__init__(weight, bias, execution)
         self.out_features, self.in_features = weight.fmt.rows, weight.fmt.cols
@@ -183,7 +169,7 @@ class _QuantConvNd(_QuantLayer):
         self,
         weight: PackedWeight,
         bias: Tensor | None = None,
-        execution: Execution = Execution(),
+        execution: Execution = _WEIGHT_ONLY,
         *,
         stride: tuple[int, ...] = (),
         padding: tuple[int, ...] | str = (),
@@ -413,6 +399,12 @@ def quantized_layer(
                 output_padding=layer.output_padding,
             )
     return None
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where `name` is."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
 
 
 def _computes_as(layer: Any, kind: Any) -> bool:

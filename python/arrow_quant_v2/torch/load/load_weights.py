@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from arrow_quant_v2.errors import ShapeMismatchError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
 from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.layers.execution import Execution
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight, as_tensor
-from arrow_quant_v2.torch.layers.quant_layers import Execution, quantized_layer
+from arrow_quant_v2.torch.layers.quant_layers import quantized_layer, replace_module
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
 
-__all__ = ["fit", "replace_module"]
+__all__ = ["fit"]
 
 #: Threads that read tensors while layers are made, and how many tensors they are ahead.
 _READERS = 2
@@ -91,12 +92,6 @@ def _when_read(
 ) -> tuple[str, QuantizedTensor]:
     reading.result()
     return name, tensor
-
-
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `name` is."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
 
 
 def _replace(

@@ -18,15 +18,13 @@ from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline
 from arrow_quant_v2.torch.layers.adapters import accept_adapters
-from arrow_quant_v2.torch.layers.clock import Clock
-from arrow_quant_v2.torch.layers.quant_layers import Execution
+from arrow_quant_v2.torch.layers.clock import clock_of
+from arrow_quant_v2.torch.layers.execution import Execution, execution_of
+from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
 from arrow_quant_v2.torch.load.load_weights import fit
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
 
-__all__ = ["clock_of", "execution_of", "load_quantized"]
-
-ACTIVATIONS = ("none", "dynamic", "static")
-COMPUTES = ("auto", "packed", "int8", "float")
+__all__ = ["load_quantized"]
 
 
 def load_quantized(
@@ -117,36 +115,6 @@ def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[s
     return _fitted(empty_model(folder), artefact, "", settings)
 
 
-def execution_of(device: torch.device, activation: str | None, compute: str) -> Execution:
-    """What the arguments of :func:`load_quantized` mean for layers on `device`.
-
-    Raises
-    ------
-    ConfigurationError
-        They are invalid or contradict each other.
-    """
-    if compute not in COMPUTES:
-        raise ConfigurationError(f"Invalid compute: {compute!r}. Must be one of {COMPUTES}.")
-    if activation is None:
-        activation = "dynamic" if compute == "int8" else "none"
-    if activation not in ACTIVATIONS:
-        raise ConfigurationError(
-            f"Invalid activation: {activation!r}. Must be one of {ACTIVATIONS}."
-        )
-    if activation == "none" and compute == "int8":
-        raise ConfigurationError(
-            "compute='int8' multiplies int8 activations, but activation is 'none'",
-            hint="Choose activation='dynamic' or 'static', or compute='packed'.",
-        )
-    if activation != "none" and compute == "float":
-        raise ConfigurationError(
-            f"compute='float' has no int8 activations, but activation is {activation!r}"
-        )
-    on_cpu = device.type == "cpu"
-    keep = compute == "int8" or (compute == "auto" and activation != "none")
-    return Execution(activation, keep and on_cpu)
-
-
 def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) -> Any:
     import diffusers
 
@@ -186,21 +154,24 @@ def _fitted(
     if not settings["as_floats"]:
         compute_by_engine(model)
         accept_adapters(model)
+        _make_saveable(model, settings["execution"])
     if settings["execution"].activation == "static":
         _check_static(model, artefact.path)
     return model.requires_grad_(False)
 
 
-def clock_of(model: nn.Module, folder: Path) -> Clock:
-    """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
-    if not (folder / "tokenizer_config.json").is_file():
-        found = getattr(getattr(model, "config", None), "mask_token_id", None)
-        return Clock(found if isinstance(found, int) else None)
-    from transformers import AutoTokenizer
+def _make_saveable(model: nn.Module, execution: Execution) -> None:
+    """Let the library of `model` save it as it is, and know what it saved in this process."""
+    if not any(isinstance(module, PackedWeight) for module in model.modules()):
+        return
+    if hasattr(model, "register_to_config"):
+        from arrow_quant_v2.integrations import diffusers
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    mask = tokenizer.mask_token_id
-    return Clock(mask, [token for token in tokenizer.all_special_ids if token != mask])
+        diffusers.make_saveable(model, execution)
+    elif hasattr(model, "save_pretrained"):
+        from arrow_quant_v2.integrations import transformers
+
+        transformers.make_saveable(model, execution)
 
 
 def _check_static(model: nn.Module, path: Path) -> None:

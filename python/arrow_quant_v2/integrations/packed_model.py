@@ -16,14 +16,15 @@ from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.plan.engine_options import plan_options
 from arrow_quant_v2.quantize.array_quantizer import quantize_planned
 from arrow_quant_v2.tensors.weight_format import WeightFormat
-from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.layers.adapters import accept_adapters
+from arrow_quant_v2.torch.layers.clock import Clock, clock_of
+from arrow_quant_v2.torch.layers.execution import Execution
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
-from arrow_quant_v2.torch.layers.quant_layers import Execution, quantized_layer
+from arrow_quant_v2.torch.layers.quant_layers import quantized_layer, replace_module
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
-from arrow_quant_v2.torch.load.load_weights import replace_module
-from arrow_quant_v2.torch.load.loading import clock_of
+from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
 
-__all__ = ["describe", "pack", "plan", "prepare"]
+__all__ = ["describe", "finish", "pack", "plan", "prepare"]
 
 _SUFFIX = ".weight"
 
@@ -83,6 +84,13 @@ def pack(
     """Quantize the weight of one layer and replace the layer; `name` is that of the weight."""
     tensor = quantize_planned(name, weight.detach().cpu(), spec)
     _stand_in(model, name.removesuffix(_SUFFIX), PackedWeight.from_tensor(tensor, dtype), execution)
+
+
+def finish(model: nn.Module) -> nn.Module:
+    """What a model with packed layers needs beside their numbers."""
+    compute_by_engine(model)
+    accept_adapters(model)
+    return model.requires_grad_(False)
 
 
 def describe(model: nn.Module) -> dict[str, dict[str, Any]]:
