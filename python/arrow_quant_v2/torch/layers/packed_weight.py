@@ -128,9 +128,20 @@ class PackedWeight(nn.Module):
         """Shape of the weight, or its size along one dimension."""
         return self.shape if dim is None else self.shape[dim]
 
+    def forward(self) -> dict[str, Tensor | None]:
+        """Give the buffers, which accelerate brings here for the call if it has put them aside."""
+        return dict(self._buffers)
+
+    @property
+    def is_put_aside(self) -> bool:
+        """Whether accelerate decides where the buffers are."""
+        return "_hf_hook" in self.__dict__
+
     def arguments(self) -> tuple[Any, ...]:
         """What the operators want to know about the weight, in their order."""
-        f, own = self.fmt, self._buffers  # each layer asks at each call: attributes take longer
+        f = self.fmt
+        # Each layer asks at each call: attributes take longer.
+        own = self() if "_hf_hook" in self.__dict__ else self._buffers
         tensors = (own["codes"], own["params"], own["row_scales"], own["chunks"])
         return (*tensors, f.cols, f.bit_width, f.group_size, f.param_encoding)
 
@@ -143,7 +154,8 @@ class PackedWeight(nn.Module):
         """What inputs are divided by, one for each input channel; None without equalization."""
         if self.equalization is None:
             return None
-        return self.equalization.view(torch.float32).to(dtype)
+        found = self()["equalization"] if self.is_put_aside else self.equalization
+        return found.view(torch.float32).to(dtype)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """The weight of the original inputs."""

@@ -76,7 +76,7 @@ class _QuantLayer(nn.Module):
     def _input(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
             raise TypeError(f"{type(self).__name__}: expected floating point, found {x.dtype}")
-        if x.device != self.weight.codes.device:
+        if x.device != self.weight.codes.device and not self.weight.is_put_aside:
             raise RuntimeError(
                 f"{type(self).__name__}: input is on {x.device}, the weight on "
                 f"{self.weight.device}. Move one of them with .to()."
