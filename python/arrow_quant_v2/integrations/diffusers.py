@@ -25,13 +25,17 @@ __all__ = ["ArrowQuantConfig", "ArrowQuantizer", "make_saveable"]
 
 
 class ArrowQuantConfig(Settings, QuantizationConfigMixin):
-    """``quantization_config`` for diffusers; see :class:`Settings` for its arguments."""
+    """``quantization_config`` for diffusers.
+
+    Parameters are those of :class:`arrow_quant_v2.integrations.quantization_config.Settings`.
+    """
 
 
 class ArrowQuantizer(DiffusersQuantizer):
     """What diffusers calls while it loads a model."""
 
     quantization_config: ArrowQuantConfig
+    use_keep_in_fp32_modules = True
 
     def __init__(self, quantization_config: ArrowQuantConfig, **settings: Any) -> None:
         super().__init__(quantization_config, **settings)
@@ -41,7 +45,7 @@ class ArrowQuantizer(DiffusersQuantizer):
         self._dtype = torch.float32
 
     def update_torch_dtype(self, torch_dtype: torch.dtype | None) -> torch.dtype:
-        """Kept tensors and activations are float32 unless the user says otherwise."""
+        """Activations and tensors that are not quantized are float32, unless the user says so."""
         self._dtype = torch_dtype or torch.float32
         return self._dtype
 

@@ -14,9 +14,11 @@ import re
 from typing import Any
 
 import torch
+import transformers
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.integrations.packed_model import describe, finish, pack, plan, prepare
 from arrow_quant_v2.integrations.quantization_config import Settings
 from arrow_quant_v2.tensors.weight_format import QUANT_METHOD
@@ -27,7 +29,10 @@ __all__ = ["ArrowQuantConfig", "ArrowQuantizer", "make_saveable"]
 
 @register_quantization_config(QUANT_METHOD)
 class ArrowQuantConfig(Settings, QuantizationConfigMixin):
-    """``quantization_config`` for transformers; see :class:`Settings` for its arguments."""
+    """``quantization_config`` for transformers.
+
+    Parameters are those of :class:`arrow_quant_v2.integrations.quantization_config.Settings`.
+    """
 
 
 @register_quantizer(QUANT_METHOD)
@@ -87,7 +92,20 @@ class ArrowQuantizer(HfQuantizer):
 
 
 def make_saveable(model: Any, execution: Execution) -> None:
-    """Let ``save_pretrained`` write a model whose layers are packed already."""
+    """Let ``save_pretrained`` write a model whose layers are packed already.
+
+    It is refused where transformers could not build the model again.
+    """
+    if not hasattr(transformers, type(model).__name__):
+        model.save_pretrained = _refuse_saving
+        return
     config = ArrowQuantConfig.of_model(model, execution)
     model.config.quantization_config = config
     model.hf_quantizer = ArrowQuantizer(config, pre_quantized=True)
+
+
+def _refuse_saving(*unused: Any, **settings: Any) -> None:
+    raise ConfigurationError(
+        "transformers has no class for this model, so it could not load what it saves",
+        hint="Copy the artefact: load_quantized opens it again.",
+    )

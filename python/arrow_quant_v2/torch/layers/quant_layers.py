@@ -52,6 +52,8 @@ class _QuantLayer(nn.Module):
         self.register_parameter("bias", _frozen(bias))
         self.execution = execution
         self.time_parameters: TimeParameters | None = None
+        #: Whether narrower inputs become float32, as where the class of the model wants it.
+        self.takes_float32 = False
 
     @property
     def activation(self) -> str:
@@ -83,6 +85,8 @@ class _QuantLayer(nn.Module):
             )
         if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
             x = x.to(torch.get_autocast_dtype(x.device.type))
+        elif self.takes_float32 and x.dtype in (torch.float16, torch.bfloat16):
+            x = x.to(torch.float32)
         factors = self.weight.factors(x.dtype)
         if factors is None:
             return x
