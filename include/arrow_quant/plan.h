@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "arrow_quant/model_index.h"
 #include "arrow_quant/quantized_tensor.h"
 
 namespace arrow_quant {
@@ -42,6 +43,7 @@ struct PlanOptions {
   std::vector<LayerBits> allocation;    ///< for weights that would get `bit_width` bits
   std::vector<std::string> components;  ///< empty: the denoiser of a pipeline
   std::string modality;                 ///< empty: detect; "unknown": detect, or leave it at that
+  TensorNames names;                    ///< of tensors; rules and allocations see these
 };
 
 struct TensorPlan {

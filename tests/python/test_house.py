@@ -82,6 +82,7 @@ PYTHON_ORDER = (
     "artefact",
     "calibration",
     "torch_files",
+    "model",
     "plan",
     "torch/evaluation",
     "torch/ops",

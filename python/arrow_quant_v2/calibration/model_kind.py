@@ -9,9 +9,19 @@ from typing import Any, Literal
 
 from arrow_quant_v2.errors import ConfigurationError
 
-__all__ = ["CannotRunError", "ModelKind", "detect_model_kind", "library_missing", "read_json"]
+__all__ = [
+    "CannotRunError",
+    "ModelKind",
+    "detect_model_kind",
+    "library_missing",
+    "missing_components",
+    "read_json",
+]
 
 ModelKind = Literal["pipeline", "denoiser", "masked_language"]
+
+#: Components that a pipeline does without.
+_OPTIONAL = frozenset(("safety_checker", "feature_extractor", "image_encoder"))
 
 _HINT = "arrow_quant_v2.torch.calibrate(module, batches, path) calibrates any torch module."
 
@@ -39,8 +49,10 @@ def detect_model_kind(path: Path) -> ModelKind:
     if os.path.isfile(path):
         raise CannotRunError(f"{path.name} is one weight file: its class is not known", hint=_HINT)
     if os.path.isfile(path / "model_index.json"):
+        _check_complete(path)
         return "pipeline"
     if os.path.isfile(path.absolute().parent / "model_index.json"):
+        _check_complete(path.absolute().parent)
         return "denoiser"
     config = path / "config.json"
     architectures = read_json(config).get("architectures") if os.path.isfile(config) else None
@@ -53,6 +65,29 @@ def detect_model_kind(path: Path) -> ModelKind:
         f"expected a diffusers pipeline or a transformers masked language model, found {found}",
         hint=_HINT,
     )
+
+
+def _check_complete(pipeline: Path) -> None:
+    """Raise CannotRunError where a component that the pipeline names has no folder."""
+    missing = missing_components(pipeline)
+    if missing:
+        raise CannotRunError(
+            f"the pipeline names components that are not there: {', '.join(missing)}",
+            hint="Download the whole pipeline.",
+        )
+
+
+def missing_components(pipeline: Path) -> list[str]:
+    """Components that ``model_index.json`` names and that have no folder beside it."""
+    index = read_json(pipeline / "model_index.json")
+    return [
+        name
+        for name, value in index.items()
+        if isinstance(value, list)
+        and all(isinstance(part, str) for part in value)
+        and name not in _OPTIONAL
+        and not os.path.isdir(pipeline / name)
+    ]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,15 +13,15 @@ from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.loaded_model import LoadedModel
 from arrow_quant_v2.mixed.allocation import allocate
+from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
-from arrow_quant_v2.plan.engine_options import quantize_options, run_engine
+from arrow_quant_v2.plan.engine_options import is_plain, quantize_options, run_engine
 from arrow_quant_v2.plan.mixed_precision import MixedPrecision
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 from arrow_quant_v2.progress import ProgressCallback, check_callback, scaled_progress
 from arrow_quant_v2.quantize.calibrate_first import Calibration, calibrated
 from arrow_quant_v2.quantize.learned import run_learned
 from arrow_quant_v2.quantize.result import QuantizationResult, quantization_result
-from arrow_quant_v2.torch_files import readable_model
 
 if TYPE_CHECKING:
     from arrow_quant_v2.torch.record.session import Session
@@ -57,8 +57,10 @@ def quantize_files(
             hint="Leave one of them out.",
         )
     start = time.perf_counter()
-    with readable_model(source, output=output_path) as path:
-        model = LoadedModel(source, path, config, _kept(calibration_data), session)
+    with readable_model(
+        source, output=output_path, components=config.components, adapters=is_plain(config)
+    ) as view:
+        model = LoadedModel(view, config, _kept(calibration_data), session)
         with calibrated(model, statistics, progress_callback) as found:
             mixed = _allocated(model, found, _ALLOCATION)
             if mixed:
@@ -72,11 +74,13 @@ def quantize_files(
                 data_free_reason=found.reason,
                 allocation=mixed.allotments() if mixed else (),
                 mixed_precision_json=mixed.json() if mixed else "",
+                names=model.names,
             )
             if config.method == "learned" and found.statistics is not None:
                 report, found = run_learned(model, output, options, found)
             else:
                 report = run_engine(os.fsencode(model.path), output, options(), found.progress)
+    found = replace(found, warnings=(*model.notes, *found.warnings))
     return quantization_result(report, config, found, time.perf_counter() - start, mixed)
 
 
@@ -92,10 +96,11 @@ def plan_files(
     if config.target is None:
         return plan_model(model_path, config)
     source = checked_path(model_path, "model_path")
-    with readable_model(source) as path:
-        model = LoadedModel(source, path, config, _kept(calibration_data))
+    with readable_model(source, components=config.components, adapters=is_plain(config)) as view:
+        model = LoadedModel(view, config, _kept(calibration_data))
         with calibrated(model, statistics, progress_callback) as found:
-            return plan_model(path, config, _allocated(model, found, 1.0))
+            plan = plan_model(view.path, config, _allocated(model, found, 1.0))
+            return replace(plan, warnings=(*model.notes, *plan.warnings))
 
 
 def _kept(calibration_data: Any) -> Any:

@@ -11,9 +11,9 @@ from arrow_quant_v2.artefact.open import open_quantized
 from arrow_quant_v2.config.settings import VALIDATION, DiffusionQuantConfig, known_modality
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.loaded_model import LoadedModel
+from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.progress import ProgressCallback, scaled_progress
-from arrow_quant_v2.torch_files import readable_model
 
 if TYPE_CHECKING:
     pass
@@ -83,9 +83,9 @@ def compare_outputs(
             progress_callback(message, fraction)
 
     report("loading the original", 0.0)
-    with readable_model(original_path) as original:
-        settings = _settings(quantized_path)
-        session = LoadedModel(original_path, original, settings).session()
+    settings = _settings(quantized_path)
+    with readable_model(original_path, components=settings.components) as view:
+        session = LoadedModel(view, settings).session()
         recording = scaled_progress(report, 0, _RECORDED)
         batches = session.recorded(VALIDATION.samples, VALIDATION.seed, recording)
         component = session.component

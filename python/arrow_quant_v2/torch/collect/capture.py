@@ -8,6 +8,7 @@ from typing import Any
 from arrow_quant_v2.calibration.model_kind import CannotRunError
 from arrow_quant_v2.config.settings import CALIBRATION, DiffusionQuantConfig, checked_config
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 from arrow_quant_v2.progress import ProgressCallback, scaled_progress
@@ -75,15 +76,15 @@ def capture(
         )
     if progress_callback is not None:
         progress_callback("loading the model", 0.0)
-    session = Session(Path(model_path), plan_model(model_path, config), data)
-    return collect(
-        session,
-        stats_path,
-        config,
-        seed=seed,
-        overwrite=overwrite,
-        progress_callback=progress_callback,
-    )
+    with readable_model(model_path, components=config.components) as view:
+        return collect(
+            Session(Path(view.path), plan_model(view.path, config), data),
+            stats_path,
+            config,
+            seed=seed,
+            overwrite=overwrite,
+            progress_callback=progress_callback,
+        )
 
 
 def collect(

@@ -24,9 +24,12 @@ from arrow_quant_v2.calibration.model_kind import (
     read_json,
 )
 from arrow_quant_v2.errors import ArrowQuantError, QuantizationError
+from arrow_quant_v2.model import Component, resolve
 from arrow_quant_v2.plan.model_plan import ModelPlan
 from arrow_quant_v2.progress import ProgressCallback
 from arrow_quant_v2.torch.evaluation import evaluating
+from arrow_quant_v2.torch.record.library_names import library_names, missing_names
+from arrow_quant_v2.torch.record.renamed import load_renamed
 from arrow_quant_v2.torch.record.samples import Samples, read_samples
 from arrow_quant_v2.torch.record.trajectory import Batch, as_batches
 
@@ -146,7 +149,7 @@ def _load(path: Path, plan: ModelPlan) -> _Model:
     if kind == "pipeline":
         return _load_pipeline(path, plan.components[0], plan.components[0])
     if kind == "denoiser":
-        return _load_pipeline(path.resolve().parent, path.resolve().name, "")
+        return _load_pipeline(path.absolute().parent, path.absolute().name, "")
     return _load_masked_language_model(path)
 
 
@@ -158,18 +161,25 @@ def _load_pipeline(path: Path, attribute: str, component: str) -> _Model:
         from diffusers.utils import logging
 
         index = read_json(path / "model_index.json")
-        skipped = {"safety_checker": None} if "safety_checker" in index else {}
+        given: dict[str, Any] = {"safety_checker": None} if "safety_checker" in index else {}
+        model = resolve(path)
+        given |= {
+            part.name: load_renamed(part, torch.float32)
+            for part in model.components
+            if part.names and part.class_name
+        }
         with _quiet(logging):
             pipeline = DiffusionPipeline.from_pretrained(
                 str(path),
                 local_files_only=True,
                 torch_dtype=torch.float32,
                 use_safetensors=True,
-                **skipped,
+                **given,
             )
     network = getattr(pipeline, attribute, None)
     if not isinstance(network, nn.Module):
         raise CannotRunError(f"{type(pipeline).__name__} has no network '{attribute}'")
+    _require_complete(network, next(c for c in model.components if c.name == attribute))
 
     def record(
         data: Samples, samples: int, seed: int, progress: Callable[[float], None]
@@ -188,11 +198,17 @@ def _load_masked_language_model(path: Path) -> _Model:
         from transformers import AutoModelForMaskedLM, AutoTokenizer
         from transformers.utils import logging
 
+        (component,) = resolve(path).components
         with _quiet(logging):
-            network = AutoModelForMaskedLM.from_pretrained(
-                str(path), local_files_only=True, dtype=torch.float32, use_safetensors=True
-            )
+            if component.names:
+                network = load_renamed(component, torch.float32)
+            else:
+                network = AutoModelForMaskedLM.from_pretrained(
+                    str(path), local_files_only=True, dtype=torch.float32, use_safetensors=True
+                )
             tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+
+    _require_complete(network, component)
 
     def record(
         data: Samples, samples: int, seed: int, progress: Callable[[float], None]
@@ -202,6 +218,18 @@ def _load_masked_language_model(path: Path) -> _Model:
         )
 
     return _Model("", network, record)
+
+
+def _require_complete(network: nn.Module, component: Component) -> None:
+    """Raise CannotRunError where the library has drawn weights that the files do not have."""
+    names = [component.names.get(name, name) for name in component.tensors]
+    missing = missing_names(network, library_names(network, names).values())
+    if names and missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CannotRunError(
+            f"the weight files lack tensors of {type(network).__name__}: {missing[0]}{more}",
+            hint="Is the download complete, and config.json of this model?",
+        )
 
 
 def _require_finite(network: nn.Module, path: Path) -> None:
