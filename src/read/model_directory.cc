@@ -183,7 +183,7 @@ bool add_weights(ModelIndex& component, const fs::path& folder, Int2Order int2_o
     return true;
   }
   if (files.size() > 1) {
-    const bool shards = files[0].string().find("-of-") != std::string::npos;
+    const bool shards = files[0].filename().string().find("-of-") != std::string::npos;
     not_found(folder,
               shards ? "several shards but no " + std::string("*") + kIndexSuffix
                      : "several weight files: " + join(names(files)),

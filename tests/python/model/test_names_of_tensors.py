@@ -1,4 +1,4 @@
-"""Tensors get the names of their class: wrappers go, old spellings go, other networks stay apart."""
+"""Tensors get the names of their class: wrappers and old spellings go, other networks stay."""
 
 from __future__ import annotations
 

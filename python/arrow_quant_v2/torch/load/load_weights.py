@@ -19,6 +19,7 @@ from arrow_quant_v2.torch.layers.clock import Clock
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight, as_tensor
 from arrow_quant_v2.torch.layers.quant_layers import Execution, quantized_layer
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
+from arrow_quant_v2.torch.load.float_types import source_dtype, take_float32, wide_modules
 from arrow_quant_v2.torch.record.library_names import library_names, missing_names
 
 __all__ = ["fit", "replace_module"]
@@ -60,17 +61,21 @@ def fit(
         Names or shapes of the model and the tensors differ.
     """
     names = _names_in(model, tensors)
+    is_wide = wide_modules(model, dtype)
     corrections: dict[str, npt.NDArray[np.float32]] = {}
     for stored, tensor in _read_ahead(tensors, names):  # released when its layer has taken it over
         name = names[stored]
         _check_shape(model, name, tensor)
+        kind = torch.float32 if is_wide(name) else dtype
         if not tensor.is_quantized:
-            _set(model, name, _kept(tensor, dtype))
-        elif as_floats or not _replace(model, name, tensor, dtype, execution, clock):
+            _set(model, name, _kept(tensor, kind))
+        elif as_floats or not _replace(model, name, tensor, kind, execution, clock):
             floats = torch.from_numpy(tensor.dequantize())
-            _set(model, name, floats.to(dtype or _source_dtype(tensor)))
+            _set(model, name, floats.to(kind or source_dtype(tensor)))
             if tensor.mean_output_bias is not None:
                 corrections[name.removesuffix("weight") + "bias"] = tensor.mean_output_bias
+        elif is_wide(name):
+            take_float32(model.get_submodule(name.rpartition(".")[0]))
     _correct(model, corrections)
 
 
@@ -117,7 +122,7 @@ def _replace(
     if tensor.param_encoding is None:
         return False  # of an old layout, which has no packed layers
     old = model.get_submodule(path)
-    weight = PackedWeight.from_tensor(tensor, dtype or _source_dtype(tensor))
+    weight = PackedWeight.from_tensor(tensor, dtype or source_dtype(tensor))
     new = quantized_layer(old, weight, execution)
     if new is None:
         return False
@@ -146,12 +151,6 @@ def _kept(tensor: QuantizedTensor, dtype: torch.dtype | None) -> Tensor:
     else:
         found = as_tensor(array.reshape(-1)).view(array.shape)
     return found.to(dtype) if dtype is not None and found.is_floating_point() else found
-
-
-def _source_dtype(tensor: QuantizedTensor) -> torch.dtype:
-    """The type of the source; bfloat16 where that was narrower."""
-    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
-    return kinds.get(tensor.source_dtype, torch.bfloat16)
 
 
 def _set(model: nn.Module, name: str, value: Tensor) -> None:

@@ -13,12 +13,14 @@ from torch import nn
 
 from arrow_quant_v2.artefact.model import QuantizedModel
 from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.calibration.model_kind import missing_components
 from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.torch.layers.clock import Clock
 from arrow_quant_v2.torch.layers.quant_layers import Execution
 from arrow_quant_v2.torch.load.empty_model import empty_model, is_pipeline
+from arrow_quant_v2.torch.load.float_types import stored_dtype
 from arrow_quant_v2.torch.load.load_weights import fit
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
 
@@ -47,7 +49,8 @@ def load_quantized(
         Where the model shall be.
     dtype
         Type of everything that is not quantized, and of the activations of a model that casts its
-        inputs; None leaves each tensor as it is stored.
+        inputs; what the model's library keeps in float32 stays in it. None: the type that most
+        numbers of the source have, for all components; with `module`, each tensor as it is stored.
     activation
         ``"none"`` (the default unless `compute` is ``"int8"``): inputs stay floats, only weights
         are quantized. ``"dynamic"``: inputs become int8, each token (each sample of a convolution)
@@ -111,6 +114,8 @@ def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[s
     if module is not None:
         return _fitted(module, artefact, "", settings)
     folder = artefact.path
+    if settings["dtype"] is None:
+        settings = {**settings, "dtype": stored_dtype(artefact.components.values())}
     if is_pipeline(folder):
         return _pipeline(artefact, folder, settings)
     return _fitted(empty_model(folder), artefact, "", settings)
@@ -149,12 +154,18 @@ def execution_of(device: torch.device, activation: str | None, compute: str) -> 
 def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) -> Any:
     import diffusers
 
+    missing = missing_components(folder)
+    if missing:
+        raise ConfigurationError(
+            f"{folder}: the pipeline names components that are not there: {', '.join(missing)}",
+            path=str(folder),
+            hint="Quantize the whole pipeline, or load the folder of one component.",
+        )
     built: dict[str, Any] = {
         name: _fitted(empty_model(folder / name), artefact, name, settings)
         for name in artefact.components
     }
-    if settings["dtype"] is not None:
-        built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
+    built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
     return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
 
 
