@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,8 @@ def load_quantized(
     Parameters
     ----------
     path
-        The artefact: a pipeline, a component, or a single file's.
+        The artefact: a pipeline, a component, a single file's, or the folder of one component in
+        the artefact of a pipeline.
     device
         Where the model shall be.
     dtype
@@ -90,7 +92,8 @@ def load_quantized(
     execution = execution_of(torch.device(device), activation, compute)
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
     with _short_collections():
-        return _loaded(open_quantized(path), module, settings).to(device)
+        artefact = open_quantized(path)
+        return _loaded(artefact, _component_at(path, artefact), module, settings).to(device)
 
 
 @contextmanager
@@ -110,12 +113,23 @@ def _short_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[str, Any]) -> Any:
+def _component_at(path: StrPath, artefact: QuantizedModel) -> str:
+    """The component whose folder in a pipeline `path` is; empty for the artefact itself."""
+    folder, name = os.path.split(os.path.realpath(path))
+    is_inside = folder == os.path.realpath(artefact.path) and name in artefact.components
+    return name if is_inside else ""
+
+
+def _loaded(
+    artefact: QuantizedModel, component: str, module: nn.Module | None, settings: dict[str, Any]
+) -> Any:
     if module is not None:
-        return _fitted(module, artefact, "", settings)
+        return _fitted(module, artefact, component, settings)
     folder = artefact.path
     if settings["dtype"] is None:
         settings = {**settings, "dtype": stored_dtype(artefact.components.values())}
+    if component:
+        return _fitted(empty_model(folder / component), artefact, component, settings)
     if is_pipeline(folder):
         return _pipeline(artefact, folder, settings)
     return _fitted(empty_model(folder), artefact, "", settings)
