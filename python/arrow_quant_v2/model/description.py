@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,8 @@ class Component:
         Prefixes of other networks in an all-in-one file, which are not quantized.
     refusal
         Why the weights cannot be quantized; None when they can.
+    kept
+        Whether nobody quantizes it: its files are handed on for the library to read.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Component:
     dropped: frozenset[str] = frozenset()
     other_networks: tuple[str, ...] = ()
     refusal: Refusal | None = None
+    kept: bool = False
 
     @property
     def is_adapter(self) -> bool:
@@ -134,6 +138,10 @@ class ResolvedModel:
         Components that ``model_index.json`` names and that are not there.
     notes
         What a user should know: what was left out, and what was chosen.
+    pipeline
+        The pipeline that a component's folder lies in; None where it lies in none.
+    from_hub
+        Whether `source` is a name and not a path.
     """
 
     source: str
@@ -145,13 +153,17 @@ class ResolvedModel:
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     pipeline: Path | None = None
+    from_hub: bool = False
 
     @property
     def name(self) -> str:
         """What it is called: the repository of a Hub cache, else the last part of the path."""
-        if self.root.parent.name == "snapshots" and "--" in self.root.parents[1].name:
-            return self.root.parents[1].name.rpartition("--")[2]
-        return self.root.stem if self.root.is_file() else self.root.absolute().name
+        if self.root.is_file():
+            return self.root.stem
+        root = Path(os.path.abspath(self.root))
+        if root.parent.name == "snapshots" and "--" in root.parents[1].name:
+            return root.parents[1].name.rpartition("--")[2]
+        return root.name or "model"
 
     @property
     def names(self) -> Names:
@@ -173,6 +185,17 @@ class ResolvedModel:
 
 
 def is_converted(component: Component) -> bool:
-    """Whether the weights are written anew for reading: torch's files, and scaled weights."""
+    """Whether the weights are written anew for reading.
+
+    Files of torch are, scaled weights, and kept weights whose library would not know the names.
+    """
     weights = component.weights
-    return weights is not None and (weights.form == "torch" or bool(component.scales))
+    if weights is None:
+        return False
+    return weights.form == "torch" or bool(component.scales) or _is_wrapped(component)
+
+
+def _is_wrapped(component: Component) -> bool:
+    """Whether the library of a kept component finds other names than it expects."""
+    names = component.names.items()
+    return component.kept and any(old.count(".") != new.count(".") for old, new in names)

@@ -55,4 +55,7 @@ def _header(entry: dict[str, Any], data: int, size: int) -> TensorHeader:
     begin, end = entry["data_offsets"]
     if not 0 <= begin <= end <= size - data:
         raise ValueError("outside the file")
-    return TensorHeader(str(entry["dtype"]), tuple(entry["shape"]), data + begin, end - begin)
+    shape = tuple(entry["shape"])
+    if not all(type(size) is int and 0 <= size < 1 << 62 for size in shape):
+        raise ValueError("no shape")
+    return TensorHeader(str(entry["dtype"]), shape, data + begin, end - begin)

@@ -63,7 +63,13 @@ def resolve(
         Several files could be the weights.
     """
     source = os.fspath(path)
-    root = snapshot(source, revision) if is_hub_id(source) else Path(source)
+    if is_hub_id(source):
+        return replace(_at(source, snapshot(source, revision), variant), from_hub=True)
+    return _at(source, Path(source), variant)
+
+
+def _at(source: str, root: Path, variant: str | None) -> ResolvedModel:
+    """What lies at `root`, which the user called `source`."""
     if os.path.isfile(root):
         return _file(source, root)
     if not os.path.isdir(root) or os.path.isfile(root / "manifest.json"):
@@ -92,8 +98,8 @@ def _file(source: str, root: Path) -> ResolvedModel:
     weights = Weights((root,), "safetensors", root.stem)
     component, notes = _read(Component("", root.parent, weights=weights))
     with open(root, "rb") as file:
-        start = file.read(4)
-    if start == b"GGUF":
+        is_gguf = root.suffix != ".safetensors" and file.read(4) == b"GGUF"
+    if is_gguf:
         component = replace(component, refusal=_GGUF)
     return _with_notes(ResolvedModel(source, root, "weight_file", "", (component,)), (), notes)
 

@@ -133,12 +133,14 @@ def _worked_on(model: ResolvedModel, wanted: Collection[str] | None) -> Resolved
     return replace(
         model,
         components=tuple(
-            component
-            if chosen(component)
-            else replace(component, scales={}, names={}, dropped=frozenset(), refusal=None)
-            for component in model.components
+            component if chosen(component) else _kept(component) for component in model.components
         ),
     )
+
+
+def _kept(component: Component) -> Component:
+    """A component that nobody quantizes, with its weights as they are."""
+    return replace(component, scales={}, dropped=frozenset(), refusal=None, kept=True)
 
 
 def _inside_pipeline(model: ResolvedModel) -> ResolvedModel:
@@ -153,12 +155,12 @@ def _inside_pipeline(model: ResolvedModel) -> ResolvedModel:
     others = [c for c in whole.components if c.name != model.name]
     if len(others) == len(whole.components):
         return model
-    kept = [replace(c, scales={}, names={}, dropped=frozenset(), refusal=None) for c in others]
+    kept = [_kept(component) for component in others]
     return replace(whole, components=(*kept, replace(own, name=model.name)))
 
 
 def _needs_stand_in(model: ResolvedModel) -> bool:
-    if model.foreign or str(model.root) != model.source:
+    if model.foreign or model.from_hub:
         return bool(model.components)
     return any(not _is_canonical(component, model) for component in model.components)
 

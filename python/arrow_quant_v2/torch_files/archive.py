@@ -297,7 +297,7 @@ def _state_dict(saved: Any) -> tuple[dict[str, StoredTensor | _StandIn], list[st
     A checkpoint may nest them, beside buffers of the diffusion process, averages over training, and
     the state of the optimizer.
     """
-    nested = dict(_mappings(saved, ()))
+    nested = dict(_mappings(saved, (), set()))
     if not nested:
         return {}, []
     sizes = {path: _weight_of(tensors) for path, tensors in nested.items()}
@@ -318,11 +318,12 @@ def _state_dict(saved: Any) -> tuple[dict[str, StoredTensor | _StandIn], list[st
 
 
 def _mappings(
-    saved: Any, path: tuple[str, ...]
+    saved: Any, path: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, StoredTensor | _StandIn]]]:
     """Every mapping from names to tensors, by the keys that lead to it."""
-    if not isinstance(saved, Mapping) or len(path) > _DEEPEST:
+    if not isinstance(saved, Mapping) or len(path) > _DEEPEST or id(saved) in seen:
         return
+    seen.add(id(saved))
     named = {key: value for key, value in saved.items() if isinstance(key, str)}
     if any(isinstance(value, StoredTensor) for value in named.values()):
         yield (
@@ -335,7 +336,7 @@ def _mappings(
             },
         )
     for key, value in named.items():
-        yield from _mappings(value, (*path, key))
+        yield from _mappings(value, (*path, key), seen)
 
 
 def _weight_of(tensors: Mapping[str, StoredTensor | _StandIn]) -> int:

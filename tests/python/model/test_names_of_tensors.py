@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from support import gaussian, write_safetensors
 
-from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig, MetadataError, open_quantized
+from arrow_quant_v2 import (
+    ArrowQuantV2,
+    DiffusionQuantConfig,
+    MetadataError,
+    ShapeMismatchError,
+    open_quantized,
+)
 from arrow_quant_v2.model import resolve
 
 torch = pytest.importorskip("torch")
@@ -204,3 +210,32 @@ def test_norms_of_old_checkpoints_get_their_new_names(tmp_path: Path) -> None:
         "weight",
     ]
     assert ArrowQuantV2().validate_quality(root, tmp_path / "out")["passed"]
+
+
+def test_a_checkpoint_that_contains_itself_is_read_in_no_time(tmp_path: Path) -> None:
+    checkpoint: dict[str, Any] = {"model": state(1)}
+    checkpoint |= {f"self{number}": checkpoint for number in range(50)}
+    path = saved(tmp_path / "m.ckpt", checkpoint)
+    assert len(ArrowQuantV2().plan(path, CONFIG).tensors) == 2
+
+
+def test_a_header_with_odd_shapes_is_the_engines_to_name(tmp_path: Path) -> None:
+    for shape in ('["a"]', "[1.5]", "[true]", "[-1]", "null", "[[2]]"):
+        header = f'{{"a.weight":{{"dtype":"F8_E4M3","shape":{shape},"data_offsets":[0,4]}}}}'
+        path = tmp_path / "m.safetensors"
+        path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(4))
+        with pytest.raises((MetadataError, ShapeMismatchError)):
+            ArrowQuantV2().plan(path, CONFIG)
+
+
+@pytest.mark.parametrize("path", ["m", "m/", "./m", "m/../m", "m/x/..", "m/."])
+def test_a_path_may_be_written_in_every_way(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "m"
+    write_safetensors(root / "diffusion_pytorch_model.fp16.safetensors", NETWORK)
+    (root / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
+    (root / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert len(ArrowQuantV2().plan(path, CONFIG).tensors) == len(NETWORK)
+    assert resolve(path).name == "m"

@@ -188,6 +188,20 @@ def test_a_compiled_text_model_calibrates_and_loads(tmp_path: Path) -> None:
     assert load_quantized(tmp_path / "out")(torch.tensor([[2, 7, 3]])).logits.isfinite().all()
 
 
+def test_a_kept_text_encoder_loads_without_its_wrapper(tmp_path: Path) -> None:
+    root = stable_diffusion_pipeline(tmp_path / "m")
+    path = root / "text_encoder" / "model.safetensors"
+    expected = load_file(path)
+    save_file({f"_orig_mod.{n}": t for n, t in expected.items()}, path, {"format": "pt"})
+    ArrowQuantV2().quantize_diffusion_model(
+        root, tmp_path / "out", DiffusionQuantConfig(calibration_samples=0, min_accuracy=0.0)
+    )
+    found = load_quantized(tmp_path / "out").text_encoder.state_dict()
+    name = next(name for name in expected if name.endswith("q_proj.weight"))
+    own = next(key for key in found if name.endswith(key) or key.endswith(name))
+    torch.testing.assert_close(found[own], expected[name])
+
+
 def test_a_compiled_module_takes_the_weights_of_its_plain_form(tmp_path: Path) -> None:
     layers = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 32))
     save_file(layers.state_dict(), tmp_path / "m.safetensors")
