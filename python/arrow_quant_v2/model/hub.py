@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 
 from arrow_quant_v2.errors import ModelNotFoundError
+from arrow_quant_v2.model.files import is_weight_like, tree
 
 __all__ = ["is_hub_id", "snapshot"]
 
@@ -49,16 +51,24 @@ def snapshot(name: str, revision: str | None = None) -> Path:
             path=name,
             hint="pip install 'arrow-quant-v2[models]'",
         ) from error
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception:  # not in the cache, by whatever name the library gives that
-        pass
+    cached = None
+    with contextlib.suppress(Exception):  # the library has several for what is not in the cache
+        cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    if cached is not None and _has_weights(cached):
+        return cached
     try:
         return Path(snapshot_download(name, revision=revision, ignore_patterns=list(_IGNORED)))
     except Exception as error:
+        if cached is not None:
+            return cached
         what = " ".join(str(error).split())[:300]
         raise ModelNotFoundError(
             f"{name}: no such file or directory, and no model of the Hub: {what}",
             path=name,
             hint="Pass a model folder, a .safetensors file, or the name of a model on the Hub.",
         ) from error
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether more than configurations was downloaded before."""
+    return any(is_weight_like(file) for file in tree(folder))

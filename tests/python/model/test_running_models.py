@@ -247,3 +247,34 @@ def test_a_component_that_is_missing_is_named_when_a_model_is_loaded(tmp_path: P
     with pytest.raises(Exception, match="names components that are not there: vae"):
         load_quantized(tmp_path / "out")
     assert isinstance(load_quantized(tmp_path / "out" / "transformer"), torch.nn.Module)
+
+
+def test_what_a_library_keeps_in_float32_stays_so(tmp_path: Path) -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    config = T5Config(
+        d_model=64, d_kv=32, d_ff=128, num_layers=1, num_heads=2, vocab_size=32, dropout_rate=0
+    )
+    model = T5EncoderModel(config)
+    feed = model.encoder.block[0].layer[1].DenseReluDense
+    with torch.no_grad():
+        feed.wo.weight.mul_(3e4)  # its products leave the range of float16
+    model.half().save_pretrained(tmp_path / "m")
+    settings = DiffusionQuantConfig(
+        modality="image", calibration_samples=0, bit_width=8, min_accuracy=0.0
+    )
+    ArrowQuantV2().quantize_diffusion_model(tmp_path / "m", tmp_path / "out", settings)
+    for compute in ("packed", "float"):
+        loaded = load_quantized(tmp_path / "out", compute=compute)
+        own = loaded.encoder.block[0].layer[1].DenseReluDense
+        assert own.wo.weight.dtype == torch.float32
+        assert own.wi.weight.dtype == torch.float16
+        tokens = torch.tensor([[1, 2, 3]])
+        with torch.no_grad():
+            expected = T5EncoderModel.from_pretrained(tmp_path / "m", dtype=torch.float16)(tokens)
+            found = loaded(tokens)
+        assert expected.last_hidden_state.isfinite().all()
+        torch.testing.assert_close(
+            found.last_hidden_state.float(), expected.last_hidden_state.float(), atol=0.1, rtol=0.1
+        )
