@@ -20,11 +20,19 @@ CalibratedLayer make_layer(std::string name, std::vector<uint64_t> shape, const 
   return {std::move(name), std::move(shape), {sample.data(), sample.data() + sample.size()}};
 }
 
+// Nothing here waits for the lock of statistics while it holds the GIL: the thread that adds may
+// hold the one and want the other.
+using WithoutGil = nb::call_guard<nb::gil_scoped_release>;
+
+void check_number(const CalibrationStatistics& statistics, size_t input) {
+  if (input >= statistics.size()) throw nb::index_error("there is no such input");
+}
+
 void add(CalibrationStatistics& statistics, size_t input, const Floats& values,
          const Doubles& timesteps, float weight, bool held_out) {
-  if (input >= statistics.size()) throw nb::index_error("there is no such input");
   PythonProgress progress(std::nullopt);
   const nb::gil_scoped_release unlocked;
+  check_number(statistics, input);
   statistics.add(input,
                  {.values = {values.data(), values.size()},
                   .weight = weight,
@@ -33,17 +41,19 @@ void add(CalibrationStatistics& statistics, size_t input, const Floats& values,
                  progress);
 }
 
-const InputStatistics& input_of(const CalibrationStatistics& statistics, size_t input) {
-  if (input >= statistics.size()) throw nb::index_error("there is no such input");
-  return statistics.input(input);
+/// A method that reads something of one input.
+template <auto kRead, typename... Args>
+auto read(const CalibrationStatistics& statistics, size_t input, Args... args) {
+  check_number(statistics, input);
+  return (statistics.*kRead)(input, args...);
 }
 
 /// The full symmetric matrix into `out`.
 void gram(const CalibrationStatistics& statistics, size_t input, bool held_out,
           const FloatMatrixOut& out) {
-  const InputStatistics& facts = input_of(statistics, input);
-  const GramMatrix& matrix = held_out ? facts.held_out : facts.gram;
-  const uint64_t n = facts.gram.channels();
+  check_number(statistics, input);
+  const GramMatrix matrix = statistics.gram(input, held_out);
+  const uint64_t n = statistics.channels(input);
   if (out.shape(0) != n || out.shape(1) != n) throw nb::index_error("the output has another shape");
   for (uint64_t i = 0; i < n; ++i) {
     for (uint64_t j = 0; j < n; ++j) {
@@ -120,53 +130,27 @@ void bind_calibrate(nb::module_& m) {
           },
           nb::arg("component"), nb::arg("data"), nb::arg("num_threads"))
       .def("add_input", &CalibrationStatistics::add_input, nb::arg("layers"), nb::arg("channels"),
-           nb::arg("block"))
+           nb::arg("block"), WithoutGil())
       .def("add", &add, nb::arg("input"), nb::arg("values"), nb::arg("timesteps"),
            nb::arg("weight"), nb::arg("held_out"))
-      .def("add_note", &CalibrationStatistics::add_note, nb::arg("text"))
-      .def("set_folds", &CalibrationStatistics::set_folds, nb::arg("folds"))
-      .def_prop_ro("folds", &CalibrationStatistics::folds)
-      .def("set_sensitivities", &CalibrationStatistics::set_sensitivities, nb::arg("sensitivities"))
-      .def_prop_ro("sensitivities", &CalibrationStatistics::sensitivities)
-      .def(
-          "merge",
-          [](CalibrationStatistics& self, const CalibrationStatistics& other) {
-            const nb::gil_scoped_release unlocked;
-            self.merge(other);
-          },
-          nb::arg("other"))
-      .def_prop_ro("component", &CalibrationStatistics::component)
-      .def_prop_ro("data", &CalibrationStatistics::data)
-      .def_prop_ro("notes", &CalibrationStatistics::notes)
-      .def("__len__", &CalibrationStatistics::size)
-      .def(
-          "layers",
-          [](const CalibrationStatistics& s, size_t input) { return input_of(s, input).layers; },
-          nb::arg("input"))
-      .def(
-          "channels",
-          [](const CalibrationStatistics& s, size_t input) {
-            return input_of(s, input).gram.channels();
-          },
-          nb::arg("input"))
-      .def(
-          "block",
-          [](const CalibrationStatistics& s, size_t input) {
-            return input_of(s, input).gram.block();
-          },
-          nb::arg("input"))
-      .def(
-          "tokens",
-          [](const CalibrationStatistics& s, size_t input, bool held_out) {
-            const InputStatistics& facts = input_of(s, input);
-            return held_out ? facts.held_out_tokens : facts.tokens;
-          },
-          nb::arg("input"), nb::arg("held_out"))
-      .def(
-          "bins",
-          [](const CalibrationStatistics& s, size_t input) { return input_of(s, input).bins; },
-          nb::arg("input"))
-      .def("gram", &gram, nb::arg("input"), nb::arg("held_out"), nb::arg("out"))
+      .def("add_note", &CalibrationStatistics::add_note, nb::arg("text"), WithoutGil())
+      .def("set_folds", &CalibrationStatistics::set_folds, nb::arg("folds"), WithoutGil())
+      .def_prop_ro("folds", &CalibrationStatistics::folds, WithoutGil())
+      .def("set_sensitivities", &CalibrationStatistics::set_sensitivities, nb::arg("sensitivities"),
+           WithoutGil())
+      .def_prop_ro("sensitivities", &CalibrationStatistics::sensitivities, WithoutGil())
+      .def("merge", &CalibrationStatistics::merge, nb::arg("other"), WithoutGil())
+      .def_prop_ro("component", &CalibrationStatistics::component, WithoutGil())
+      .def_prop_ro("data", &CalibrationStatistics::data, WithoutGil())
+      .def_prop_ro("notes", &CalibrationStatistics::notes, WithoutGil())
+      .def("__len__", &CalibrationStatistics::size, WithoutGil())
+      .def("layers", &read<&CalibrationStatistics::layers>, nb::arg("input"), WithoutGil())
+      .def("channels", &read<&CalibrationStatistics::channels>, nb::arg("input"), WithoutGil())
+      .def("block", &read<&CalibrationStatistics::block>, nb::arg("input"), WithoutGil())
+      .def("tokens", &read<&CalibrationStatistics::tokens, bool>, nb::arg("input"),
+           nb::arg("held_out"), WithoutGil())
+      .def("bins", &read<&CalibrationStatistics::bins>, nb::arg("input"), WithoutGil())
+      .def("gram", &gram, nb::arg("input"), nb::arg("held_out"), nb::arg("out"), WithoutGil())
       .def(
           "save",
           [](const CalibrationStatistics& self, const nb::bytes& path, bool overwrite) {

@@ -13,8 +13,8 @@
 #include "arrow_quant/error.h"
 #include "arrow_quant/model_index.h"
 #include "bindings.h"
-#include "read/legacy_model.h"
-#include "read/legacy_reader.h"
+#include "read/legacy/model.h"
+#include "read/legacy/reader.h"
 #include "read/model_directory.h"
 
 namespace arrow_quant::python {

@@ -19,6 +19,7 @@ namespace {
 
 using Rules = std::vector<std::pair<std::string, int>>;
 using Allotments = std::vector<std::tuple<std::string, std::string, int, int, std::string>>;
+using Roles = std::vector<std::tuple<std::string, std::string, std::string, bool, std::string>>;
 
 /// A TensorPlan joined with the tensor it is about.
 struct PlannedTensor {
@@ -59,7 +60,7 @@ ParamEncodingChoice choice_from(const std::string& name) {
 PlanOptions make_options(int bit_width, int group_size, const std::string& method,
                          const std::string& param_encoding, const Rules& layer_rules,
                          std::vector<std::string> components, std::string modality,
-                         const Allotments& allocation, TensorNames names) {
+                         const Allotments& allocation, const Roles& roles, TensorNames names) {
   PlanOptions options;
   options.bit_width = bit_width;
   options.group_size = group_size;
@@ -72,6 +73,9 @@ PlanOptions make_options(int bit_width, int group_size, const std::string& metho
   options.names = std::move(names);
   for (const auto& [component, name, bits, group, reason] : allocation) {
     options.allocation.push_back({component, name, bits, group, reason});
+  }
+  for (const auto& [component, name, role, quantize, known_from] : roles) {
+    options.roles.push_back({component, name, role, quantize, known_from});
   }
   return options;
 }
@@ -151,14 +155,15 @@ void bind_plan(nb::module_& m) {
           [](PlanOptions* self, int bit_width, int group_size, const std::string& method,
              const std::string& param_encoding, const Rules& layer_rules,
              std::vector<std::string> components, std::string modality,
-             const Allotments& allocation, TensorNames names) {
-            new (self) PlanOptions(make_options(bit_width, group_size, method, param_encoding,
-                                                layer_rules, std::move(components),
-                                                std::move(modality), allocation, std::move(names)));
+             const Allotments& allocation, const Roles& roles, TensorNames names) {
+            new (self) PlanOptions(make_options(
+                bit_width, group_size, method, param_encoding, layer_rules, std::move(components),
+                std::move(modality), allocation, roles, std::move(names)));
           },
           nb::arg("bit_width"), nb::arg("group_size"), nb::arg("method"), nb::arg("param_encoding"),
           nb::arg("layer_rules"), nb::arg("components"), nb::arg("modality"),
-          nb::arg("allocation") = Allotments(), nb::arg("names") = TensorNames());
+          nb::arg("allocation") = Allotments(), nb::arg("roles") = Roles(),
+          nb::arg("names") = TensorNames());
   nb::class_<PlannedTensor>(m, "PlannedTensor", "What happens to one tensor, and why.")
       .def_ro("component", &PlannedTensor::component)
       .def_prop_ro("name", [](const PlannedTensor& t) { return t.source.name; })
@@ -173,7 +178,9 @@ void bind_plan(nb::module_& m) {
                    [](const PlannedTensor& t) { return std::string(to_string(t.plan.encoding)); })
       .def_prop_ro("spec", [](const PlannedTensor& t) { return t.plan.spec; })
       .def_prop_ro("fixed", [](const PlannedTensor& t) { return t.plan.fixed; })
-      .def_prop_ro("reason", [](const PlannedTensor& t) { return t.plan.reason; });
+      .def_prop_ro("reason", [](const PlannedTensor& t) { return t.plan.reason; })
+      .def_prop_ro("role", [](const PlannedTensor& t) { return t.plan.role; })
+      .def_prop_ro("known_from", [](const PlannedTensor& t) { return t.plan.known_from; });
   nb::class_<ModelPlan>(m, "ModelPlan", "What happens to every tensor of a model.")
       .def_ro("modality", &ModelPlan::modality)
       .def_ro("modality_reason", &ModelPlan::modality_reason)

@@ -11,6 +11,9 @@
 #include "arrow_quant/pipeline.h"
 #include "arrow_quant/quantized_tensor.h"
 #include "bindings.h"
+#include "codec/residual_binary.h"
+#include "codec/spec.h"
+#include "codec/two_level.h"
 #include "parse.h"
 
 namespace arrow_quant::python {
@@ -177,10 +180,12 @@ void bind_spec(nb::module_& m) {
           "__init__",
           [](AffineSpec* self, int bit_width, int group_size, const std::string& param_encoding,
              const std::string& method) {
-            new (self) AffineSpec{.bit_width = bit_width,
+            const AffineSpec spec{.bit_width = bit_width,
                                   .group_size = group_size,
                                   .param_encoding = param_encoding_from(param_encoding),
                                   .method = method_from(method)};
+            codec::check_spec(spec);
+            new (self) AffineSpec(spec);
           },
           nb::arg("bit_width"), nb::arg("group_size"), nb::arg("param_encoding"), nb::arg("method"))
       .def_ro("bit_width", &AffineSpec::bit_width)
@@ -247,8 +252,32 @@ void bind_chunk(nb::module_& m) {
 
 }  // namespace
 
+/// What Python needs to know about parameter bytes; the rest is src/codec.
+void bind_codec(nb::module_& m) {
+  m.def(
+      "check_spec",
+      [](int bit_width, int group_size, const std::string& param_encoding) {
+        codec::check_spec({.bit_width = bit_width,
+                           .group_size = group_size,
+                           .param_encoding = param_encoding_from(param_encoding)});
+      },
+      nb::arg("bit_width"), nb::arg("group_size"), nb::arg("param_encoding"),
+      "Raise ConfigurationError for a combination that does not exist.");
+  namespace two_level = codec::two_level;
+  namespace residual = codec::residual_binary;
+  static_assert(two_level::kFieldBits == residual::kFieldBits);
+  static_assert(two_level::kMinQ == residual::kMinQ1 && residual::kMinQ2 == 0);
+  m.attr("SUB_GROUPS") = two_level::kSubGroups;
+  m.attr("FIELD_BITS") = two_level::kFieldBits;
+  m.attr("FIELD_MASK") = two_level::kFieldMask;
+  m.attr("MIN_Q") = two_level::kMinQ;
+  m.attr("MIN_Z") = two_level::kMinZ;
+  m.attr("MAX_V") = two_level::kMaxV;
+}
+
 void bind_tensor(nb::module_& m) {
   bind_spec(m);
+  bind_codec(m);
   bind_info(m);
   bind_time_group(m);
   bind_chunk(m);

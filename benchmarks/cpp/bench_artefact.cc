@@ -22,7 +22,7 @@
 #include "arrow_quant/artefact.h"
 #include "arrow_quant/page_reuse.h"
 #include "core/thread_pool.h"
-#include "run/dequantize_rows.h"
+#include "kernels/dequantize_rows.h"
 
 namespace {
 

@@ -227,7 +227,7 @@ Options parse(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    arrow_quant::apply_isa_override();
+    arrow_quant::check_isa_override();
     Bench(parse(argc, argv)).run();
     return 0;
   } catch (const std::exception& error) {

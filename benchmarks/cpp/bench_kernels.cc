@@ -21,9 +21,9 @@
 
 #include "core/half.h"
 #include "kernels/convert.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
 #include "quantize/affine.h"
-#include "run/dequantize_rows.h"
 
 namespace {
 
@@ -340,7 +340,7 @@ Options parse(int argc, char** argv) {
 }
 
 void report(const Options& options) {
-  arrow_quant::apply_isa_override();
+  arrow_quant::check_isa_override();
   Json json;
   json.text("isa", arrow_quant::active_isa());
   json.number("threads", options.threads);

@@ -102,7 +102,8 @@ struct Activations {
   std::span<const double> timesteps = {};  ///< one a token, instead of `timestep`; or empty
 };
 
-/// Thread-safe; blocks are added one at a time, each with all threads.
+/// Thread-safe; blocks are added one at a time, each with all threads. Whatever is read is a copy,
+/// so it stays as it was while others add.
 class ARROW_QUANT_API CalibrationStatistics {
  public:
   explicit CalibrationStatistics(const CalibrationOptions& options);
@@ -116,7 +117,8 @@ class ARROW_QUANT_API CalibrationStatistics {
   size_t add_input(std::vector<CalibratedLayer> layers, uint64_t channels, uint64_t block = 0);
 
   /// Add a block to an input's statistics. NaN, Inf or values beyond 1e15 raise kQuantization with
-  /// the layer, the timestep and the place; nothing has then been added.
+  /// the layer, the timestep and the place; nothing has then been added. `progress` is polled
+  /// before and after, never while others wait for this call.
   void add(size_t input, const Activations& block, Progress& progress);
 
   /// Keep a remark, one line: what could not be observed, and why. A known one is not repeated.
@@ -135,17 +137,25 @@ class ARROW_QUANT_API CalibrationStatistics {
   /// the user's. Raises kShapeMismatch when the two are not of the same model and component.
   void merge(const CalibrationStatistics& other);
 
-  const std::string& component() const noexcept;
+  std::string component() const;
   /// kNeutralData or kUserData.
-  const std::string& data() const noexcept;
-  /// In the order of adding; valid as long as nothing is added.
-  const std::vector<std::string>& notes() const;
+  std::string data() const;
+  /// In the order of adding.
+  std::vector<std::string> notes() const;
   /// Nothing when nobody looked for them.
   std::optional<std::vector<Fold>> folds() const;
   std::map<std::string, double> sensitivities() const;
   size_t size() const noexcept;
-  /// Valid as long as nothing is added.
-  const InputStatistics& input(size_t number) const;
+
+  /// Everything about one input, its matrices too; what follows copies less. All of them raise
+  /// std::out_of_range when there is no such input.
+  InputStatistics input(size_t number) const;
+  std::vector<CalibratedLayer> layers(size_t input) const;
+  uint64_t channels(size_t input) const;
+  uint64_t block(size_t input) const;  ///< channels of a diagonal block of the Gram matrix
+  uint64_t tokens(size_t input, bool held_out) const;
+  std::vector<TimeBin> bins(size_t input) const;
+  GramMatrix gram(size_t input, bool held_out) const;  ///< no channels: no token was held out
 
   /// Write everything to the Parquet file `path` in one step; an existing file is replaced if
   /// `overwrite`. Raises kOutput.

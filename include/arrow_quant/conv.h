@@ -28,9 +28,14 @@ struct ARROW_QUANT_API ConvShape {
   std::array<size_t, 2> padding{};
   std::array<size_t, 2> dilation{1, 1};
 
+  /// Raise kConfiguration unless kernel, stride and dilation are at least 1 and every size that is
+  /// made of these numbers fits 63 bits. All functions below do so first.
+  void validate() const;
+
+  /// Of a shape that is valid.
   size_t taps() const noexcept { return kernel[0] * kernel[1]; }
-  /// Height and width of the output; 0 where the kernel does not fit.
-  std::array<size_t, 2> output_size() const noexcept;
+  /// Height and width of the output; 0 where the kernel does not fit. Raises as `validate`.
+  std::array<size_t, 2> output_size() const;
 };
 
 struct ConvCall {
@@ -51,12 +56,13 @@ struct ConvPanels {
 };
 
 /// Convolve with a weight [outputs, channels * taps] whose parameters are not `fp16`.
-/// Raises kShapeMismatch when shapes disagree, kConfiguration for more than 65536 inputs a sum.
+/// Raises kShapeMismatch when shapes disagree, kConfiguration for an invalid shape or more than
+/// 65536 inputs a sum.
 ARROW_QUANT_API void conv2d(const PackedWeightView& weight, const ConvCall& call);
 ARROW_QUANT_API void conv2d(const ConvPanels& weight, const ConvCall& call);
 
-/// Bytes of the panels of a weight.
-ARROW_QUANT_API size_t conv_panels_bytes(const ConvShape& shape) noexcept;
+/// Bytes of the panels of a weight; batch and size of the shape do not matter.
+ARROW_QUANT_API size_t conv_panels_bytes(const ConvShape& shape);
 
 ARROW_QUANT_API void make_conv_panels(const PackedWeightView& weight, const ConvShape& shape,
                                       int threads, std::span<uint8_t> panels);

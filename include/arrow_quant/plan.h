@@ -32,6 +32,15 @@ struct LayerBits {
   std::string reason;  ///< of the tensor's plan
 };
 
+/// What a weight is to its network, told by whoever knows the network. Names tell the rest.
+struct TensorRole {
+  std::string component;   ///< as ModelIndex::component
+  std::string name;        ///< of a tensor, or a glob of names; names come before globs
+  std::string role;        ///< "embedding", "router", ...; empty: as the shape tells
+  bool quantize = true;    ///< whether weights of this role are quantized
+  std::string known_from;  ///< "class" or "run"
+};
+
 /// Everything that decides a plan.
 struct PlanOptions {
   int bit_width = 4;
@@ -41,6 +50,7 @@ struct PlanOptions {
   ParamEncodingChoice param_encoding = ParamEncodingChoice::kAuto;
   std::vector<LayerRule> layer_rules;
   std::vector<LayerBits> allocation;    ///< for weights that would get `bit_width` bits
+  std::vector<TensorRole> roles;        ///< of the tensors that somebody knows
   std::vector<std::string> components;  ///< empty: the denoiser of a pipeline
   std::string modality;                 ///< empty: detect; "unknown": detect, or leave it at that
   TensorNames names;                    ///< of tensors; rules and allocations see these
@@ -49,9 +59,11 @@ struct PlanOptions {
 struct TensorPlan {
   uint32_t tensor = 0;  ///< index into ModelIndex::tensors
   Encoding encoding = Encoding::kCopy;
-  AffineSpec spec;     ///< meaningless for copies
-  bool fixed = false;  ///< a rule or an allocation decided; the fallback leaves it alone
-  std::string reason;  ///< "linear or convolution weight", "kept: norm", "rule '*.to_q=8'", ...
+  AffineSpec spec;         ///< meaningless for copies
+  bool fixed = false;      ///< a rule or an allocation decided; the fallback leaves it alone
+  std::string reason;      ///< "linear weight", "kept: norm", "rule '*.to_q=8'", ...
+  std::string role;        ///< "linear layer", "norm", "embedding", ...
+  std::string known_from;  ///< where the role comes from: "class", "run", "name" or "shape"
 };
 
 struct ComponentPlan {

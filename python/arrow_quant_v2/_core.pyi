@@ -31,6 +31,21 @@ class AffineSpec:
     @property
     def method(self) -> str: ...
 
+def check_spec(bit_width: int, group_size: int, param_encoding: str) -> None:
+    """Raise ConfigurationError for a combination that does not exist."""
+
+SUB_GROUPS: int = 4
+
+FIELD_BITS: int = 4
+
+FIELD_MASK: int = 15
+
+MIN_Q: int = 1
+
+MIN_Z: int = -8
+
+MAX_V: int = 127
+
 class TensorInfo:
     """Everything about a stored tensor but its data."""
 
@@ -178,7 +193,7 @@ class SourceModel:
 class PlanOptions:
     """Everything that decides a plan."""
 
-    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = [], names: Mapping[str, Mapping[str, str]] = {}) -> None: ...
+    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = [], roles: Sequence[tuple[str, str, str, bool, str]] = [], names: Mapping[str, Mapping[str, str]] = {}) -> None: ...
 
 class PlannedTensor:
     """What happens to one tensor, and why."""
@@ -215,6 +230,12 @@ class PlannedTensor:
 
     @property
     def reason(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def known_from(self) -> str: ...
 
 class ModelPlan:
     """What happens to every tensor of a model."""

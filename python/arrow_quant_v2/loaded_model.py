@@ -14,6 +14,8 @@ from arrow_quant_v2.calibration.model_kind import (
 )
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.model import View
+from arrow_quant_v2.model_roles import model_roles
+from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 
 if TYPE_CHECKING:
@@ -55,7 +57,12 @@ class LoadedModel:
     @cached_property
     def plan(self) -> ModelPlan:
         """What happens to each tensor, without a target of mixed precision."""
-        return plan_model(self.path, self.config)
+        return plan_model(self.path, self.config, roles=self.roles)
+
+    @cached_property
+    def roles(self) -> list[TensorRole]:
+        """What its tensors are for."""
+        return model_roles(self.path)
 
     def session(self) -> Session:
         """The running model.

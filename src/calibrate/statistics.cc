@@ -150,7 +150,7 @@ bool same_weight(std::span<const float> a, std::span<const float> b) noexcept {
 
 struct CalibrationStatistics::State {
   struct Input {
-    InputStatistics facts;  // `bins` is filled when asked for
+    InputStatistics facts;  // without `bins`
     TimeBins bins;
 
     Input(std::vector<CalibratedLayer> layers, GramMatrix gram) : bins(gram.channels()) {
@@ -158,7 +158,11 @@ struct CalibrationStatistics::State {
       facts.gram = std::move(gram);
     }
 
-    void refresh_bins() { facts.bins = bins.bins(); }
+    InputStatistics copy() const {
+      InputStatistics all = facts;
+      all.bins = bins.bins();
+      return all;
+    }
   };
 
   explicit State(CalibrationOptions o) : options(std::move(o)), pool(options.num_threads) {
@@ -167,6 +171,8 @@ struct CalibrationStatistics::State {
                   "Invalid data: '" + options.data + "'. Must be 'neutral' or 'user'.");
     }
   }
+
+  const Input& input(size_t number) const { return *inputs.at(number); }
 
   void note(const std::string& text) {
     if (std::ranges::find(notes, text) == notes.end()) notes.push_back(text);
@@ -198,6 +204,26 @@ struct CalibrationStatistics::State {
                  .hint = "Merge statistics of one model, captured alike."});
   }
 
+  // Not interruptible: half a block must never be in the sums.
+  void add(size_t number, const Activations& block) {
+    const std::lock_guard lock(mutex);
+    Input& input = *inputs.at(number);
+    check_values(input.facts, block);
+    const uint64_t channels = input.facts.gram.channels();
+    const uint64_t tokens = block.values.size() / channels;
+    if (tokens == 0) return;
+    GramMatrix& to = block.held_out ? input.facts.held_out : input.facts.gram;
+    if (to.channels() == 0) to = input.facts.gram.zeros();
+    accumulate_gram(block.values.data(), tokens, block.weight, pool, {}, to);
+    for (uint64_t first = 0, end = 0; first < tokens; first = end) {
+      const double t = timestep_of(block, first);
+      while (end < tokens && timestep_of(block, end) == t) ++end;
+      input.bins.add(t, block.values.data() + first * channels, end - first,
+                     static_cast<double>(block.weight), block.held_out);
+    }
+    (block.held_out ? input.facts.held_out_tokens : input.facts.tokens) += tokens;
+  }
+
   CalibrationOptions options;
   std::mutex mutex;
   ThreadPool pool;
@@ -209,7 +235,7 @@ struct CalibrationStatistics::State {
 };
 
 CalibrationStatistics::CalibrationStatistics(const CalibrationOptions& options) {
-  apply_isa_override();
+  check_isa_override();
   state_ = std::make_unique<State>(options);
 }
 
@@ -237,24 +263,9 @@ size_t CalibrationStatistics::add_input(std::vector<CalibratedLayer> layers, uin
 }
 
 void CalibrationStatistics::add(size_t number, const Activations& block, Progress& progress) {
-  const std::lock_guard lock(state_->mutex);
-  State::Input& input = *state_->inputs.at(number);
-  check_values(input.facts, block);
-  const uint64_t channels = input.facts.gram.channels();
-  const uint64_t tokens = block.values.size() / channels;
-  if (tokens == 0) return;
-  GramMatrix& to = block.held_out ? input.facts.held_out : input.facts.gram;
-  if (to.channels() == 0) to = input.facts.gram.zeros();
+  // Never under the lock: a poll may wait for a thread that waits for the lock.
   progress.poll();
-  // Not interruptible from here: half a block must never be in the sums.
-  accumulate_gram(block.values.data(), tokens, block.weight, state_->pool, {}, to);
-  for (uint64_t first = 0, end = 0; first < tokens; first = end) {
-    const double t = timestep_of(block, first);
-    while (end < tokens && timestep_of(block, end) == t) ++end;
-    input.bins.add(t, block.values.data() + first * channels, end - first,
-                   static_cast<double>(block.weight), block.held_out);
-  }
-  (block.held_out ? input.facts.held_out_tokens : input.facts.tokens) += tokens;
+  state_->add(number, block);
   progress.poll();
 }
 
@@ -289,9 +300,11 @@ void CalibrationStatistics::set_sensitivities(std::map<std::string, double> sens
 void CalibrationStatistics::merge(const CalibrationStatistics& other) {
   if (&other == this) throw Error(ErrorCode::kConfiguration, "statistics merged with themselves");
   const std::scoped_lock lock(state_->mutex, other.state_->mutex);
-  if (component() != other.component()) {
-    throw Error(ErrorCode::kShapeMismatch, "expected statistics of component '" + component() +
-                                               "', found '" + other.component() + "'");
+  const std::string& mine = state_->options.component;
+  const std::string& theirs = other.state_->options.component;
+  if (mine != theirs) {
+    throw Error(ErrorCode::kShapeMismatch,
+                "expected statistics of component '" + mine + "', found '" + theirs + "'");
   }
   const bool was_empty = state_->inputs.empty();
   // All checks first, so that a failure changes nothing.
@@ -315,16 +328,20 @@ void CalibrationStatistics::merge(const CalibrationStatistics& other) {
     keep_common(other.state_->folds, state_->folds);
   }
   average(other.state_->sensitivities, state_->sensitivities);
-  if (other.data() == kUserData) state_->options.data = kUserData;
+  if (other.state_->options.data == kUserData) state_->options.data = kUserData;
 }
 
-const std::string& CalibrationStatistics::component() const noexcept {
+std::string CalibrationStatistics::component() const {
+  const std::lock_guard lock(state_->mutex);
   return state_->options.component;
 }
 
-const std::string& CalibrationStatistics::data() const noexcept { return state_->options.data; }
+std::string CalibrationStatistics::data() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->options.data;
+}
 
-const std::vector<std::string>& CalibrationStatistics::notes() const {
+std::vector<std::string> CalibrationStatistics::notes() const {
   const std::lock_guard lock(state_->mutex);
   return state_->notes;
 }
@@ -344,22 +361,50 @@ size_t CalibrationStatistics::size() const noexcept {
   return state_->inputs.size();
 }
 
-const InputStatistics& CalibrationStatistics::input(size_t number) const {
+InputStatistics CalibrationStatistics::input(size_t number) const {
   const std::lock_guard lock(state_->mutex);
-  State::Input& input = *state_->inputs.at(number);
-  input.refresh_bins();
-  return input.facts;
+  return state_->input(number).copy();
+}
+
+std::vector<CalibratedLayer> CalibrationStatistics::layers(size_t input) const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->input(input).facts.layers;
+}
+
+uint64_t CalibrationStatistics::channels(size_t input) const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->input(input).facts.gram.channels();
+}
+
+uint64_t CalibrationStatistics::block(size_t input) const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->input(input).facts.gram.block();
+}
+
+uint64_t CalibrationStatistics::tokens(size_t input, bool held_out) const {
+  const std::lock_guard lock(state_->mutex);
+  const InputStatistics& facts = state_->input(input).facts;
+  return held_out ? facts.held_out_tokens : facts.tokens;
+}
+
+std::vector<TimeBin> CalibrationStatistics::bins(size_t input) const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->input(input).bins.bins();
+}
+
+GramMatrix CalibrationStatistics::gram(size_t input, bool held_out) const {
+  const std::lock_guard lock(state_->mutex);
+  const InputStatistics& facts = state_->input(input).facts;
+  return held_out ? facts.held_out : facts.gram;
 }
 
 void CalibrationStatistics::save(const std::string& path, bool overwrite) const {
   const std::lock_guard lock(state_->mutex);
-  std::vector<const InputStatistics*> inputs;
-  for (const auto& input : state_->inputs) {
-    input->refresh_bins();
-    inputs.push_back(&input->facts);
-  }
+  std::vector<InputToWrite> inputs;
+  for (const auto& input : state_->inputs) inputs.push_back({input->facts, input->bins});
   write_statistics(path, overwrite,
-                   {component(), data(), state_->notes, state_->folds, state_->sensitivities},
+                   {state_->options.component, state_->options.data, state_->notes, state_->folds,
+                    state_->sensitivities},
                    inputs);
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arrow_quant/calibration.h"
+#include "calibrate/time_bins.h"
 
 namespace arrow_quant {
 
@@ -22,9 +23,15 @@ struct StatisticsOrigin {
   std::map<std::string, double> sensitivities = {};  ///< of layers, where they were measured
 };
 
+/// What is written of one input; its bins are made when their turn comes.
+struct InputToWrite {
+  const InputStatistics& facts;  ///< without `bins`
+  const TimeBins& bins;
+};
+
 /// Write `inputs` to `path`, in one step. Raises kOutput.
 void write_statistics(const std::string& path, bool overwrite, const StatisticsOrigin& origin,
-                      const std::vector<const InputStatistics*>& inputs);
+                      const std::vector<InputToWrite>& inputs);
 
 /// Not thread-safe.
 class StatisticsReader {

@@ -139,7 +139,7 @@ class StatisticsWriter {
                                 parquet::ArrowWriterProperties::Builder().store_schema()->build()));
   }
 
-  void write(size_t number, const InputStatistics& input) {
+  void write(size_t number, const InputStatistics& input, const std::vector<TimeBin>& bins) {
     const uint64_t channels = input.gram.channels();
     for (const CalibratedLayer& layer : input.layers) {
       rows_.begin(kLayer, number, channels);
@@ -147,7 +147,7 @@ class StatisticsWriter {
       rows_.list<arrow::Int64Builder>(kStatShape, layer.shape);
       rows_.list<arrow::FloatBuilder>(kStatSample, layer.sample);
     }
-    for (const TimeBin& bin : input.bins) {
+    for (const TimeBin& bin : bins) {
       rows_.begin(kTime, number, channels);
       rows_.integer(kStatTokens, bin.tokens);
       rows_.real(kStatBegin, bin.begin);
@@ -211,7 +211,7 @@ class StatisticsWriter {
 }  // namespace
 
 void write_statistics(const std::string& path, bool overwrite, const StatisticsOrigin& origin,
-                      const std::vector<const InputStatistics*>& inputs) {
+                      const std::vector<InputToWrite>& inputs) {
   namespace fs = std::filesystem;
   std::error_code error;
   const fs::path target = fs::absolute(path, error);
@@ -224,7 +224,9 @@ void write_statistics(const std::string& path, bool overwrite, const StatisticsO
                    .replaces = overwrite});
   try {
     StatisticsWriter writer(file, origin);
-    for (size_t i = 0; i < inputs.size(); ++i) writer.write(i, *inputs[i]);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      writer.write(i, inputs[i].facts, inputs[i].bins.bins());
+    }
     writer.close();
   } catch (...) {
     rethrow_parquet_error(path, true);

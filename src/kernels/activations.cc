@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -124,7 +125,7 @@ HWY_EXPORT(QuantizePlanes);
 HWY_EXPORT(SumBytes);
 
 float token_absmax(const float* x, const float* factors, size_t count) noexcept {
-  return HWY_DYNAMIC_DISPATCH(TokenAbsmax)(x, factors, count);
+  return ARROW_QUANT_DISPATCH(TokenAbsmax)(x, factors, count);
 }
 
 TokenSums quantize_token(const float* x, const float* factors, size_t count, float scale,
@@ -137,12 +138,12 @@ TokenSums quantize_token(const float* x, const float* factors, size_t count, flo
     }
     return token;
   }
-  HWY_DYNAMIC_DISPATCH(QuantizePlanes)(x, factors, count, scale, planes, stride, out, token.sums);
+  ARROW_QUANT_DISPATCH(QuantizePlanes)(x, factors, count, scale, planes, stride, out, token.sums);
   return token;
 }
 
 int32_t sum_bytes(const int8_t* bytes, size_t count) noexcept {
-  return HWY_DYNAMIC_DISPATCH(SumBytes)(bytes, count);
+  return ARROW_QUANT_DISPATCH(SumBytes)(bytes, count);
 }
 
 }  // namespace arrow_quant

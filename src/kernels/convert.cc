@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/half.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -247,19 +248,19 @@ HWY_EXPORT(FindNonFinite);
 HWY_EXPORT(AbsMax);
 
 bool convert_to_f32(DType dtype, const void* source, size_t count, float* out) noexcept {
-  return HWY_DYNAMIC_DISPATCH(ConvertToF32)(dtype, source, count, out);
+  return ARROW_QUANT_DISPATCH(ConvertToF32)(dtype, source, count, out);
 }
 void convert_f32_to_f16(const float* values, size_t count, uint16_t* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(ConvertF32ToF16)(values, count, out);
+  ARROW_QUANT_DISPATCH(ConvertF32ToF16)(values, count, out);
 }
 void convert_f32_to_bf16(const float* values, size_t count, uint16_t* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(ConvertF32ToBF16)(values, count, out);
+  ARROW_QUANT_DISPATCH(ConvertF32ToBF16)(values, count, out);
 }
 size_t find_non_finite(const float* values, size_t count) noexcept {
-  return HWY_DYNAMIC_DISPATCH(FindNonFinite)(values, count);
+  return ARROW_QUANT_DISPATCH(FindNonFinite)(values, count);
 }
 float absmax(const float* values, size_t count) noexcept {
-  return HWY_DYNAMIC_DISPATCH(AbsMax)(values, count);
+  return ARROW_QUANT_DISPATCH(AbsMax)(values, count);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -116,7 +117,7 @@ namespace arrow_quant {
 HWY_EXPORT(Crc32Update);
 
 uint32_t crc32(const void* data, size_t size, uint32_t before) noexcept {
-  return ~HWY_DYNAMIC_DISPATCH(Crc32Update)(~before, static_cast<const uint8_t*>(data), size);
+  return ~ARROW_QUANT_DISPATCH(Crc32Update)(~before, static_cast<const uint8_t*>(data), size);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

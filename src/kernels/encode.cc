@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -399,15 +400,15 @@ HWY_EXPORT(Int8Errors);
 
 void encode_groups(int bits, const float* weights, size_t count, float factor, const Levels& levels,
                    float limit, uint8_t* codes, ErrorSums& sums) noexcept {
-  HWY_DYNAMIC_DISPATCH(EncodeGroups)(bits, weights, count, factor, levels, limit, codes, sums);
+  ARROW_QUANT_DISPATCH(EncodeGroups)(bits, weights, count, factor, levels, limit, codes, sums);
 }
 void encode_int8(const float* weights, size_t count, float factor, float scale, uint8_t* codes,
                  ErrorSums& sums) noexcept {
-  HWY_DYNAMIC_DISPATCH(EncodeInt8)(weights, count, factor, scale, codes, sums);
+  ARROW_QUANT_DISPATCH(EncodeInt8)(weights, count, factor, scale, codes, sums);
 }
 void int8_errors(const float* weights, const float* importance, size_t count, float factor,
                  const float scales[4], double errors[4]) noexcept {
-  HWY_DYNAMIC_DISPATCH(Int8Errors)(weights, importance, count, factor, scales, errors);
+  ARROW_QUANT_DISPATCH(Int8Errors)(weights, importance, count, factor, scales, errors);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -114,12 +115,12 @@ HWY_EXPORT(AddGroupSums);
 
 void finish_sums(const PanelSums& sums, const float* column_scales, const float* bias,
                  size_t columns, OutputNumbers out, size_t out_stride) noexcept {
-  HWY_DYNAMIC_DISPATCH(FinishSums)(sums, column_scales, bias, columns, out, out_stride);
+  ARROW_QUANT_DISPATCH(FinishSums)(sums, column_scales, bias, columns, out, out_stride);
 }
 
 void add_group_sums(const PanelSums& sums, const float* scales, const float* offsets,
                     float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(AddGroupSums)(sums, scales, offsets, out);
+  ARROW_QUANT_DISPATCH(AddGroupSums)(sums, scales, offsets, out);
 }
 
 }  // namespace arrow_quant

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec/residual_binary.h"
+#include "codec/two_level.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 #include "kernels/unpack.h"
 
@@ -57,22 +60,34 @@ constexpr size_t kLanes = hn::MaxLanes(D32());
 /// A number below 2^16 in every lane, in both halves of it.
 HWY_INLINE V16 both_halves(V32 v) { return hn::BitCast(D16(), hn::Or(v, hn::ShiftLeft<16>(v))); }
 
+namespace two_level = codec::two_level;
+namespace residual = codec::residual_binary;
+static_assert(two_level::kFieldBits == residual::kFieldBits);
+
+/// The two fields of a parameter byte in every lane.
+HWY_INLINE V32 low_field(V32 params) {
+  return hn::And(params, hn::Set(D32(), uint32_t{two_level::kFieldMask}));
+}
+HWY_INLINE V32 high_field(V32 params) {
+  return low_field(hn::ShiftRight<two_level::kFieldBits>(params));
+}
+
 /// v + 128 = q * code + (m z - 2^(b-1) q + 128), within [1, 255]; each lane its own q, z and m.
 template <int kBits>
 class AffineLanes {
  public:
   AffineLanes(V32 params, V16 units) {
     const D16 d;
-    q_ = hn::Add(both_halves(hn::And(params, hn::Set(D32(), 15))), hn::Set(d, int16_t{1}));
-    const V32 high = hn::And(hn::ShiftRight<4>(params), hn::Set(D32(), 15));
-    const V16 z = hn::Sub(both_halves(high), hn::Set(d, int16_t{8}));
+    q_ = hn::Add(both_halves(low_field(params)), hn::Set(d, int16_t{two_level::kMinQ}));
+    const V16 z = hn::Add(both_halves(high_field(params)), hn::Set(d, int16_t{two_level::kMinZ}));
     base_ = hn::Sub(hn::Add(hn::Mul(z, units), hn::Set(d, int16_t{kPanelBias})),
                     hn::ShiftLeft<kBits - 1>(q_));
   }
   HWY_INLINE V16 operator()(V16 codes) const {
     const D16 d;
     const V16 v = hn::Add(hn::Mul(codes, q_), base_);
-    return hn::Min(hn::Max(v, hn::Set(d, int16_t{1})), hn::Set(d, int16_t{255}));
+    return hn::Min(hn::Max(v, hn::Set(d, int16_t{kPanelBias - two_level::kMaxV})),
+                   hn::Set(d, int16_t{kPanelBias + two_level::kMaxV}));
   }
 
  private:
@@ -84,16 +99,17 @@ class ResidualLanes {
  public:
   ResidualLanes(V32 params, V16) {
     const D16 d;
-    const V32 low = hn::And(params, hn::Set(D32(), 15));
-    const V16 q1 = hn::Add(both_halves(low), hn::Set(d, int16_t{1}));
-    q2_ = both_halves(hn::And(hn::ShiftRight<4>(params), hn::Set(D32(), 15)));
+    const V16 q1 = hn::Add(both_halves(low_field(params)), hn::Set(d, int16_t{residual::kMinQ1}));
+    q2_ = both_halves(high_field(params));
+    static_assert(residual::kMinQ2 == 0);
     twice_q1_ = hn::Add(q1, q1);
     base_ = hn::Sub(hn::Set(d, int16_t{kPanelBias}), hn::Add(q1, q2_));
   }
   HWY_INLINE V16 operator()(V16 codes) const {
     const D16 d;
-    const V16 outer = hn::Mul(hn::And(codes, hn::Set(d, int16_t{1})), twice_q1_);
-    const V16 inner = hn::Mul(hn::And(codes, hn::Set(d, int16_t{2})), q2_);  // bit 1 counts 2
+    const V16 outer = hn::Mul(hn::And(codes, hn::Set(d, int16_t{residual::kFirstBit})), twice_q1_);
+    const V16 inner =
+        hn::Mul(hn::And(codes, hn::Set(d, int16_t{residual::kSecondBit})), q2_);  // bit 1 counts 2
     return hn::Add(hn::Add(outer, inner), base_);
   }
 
@@ -188,7 +204,7 @@ void expand_panel(const PackedPanel& from, uint8_t* scratch, uint8_t* panel) noe
       std::fill_n(units + 2 * o, 2, int16_t{from.offset_units[o]});
     }
   }
-  HWY_DYNAMIC_DISPATCH(ExpandPanel)(from, scratch, params, units, panel);
+  ARROW_QUANT_DISPATCH(ExpandPanel)(from, scratch, params, units, panel);
 }
 
 }  // namespace arrow_quant

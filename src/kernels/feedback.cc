@@ -1,5 +1,6 @@
 #include "kernels/feedback.h"
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -156,7 +157,7 @@ HWY_EXPORT(RoundColumns);
 
 void feedback_columns(const FeedbackColumns& columns, const LaneLevels& levels, size_t rows,
                       size_t stride, const FeedbackSums& sums) noexcept {
-  HWY_DYNAMIC_DISPATCH(RoundColumns)(columns, levels, rows, stride, sums);
+  ARROW_QUANT_DISPATCH(RoundColumns)(columns, levels, rows, stride, sums);
 }
 
 void pack_strided_codes(int bits, const uint8_t* codes, size_t count, size_t stride,

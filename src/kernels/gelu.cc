@@ -3,6 +3,7 @@
 #include <cstring>
 #include <numbers>
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -62,7 +63,7 @@ namespace arrow_quant {
 HWY_EXPORT(GeluTanh);
 
 void gelu_tanh_floats(const float* x, size_t count, const OutputNumbers& y) noexcept {
-  HWY_DYNAMIC_DISPATCH(GeluTanh)(x, count, y);
+  ARROW_QUANT_DISPATCH(GeluTanh)(x, count, y);
 }
 
 }  // namespace arrow_quant

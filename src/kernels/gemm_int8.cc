@@ -185,18 +185,18 @@ HWY_EXPORT(MultiplyPanel);
 
 void fill_panel(const int8_t* weights, size_t stride, size_t outputs, size_t inputs,
                 uint8_t* panel) noexcept {
-  HWY_DYNAMIC_DISPATCH(FillPanel)
+  ARROW_QUANT_DISPATCH(FillPanel)
   (reinterpret_cast<const uint8_t*>(weights), stride, outputs, inputs, kPanelBias, panel);
 }
 
 void fill_panel_codes(const uint8_t* codes, size_t stride, size_t outputs, size_t inputs,
                       uint8_t* panel) noexcept {
-  HWY_DYNAMIC_DISPATCH(FillPanel)(codes, stride, outputs, inputs, 0, panel);
+  ARROW_QUANT_DISPATCH(FillPanel)(codes, stride, outputs, inputs, 0, panel);
 }
 
 void multiply_panel(const PanelRows& a, const uint8_t* panel, bool accumulate,
                     int32_t* sums) noexcept {
-  HWY_DYNAMIC_DISPATCH(MultiplyPanel)(a, panel, accumulate, byte_products(), sums);
+  ARROW_QUANT_DISPATCH(MultiplyPanel)(a, panel, accumulate, byte_products(), sums);
 }
 
 }  // namespace arrow_quant

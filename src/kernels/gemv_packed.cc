@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "codec/packed_codes.h"
+#include "codec/two_level.h"
 #include "kernels/isa.h"
 #include "kernels/targets.h"
 
@@ -27,7 +29,8 @@ constexpr size_t kLanes = hn::MaxLanes(DotTag());
 constexpr size_t kLaneBytes = kGemvLane * kLanes;
 // As many as their codes, sums and results fit the registers.
 constexpr size_t kRowsAtATime = kLanes == 16 ? 4 : 2;
-constexpr int kMaxV = 127;
+namespace two_level = codec::two_level;
+using two_level::kMaxV;
 
 constexpr size_t kAhead = 8192;  // bytes; more than memory delivers while it is waited for
 
@@ -67,7 +70,7 @@ class LaneScales {
     control_ = hn::Load(D8(), control);
 #if HWY_TARGET == HWY_AVX3
     HWY_ALIGN float table[kLanes];
-    for (size_t i = 0; i < kLanes; ++i) table[i] = static_cast<float>(i + 1);
+    for (size_t i = 0; i < kLanes; ++i) table[i] = static_cast<float>(i + two_level::kMinQ);
     table_ = hn::Load(DotFloat(), table);
 #endif
   }
@@ -79,8 +82,8 @@ class LaneScales {
     return FloatVec{_mm512_maskz_permutexvar_ps(__mmask16{0xFFFF}, spread.raw, table_.raw)};
 #else
     const DotTag d;
-    const auto low = hn::And(spread, hn::Set(d, 15));
-    return hn::ConvertTo(DotFloat(), hn::Add(low, hn::Set(d, 1)));
+    const auto low = hn::And(spread, hn::Set(d, two_level::kFieldMask));
+    return hn::ConvertTo(DotFloat(), hn::Add(low, hn::Set(d, two_level::kMinQ)));
 #endif
   }
 
@@ -99,7 +102,7 @@ class LaneScales {
   HWY_INLINE FloatVec operator()(const uint8_t* params, size_t lane) const {
     HWY_ALIGN float q[kLanes];
     for (size_t i = 0; i < kLanes; ++i) {
-      q[i] = static_cast<float>((params[(lane + i) / lanes_per_group_] & 15) + 1);
+      q[i] = static_cast<float>(two_level::decode(params[(lane + i) / lanes_per_group_]).q);
     }
     return hn::Load(DotFloat(), q);
   }
@@ -112,7 +115,7 @@ class LaneScales {
 /// Codes of one phase of packed bytes.
 template <int kBits, int kPhase>
 HWY_INLINE DotVec phase_codes(DotVec packed) {
-  const DotVec mask = hn::Set(DotTag(), kBits == 4 ? 0x0F0F0F0F : 0x03030303);
+  const DotVec mask = hn::Set(DotTag(), 0x01010101 * int32_t{codec::code_mask(kBits)});
   return hn::And(kPhase == 0 ? packed : hn::ShiftRight<kBits * kPhase>(packed), mask);
 }
 
@@ -190,7 +193,8 @@ HWY_INLINE void offset_part(const uint8_t* params, size_t stride, int offset_uni
                             const GemvToken& token, FloatVec* sums) {
   const DotTag d;
   const DotFloat df;
-  const DotVec mask = hn::Set(d, 0x0F0F0F0F);
+  constexpr int32_t kFields = 0x01010101 * two_level::kFieldMask;
+  const DotVec mask = hn::Set(d, kFields);
   DotVec by_z[kRows][kGroupPlanes], by_q[kRows][kGroupPlanes];
   for (size_t r = 0; r < kRows; ++r) {
     for (size_t p = 0; p < kGroupPlanes; ++p) by_z[r][p] = by_q[r][p] = hn::Zero(d);
@@ -199,7 +203,7 @@ HWY_INLINE void offset_part(const uint8_t* params, size_t stride, int offset_uni
     DotVec z[kRows], q[kRows];
     for (size_t r = 0; r < kRows; ++r) {
       const DotVec bytes = load_quads(params + r * stride + g);
-      z[r] = hn::And(hn::ShiftRight<4>(bytes), mask);
+      z[r] = hn::And(hn::ShiftRight<two_level::kFieldBits>(bytes), mask);
       q[r] = hn::And(bytes, mask);
     }
     for (size_t p = 0; p < kGroupPlanes; ++p) {
@@ -211,7 +215,7 @@ HWY_INLINE void offset_part(const uint8_t* params, size_t stride, int offset_uni
     }
   }
   const auto unit = hn::Set(df, static_cast<float>(offset_unit));
-  const auto half = hn::Set(df, static_cast<float>(-(1 << (kBits - 1))));
+  const auto half = hn::Set(df, static_cast<float>(-two_level::middle_code(kBits)));
   for (size_t r = 0; r < kRows; ++r) {
     sums[r] = hn::MulAdd(join_groups(by_z[r]), unit, hn::Mul(join_groups(by_q[r]), half));
   }
@@ -222,12 +226,12 @@ template <int kBits>
 class ClampFinder {
  public:
   explicit ClampFinder(int offset_unit) : unit_(offset_unit) {
-    for (int z = -8; z < 8; ++z) {
-      shifts_[z + 8] = static_cast<int8_t>(std::clamp(offset_unit * z, -128, 127));
+    for (int z = two_level::kMinZ; z <= two_level::kMaxZ; ++z) {
+      shifts_[z - two_level::kMinZ] = static_cast<int8_t>(std::clamp(offset_unit * z, -128, 127));
     }
-    for (int q = 1; q <= 16; ++q) {
-      above_[q - 1] = static_cast<int8_t>(kTop * q - 1);
-      below_[q - 1] = static_cast<int8_t>(kHalf * q - 1);
+    for (int q = two_level::kMinQ; q <= two_level::kMaxQ; ++q) {
+      above_[q - two_level::kMinQ] = static_cast<int8_t>(kTop * q - 1);
+      below_[q - two_level::kMinQ] = static_cast<int8_t>(kHalf * q - 1);
     }
   }
 
@@ -243,14 +247,15 @@ class ClampFinder {
   }
 
  private:
-  static constexpr int kHalf = 1 << (kBits - 1), kTop = kHalf - 1;
+  static constexpr int kHalf = two_level::middle_code(kBits), kTop = kHalf - 1;
 
 #if HWY_TARGET == HWY_SCALAR
   static constexpr size_t kStep = 1;
 
   uint64_t find(const uint8_t* param) const {
-    const int shift = unit_ * ((*param >> 4) - 8), q = (*param & 15) + 1;
-    return shift + kTop * q > kMaxV || shift - kHalf * q < -kMaxV ? 1 : 0;
+    const two_level::Param numbers = two_level::decode(*param);
+    const int shift = unit_ * numbers.z;
+    return shift + kTop * numbers.q > kMaxV || shift - kHalf * numbers.q < -kMaxV ? 1 : 0;
   }
 
  public:
@@ -270,10 +275,11 @@ class ClampFinder {
     const DI8 d;
     const hn::RebindToUnsigned<DI8> du;
     const hn::Repartition<uint16_t, DI8> d16;
-    const auto nibble = hn::Set(du, uint8_t{15});
+    const auto nibble = hn::Set(du, uint8_t{two_level::kFieldMask});
     const auto bytes = hn::LoadU(du, params);
     const auto low = hn::And(bytes, nibble);
-    const auto high = hn::And(hn::BitCast(du, hn::ShiftRight<4>(hn::BitCast(d16, bytes))), nibble);
+    const auto high = hn::And(
+        hn::BitCast(du, hn::ShiftRight<two_level::kFieldBits>(hn::BitCast(d16, bytes))), nibble);
     const auto look = [&](const int8_t* table, hn::Vec<decltype(du)> index) {
       return hn::TableLookupBytes(hn::LoadDup128(d, table), hn::BitCast(d, index));
     };
@@ -329,7 +335,7 @@ float clamped_part(const GemvToken& token, const uint8_t* codes, size_t first, s
   for (size_t j = first; j < first + bytes; ++j) {
     const size_t block = j / kGemvBlock, byte = j % kGemvBlock;
     for (size_t phase = 0; phase < kPhases; ++phase) {
-      const int v = q * (codes[j] >> (kBits * phase) & ((1 << kBits) - 1)) + base;
+      const int v = q * (codes[j] >> (kBits * phase) & codec::code_mask(kBits)) + base;
       const int moved = std::clamp(v, -kMaxV, kMaxV) - v;
       if (moved == 0) continue;
       int x = 0;
@@ -360,11 +366,11 @@ HWY_NOINLINE float clamped_row(const GemvRows& m, const RowLayout<kBits>& layout
                                const uint8_t* codes, const uint8_t* params) {
   float sum = 0;
   clamps.each(params, layout.groups, [&](size_t g) {
-    const int q = (params[g] & 15) + 1;
-    const int base = m.offset_unit * ((params[g] >> 4) - 8) - q * (1 << (kBits - 1));
+    const two_level::Param param = two_level::decode(params[g]);
+    const int base = two_level::base(param, kBits, m.offset_unit);
     const size_t first = g * layout.group_bytes;
     const size_t bytes = std::min(layout.group_bytes, layout.row_bytes - first);
-    sum += clamped_part<kBits, kPlanes>(token, codes, first, bytes, q, base);
+    sum += clamped_part<kBits, kPlanes>(token, codes, first, bytes, param.q, base);
   });
   return sum;
 }
@@ -397,7 +403,8 @@ HWY_INLINE void two_level_block(const GemvRows& m, const RowLayout<kBits>& layou
     }
   }
   // What the halves of the parameters have more than z and less than q.
-  const double rest = token.sum * (8 * m.offset_unit + (1 << (kBits - 1)));
+  const double rest = token.sum * (-two_level::kMinZ * m.offset_unit +
+                                   two_level::kMinQ * two_level::middle_code(kBits));
   for (size_t r = 0; r < kRows; ++r) {
     out[r] = static_cast<float>(static_cast<double>(sum_lanes(sums[r])) - rest);
   }
@@ -417,7 +424,7 @@ void two_level_rows(const GemvRows& m, const GemvToken& token, float* out) {
   static thread_local std::vector<uint8_t> last;
   const size_t reach = (kSlack + layout.groups - 1) / layout.groups + kRowsAtATime;
   const size_t direct = m.rows > reach ? m.rows - reach : 0;
-  last.assign((m.rows - direct) * layout.groups + kSlack, 0x80);  // z = 0
+  last.assign((m.rows - direct) * layout.groups + kSlack, two_level::encode({}));  // z = 0
   std::memcpy(last.data(), m.params + direct * layout.groups, (m.rows - direct) * layout.groups);
   for (size_t row = 0; row < m.rows;) {
     const uint8_t* params = row < direct ? m.params + row * layout.groups
@@ -509,7 +516,7 @@ bool gemv_takes_group(int bits, size_t group) noexcept {
 }
 
 void gemv_packed(const GemvRows& rows, const GemvToken& token, int planes, float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(Gemv)(rows, token, planes, byte_products(), out);
+  ARROW_QUANT_DISPATCH(Gemv)(rows, token, planes, byte_products(), out);
 }
 
 }  // namespace arrow_quant

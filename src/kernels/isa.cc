@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <iterator>
-#include <mutex>
+#include <string>
 
 #include "arrow_quant/error.h"
 #include "kernels/targets.h"
@@ -101,19 +101,45 @@ std::vector<std::string> available_names() {
   return names;
 }
 
-// Guards the choice below; none means "the best one".
-std::mutex choice_mutex;
-const Isa* forced = nullptr;
-std::atomic<const Isa*>& in_use() {
-  static std::atomic<const Isa*> isa = &available().front();
-  return isa;
+/// The best one for an empty name, null for one that there is not.
+const Isa* find(std::string_view name) {
+  if (name.empty()) return &available().front();
+  const auto found = std::ranges::find(available(), lower(name), &Isa::name);
+  return found == available().end() ? nullptr : &*found;
 }
 
-void use(const Isa* isa) {
-  forced = isa;
-  in_use() = isa != nullptr ? isa : &available().front();
-  hwy::SetSupportedTargetsForTest(isa != nullptr ? isa->target : 0);
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+/// What is in use: at first what the environment says, the best one without.
+class Choice {
+ public:
+  Choice() {
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in the library changes the environment
+    const char* value = std::getenv("ARROW_QUANT_FORCE_ISA");
+    const std::string name = value == nullptr ? "" : value;
+    const Isa* named = find(name);
+    if (named == nullptr) refused_ = name;
+    set(named == nullptr ? available().front() : *named);
+  }
+
+  const Isa& get() const noexcept { return *isa_.load(); }
+
+  void set(const Isa& isa) {
+    isa_ = &isa;
+    const bool best = &isa == &available().front();
+    hwy::SetSupportedTargetsForTest(best ? 0 : isa.target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  }
+
+  /// What the environment says if there is no such instruction set here; else empty.
+  const std::string& refused() const noexcept { return refused_; }
+
+ private:
+  std::atomic<const Isa*> isa_;
+  std::string refused_;
+};
+
+Choice& in_use() noexcept {
+  static Choice choice;
+  return choice;
 }
 
 [[noreturn]] void throw_unsupported(std::string_view name) {
@@ -126,42 +152,26 @@ void use(const Isa* isa) {
                    ". Set ARROW_QUANT_FORCE_ISA to one of them or unset it."});
 }
 
-void force_locked(std::string_view name) {
-  const auto is_meant = [&](const Isa& isa) { return isa.name == lower(name); };
-  const auto found = std::ranges::find_if(available(), is_meant);
-  if (found == available().end() && !name.empty()) throw_unsupported(name);
-  use(name.empty() ? nullptr : &*found);
-}
-
 }  // namespace
 
+void choose_isa() noexcept { (void)in_use(); }
+
+void check_isa_override() {
+  if (!in_use().refused().empty()) throw_unsupported(in_use().refused());
+}
+
 void force_isa(std::string_view name) {
-  const std::lock_guard lock(choice_mutex);
-  force_locked(name);
+  const Isa* isa = find(name);
+  if (isa == nullptr) throw_unsupported(name);
+  in_use().set(*isa);
 }
 
-void apply_isa_override() {
-  static bool applied = false;
-  const std::lock_guard lock(choice_mutex);
-  if (applied) return;
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in the library changes the environment
-  const char* value = std::getenv("ARROW_QUANT_FORCE_ISA");
-  if (value != nullptr && *value != '\0') force_locked(value);
-  applied = true;
-}
+std::string active_isa() { return in_use().get().name; }
 
-std::string active_isa() {
-  const std::lock_guard lock(choice_mutex);
-  return (forced != nullptr ? *forced : available().front()).name;
-}
+ByteProducts byte_products() noexcept { return in_use().get().byte_products; }
 
-ByteProducts byte_products() noexcept { return in_use().load()->byte_products; }
+bool has_bf16_products() noexcept { return in_use().get().bf16_products; }
 
-bool has_bf16_products() noexcept { return in_use().load()->bf16_products; }
-
-std::vector<std::string> supported_isas() {
-  const std::lock_guard lock(choice_mutex);
-  return available_names();
-}
+std::vector<std::string> supported_isas() { return available_names(); }
 
 }  // namespace arrow_quant

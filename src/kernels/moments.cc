@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -66,7 +67,7 @@ HWY_EXPORT(AddMoments);
 
 void add_moments(const float* x, size_t tokens, size_t channels, size_t stride,
                  const MomentsOut& out) noexcept {
-  HWY_DYNAMIC_DISPATCH(AddMoments)(x, tokens, channels, stride, out);
+  ARROW_QUANT_DISPATCH(AddMoments)(x, tokens, channels, stride, out);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

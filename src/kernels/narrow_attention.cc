@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -128,7 +129,7 @@ namespace arrow_quant {
 HWY_EXPORT(Attend);
 
 void attend(const KeyColumns& head, const float* queries, float* scores, float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(Attend)(head, queries, scores, out);
+  ARROW_QUANT_DISPATCH(Attend)(head, queries, scores, out);
 }
 
 }  // namespace arrow_quant

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec/residual_binary.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -15,6 +17,7 @@ HWY_BEFORE_NAMESPACE();
 namespace arrow_quant {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+namespace layout = codec::residual_binary;
 
 using D = hn::CappedTag<float, kTileLanes>;
 using V = hn::Vec<D>;
@@ -152,10 +155,11 @@ void SearchResidualBinary(const Tile& tile, const float* row_scale, const float*
     const V near2 = hn::Round(hn::Mul(hn::Sub(high, low), half));
     V best_q1 = set(1), best_q2 = set(0), least = set(kWorstError);
     for (float d1 : {0.0F, -1.0F, 1.0F}) {
-      const V q1 = clamp(hn::Add(near1, set(d1)), set(1), set(16));
+      const V q1 = clamp(hn::Add(near1, set(d1)), set(layout::kMinQ1), set(layout::kMaxQ1));
       V q2[3], outers[3], inners[3], errors[3];
       for (int j = 0; j < 3; ++j) {
-        q2[j] = clamp(hn::Add(near2, set(static_cast<float>(j - 1))), set(0), set(15));
+        q2[j] = clamp(hn::Add(near2, set(static_cast<float>(j - 1))), set(layout::kMinQ2),
+                      set(layout::kMaxQ2));
         outers[j] = hn::Mul(scale, hn::Add(q1, q2[j]));
         inners[j] = hn::Mul(scale, hn::Abs(hn::Sub(q1, q2[j])));
       }
@@ -168,8 +172,8 @@ void SearchResidualBinary(const Tile& tile, const float* row_scale, const float*
       }
     }
     store(least, error + lane);
-    const auto q1 = hn::ConvertTo(di, hn::Sub(best_q1, set(1)));
-    const auto q2 = hn::ShiftLeft<4>(hn::ConvertTo(di, best_q2));
+    const auto q1 = hn::ConvertTo(di, hn::Sub(best_q1, set(layout::kMinQ1)));
+    const auto q2 = hn::ShiftLeft<layout::kFieldBits>(hn::ConvertTo(di, best_q2));
     hn::StoreU(hn::DemoteTo(d8, hn::Or(q1, q2)), d8, params + lane);
   }
 }
@@ -197,8 +201,9 @@ HWY_INLINE void encode_vector(V w, V first, V second, hn::Mask<D> mask, GroupSum
   sums.ww = hn::MulAdd(w, w, sums.ww);
   sums.we = hn::MulAdd(w, e, sums.we);
   sums.ee = hn::MulAdd(e, e, sums.ee);
-  const auto code = hn::Or(hn::IfThenElseZero(hn::RebindMask(du, bit1), hn::Set(du, 1U)),
-                           hn::IfThenElseZero(hn::RebindMask(du, bit2), hn::Set(du, 2U)));
+  const auto code = hn::Or(
+      hn::IfThenElseZero(hn::RebindMask(du, bit1), hn::Set(du, uint32_t{layout::kFirstBit})),
+      hn::IfThenElseZero(hn::RebindMask(du, bit2), hn::Set(du, uint32_t{layout::kSecondBit})));
   hn::StoreU(hn::TruncateTo(d8, code), d8, codes);
 }
 
@@ -242,16 +247,16 @@ HWY_EXPORT(SearchResidualBinary);
 HWY_EXPORT(EncodeResidualBinary);
 
 void fit_magnitudes(const Tile& tile, const MagnitudePairs& out) noexcept {
-  HWY_DYNAMIC_DISPATCH(FitMagnitudes)(tile, out);
+  ARROW_QUANT_DISPATCH(FitMagnitudes)(tile, out);
 }
 void search_residual_binary(const Tile& tile, const float* row_scale, const float* outer,
                             const float* inner, uint8_t* params, float* error) noexcept {
-  HWY_DYNAMIC_DISPATCH(SearchResidualBinary)(tile, row_scale, outer, inner, params, error);
+  ARROW_QUANT_DISPATCH(SearchResidualBinary)(tile, row_scale, outer, inner, params, error);
 }
 void encode_residual_binary(const float* weights, size_t count, float factor, const float* first,
                             const float* second, size_t group, uint8_t* codes,
                             ErrorSums& sums) noexcept {
-  HWY_DYNAMIC_DISPATCH(EncodeResidualBinary)
+  ARROW_QUANT_DISPATCH(EncodeResidualBinary)
   (weights, count, factor, first, second, group, codes, sums);
 }
 }  // namespace arrow_quant

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "codec/two_level.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -162,6 +164,8 @@ template <class D>
 HWY_INLINE hn::Vec<hn::RebindToSigned<D>> cover(D d, hn::Vec<D> low, hn::Vec<D> high,
                                                 const RowUnits& units) {
   constexpr int kTries = 4;
+  constexpr float kMinQ = codec::two_level::kMinQ, kMaxQ = codec::two_level::kMaxQ;
+  constexpr float kMinZ = codec::two_level::kMinZ, kMaxZ = codec::two_level::kMaxZ;
   const hn::RebindToSigned<D> di;
   const auto half = hn::Set(d, 0.5F);
   const auto middle = hn::Mul(half, hn::Add(low, high));
@@ -169,17 +173,17 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> cover(D d, hn::Vec<D> low, hn::Vec<D> 
   const float side = 0.5F * units.cells;
   const auto width_q = hn::Mul(hn::Sub(high, low), hn::Set(d, 1.0F / units.cells));
   const auto high_q =
-      hn::Mul(hn::Sub(high, hn::Set(d, 7.0F * units.unit)), hn::Set(d, 1.0F / (side - 0.5F)));
+      hn::Mul(hn::Sub(high, hn::Set(d, kMaxZ * units.unit)), hn::Set(d, 1.0F / (side - 0.5F)));
   const auto low_q =
-      hn::Mul(hn::Sub(hn::Set(d, -8.0F * units.unit), low), hn::Set(d, 1.0F / (side + 0.5F)));
+      hn::Mul(hn::Sub(hn::Set(d, kMinZ * units.unit), low), hn::Set(d, 1.0F / (side + 0.5F)));
   const auto first_q = hn::Ceil(hn::Max(width_q, hn::Max(high_q, low_q)));
   auto best_q = hn::Set(d, 1.0F), best_z = hn::Zero(d);
   auto searching = hn::Eq(best_q, best_q);
   for (int k = 0; k < kTries; ++k) {
     const auto wanted = hn::Add(first_q, hn::Set(d, static_cast<float>(k)));
-    const auto q = hn::Min(hn::Max(wanted, hn::Set(d, 1.0F)), hn::Set(d, 16.0F));
+    const auto q = hn::Min(hn::Max(wanted, hn::Set(d, kMinQ)), hn::Set(d, kMaxQ));
     const auto exact = hn::Mul(hn::MulAdd(q, half, middle), hn::Set(d, units.inverse_unit));
-    const auto z = hn::Min(hn::Max(hn::Round(exact), hn::Set(d, -8.0F)), hn::Set(d, 7.0F));
+    const auto z = hn::Min(hn::Max(hn::Round(exact), hn::Set(d, kMinZ)), hn::Set(d, kMaxZ));
     best_q = hn::IfThenElse(searching, q, best_q);
     best_z = hn::IfThenElse(searching, z, best_z);
     const auto center = hn::NegMulAdd(q, half, hn::Mul(z, hn::Set(d, units.unit)));
@@ -192,9 +196,9 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> cover(D d, hn::Vec<D> low, hn::Vec<D> 
   const auto zero = hn::And(hn::Eq(low, hn::Zero(d)), hn::Eq(high, hn::Zero(d)));
   best_q = hn::IfThenElse(zero, hn::Set(d, 1.0F), best_q);
   best_z = hn::IfThenZeroElse(zero, best_z);
-  const auto low_nibble = hn::ConvertTo(di, hn::Sub(best_q, hn::Set(d, 1.0F)));
-  const auto high_nibble = hn::ConvertTo(di, hn::Add(best_z, hn::Set(d, 8.0F)));
-  return hn::Or(low_nibble, hn::ShiftLeft<4>(high_nibble));
+  const auto low_field = hn::ConvertTo(di, hn::Sub(best_q, hn::Set(d, kMinQ)));
+  const auto high_field = hn::ConvertTo(di, hn::Sub(best_z, hn::Set(d, kMinZ)));
+  return hn::Or(low_field, hn::ShiftLeft<codec::two_level::kFieldBits>(high_field));
 }
 
 void TwoLevelParams(const TwoLevelRow& row, const float* HWY_RESTRICT low,
@@ -224,13 +228,11 @@ void TwoLevelParams(const TwoLevelRow& row, const float* HWY_RESTRICT low,
 
 void TwoLevelLevels(const TwoLevelRow& row, const uint8_t* HWY_RESTRICT params, size_t groups,
                     float* HWY_RESTRICT step, float* HWY_RESTRICT base) {
-  const int half = 1 << (row.bits - 1);
   const int unit = static_cast<int>(row.offset_unit);
   for (size_t g = 0; g < groups; ++g) {
-    const int q = (params[g] & 15) + 1;
-    const int z = (params[g] >> 4) - 8;
-    step[g] = row.row_scale * static_cast<float>(q);
-    base[g] = row.row_scale * static_cast<float>(unit * z - half * q);
+    const codec::two_level::Param param = codec::two_level::decode(params[g]);
+    step[g] = row.row_scale * static_cast<float>(param.q);
+    base[g] = row.row_scale * static_cast<float>(codec::two_level::base(param, row.bits, unit));
   }
 }
 
@@ -248,27 +250,27 @@ HWY_EXPORT(TwoLevelLevels);
 
 void group_ranges(const float* weights, size_t count, size_t group, float* low,
                   float* high) noexcept {
-  HWY_DYNAMIC_DISPATCH(GroupRanges)(weights, count, group, low, high);
+  ARROW_QUANT_DISPATCH(GroupRanges)(weights, count, group, low, high);
 }
 
 RangeSummary summarize_ranges(const float* low, const float* high, size_t groups,
                               float factor) noexcept {
-  return HWY_DYNAMIC_DISPATCH(SummarizeRanges)(low, high, groups, factor);
+  return ARROW_QUANT_DISPATCH(SummarizeRanges)(low, high, groups, factor);
 }
 
 void range_levels(int bits, const float* low, const float* high, size_t groups, float factor,
                   float* step, float* base) noexcept {
-  HWY_DYNAMIC_DISPATCH(RangeLevels)(bits, low, high, groups, factor, step, base);
+  ARROW_QUANT_DISPATCH(RangeLevels)(bits, low, high, groups, factor, step, base);
 }
 
 void two_level_params(const TwoLevelRow& row, const float* low, const float* high, size_t groups,
                       float factor, uint8_t* params) noexcept {
-  HWY_DYNAMIC_DISPATCH(TwoLevelParams)(row, low, high, groups, factor, params);
+  ARROW_QUANT_DISPATCH(TwoLevelParams)(row, low, high, groups, factor, params);
 }
 
 void two_level_levels(const TwoLevelRow& row, const uint8_t* params, size_t groups, float* step,
                       float* base) noexcept {
-  HWY_DYNAMIC_DISPATCH(TwoLevelLevels)(row, params, groups, step, base);
+  ARROW_QUANT_DISPATCH(TwoLevelLevels)(row, params, groups, step, base);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "codec/two_level.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -231,6 +233,7 @@ struct Candidate {
 };
 
 constexpr int kAtOnce = 3;
+namespace layout = codec::two_level;
 
 template <bool kWeighted>
 HWY_INLINE void add_errors(const float* HWY_RESTRICT x, const float* HWY_RESTRICT h, size_t depth,
@@ -278,8 +281,8 @@ HWY_INLINE Candidate candidate(const LaneStart& s, const Step& step, V z) {
   const V origin = hn::NegMulAdd(step.q, set(s.half), hn::Mul(set(s.unit), z));
   Candidate c;
   c.rounding = {step.inverse, hn::Mul(hn::Sub(s.middle, origin), step.inverse_q)};
-  c.low = hn::Max(set(0), hn::Mul(hn::Sub(set(-127), origin), step.inverse_q));
-  c.high = hn::Min(set(s.top), hn::Mul(hn::Sub(set(127), origin), step.inverse_q));
+  c.low = hn::Max(set(0), hn::Mul(hn::Sub(set(-layout::kMaxV), origin), step.inverse_q));
+  c.high = hn::Min(set(s.top), hn::Mul(hn::Sub(set(layout::kMaxV), origin), step.inverse_q));
   return c;
 }
 
@@ -303,7 +306,7 @@ HWY_INLINE void try_offsets(const float* x, const float* h, size_t depth, const 
       // 0, -1, 1, -2, 2, ...
       const int n = std::min(k + j, z_count - 1);
       const float away = static_cast<float>(n % 2 == 0 ? n / 2 : -(n + 1) / 2);
-      z[j] = clamp(hn::Add(nearest, set(away)), set(-8), set(7));
+      z[j] = clamp(hn::Add(nearest, set(away)), set(layout::kMinZ), set(layout::kMaxZ));
       c[j] = candidate(s, step, z[j]);
     }
     add_errors<kWeighted>(x, h, depth, c, error);
@@ -323,7 +326,8 @@ HWY_INLINE Choice search_integers(const Tile& tile, size_t lane, const LaneStart
   Choice best{set(1), set(0), set(kWorstError)};
   const V nearest = hn::Round(s.q);
   for (int k = window.q_first; k <= window.q_last; ++k) {
-    const V q = clamp(hn::Add(nearest, set(static_cast<float>(k))), set(1), set(16));
+    const V q =
+        clamp(hn::Add(nearest, set(static_cast<float>(k))), set(layout::kMinQ), set(layout::kMaxQ));
     const V inverse_q = hn::Div(set(1), q);
     try_offsets<kWeighted>(tile.x + lane, kWeighted ? tile.h + lane : nullptr, tile.depth, s,
                            {q, inverse_q, hn::Mul(inverse_q, s.inverse_scale)}, window.z_count,
@@ -354,9 +358,10 @@ void SearchTwoLevel(const Tile& tile, const TwoLevelStart& start, const TwoLevel
     const Choice best = tile.h != nullptr ? search_integers<true>(tile, lane, s, window)
                                           : search_integers<false>(tile, lane, s, window);
     store(best.error, error + lane);
-    const auto low = hn::ConvertTo(di, hn::Sub(best.q, set(1)));
-    const auto high = hn::ConvertTo(di, hn::Add(best.z, set(8)));
-    hn::StoreU(hn::DemoteTo(d8, hn::Or(low, hn::ShiftLeft<4>(high))), d8, params + lane);
+    const auto low = hn::ConvertTo(di, hn::Sub(best.q, set(layout::kMinQ)));
+    const auto high = hn::ConvertTo(di, hn::Sub(best.z, set(layout::kMinZ)));
+    hn::StoreU(hn::DemoteTo(d8, hn::Or(low, hn::ShiftLeft<layout::kFieldBits>(high))), d8,
+               params + lane);
   }
 }
 
@@ -372,18 +377,18 @@ HWY_EXPORT(SearchAffine);
 HWY_EXPORT(SearchTwoLevel);
 
 void fill_tile(const float* const* sources, size_t depth, float factor, float* tile) noexcept {
-  HWY_DYNAMIC_DISPATCH(FillTile)(sources, depth, factor, tile);
+  ARROW_QUANT_DISPATCH(FillTile)(sources, depth, factor, tile);
 }
 void center_tile(float* x, size_t depth, float* low, float* high) noexcept {
-  HWY_DYNAMIC_DISPATCH(CenterTile)(x, depth, low, high);
+  ARROW_QUANT_DISPATCH(CenterTile)(x, depth, low, high);
 }
 void search_affine(const Tile& tile, int bits, SearchEffort effort, float* step,
                    float* base) noexcept {
-  HWY_DYNAMIC_DISPATCH(SearchAffine)(tile, bits, effort, step, base);
+  ARROW_QUANT_DISPATCH(SearchAffine)(tile, bits, effort, step, base);
 }
 void search_two_level(const Tile& tile, const TwoLevelStart& start, const TwoLevelWindow& window,
                       uint8_t* params, float* error) noexcept {
-  HWY_DYNAMIC_DISPATCH(SearchTwoLevel)(tile, start, window, params, error);
+  ARROW_QUANT_DISPATCH(SearchTwoLevel)(tile, start, window, params, error);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

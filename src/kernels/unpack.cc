@@ -4,6 +4,10 @@
 #include <cstring>
 #include <limits>
 
+#include "codec/packed_codes.h"
+#include "codec/residual_binary.h"
+#include "codec/two_level.h"
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -17,6 +21,8 @@ HWY_BEFORE_NAMESPACE();
 namespace arrow_quant {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+namespace residual = codec::residual_binary;
 
 using DF = hn::ScalableTag<float>;
 
@@ -62,7 +68,7 @@ HWY_INLINE void unpack_block(const uint8_t* HWY_RESTRICT packed, size_t bytes, C
 /// Codes [begin, begin + count) of a row; `begin` is a multiple of 8.
 HWY_INLINE void load_codes(int bits, const uint8_t* HWY_RESTRICT packed, size_t begin, size_t count,
                            CodeBuffer& codes) {
-  const size_t per_byte = 8 / static_cast<size_t>(bits);
+  const size_t per_byte = codec::codes_per_byte(bits);
   const uint8_t* from = packed + begin / per_byte;
   const size_t bytes = (count + per_byte - 1) / per_byte;
   if (bits == 8) {
@@ -216,21 +222,21 @@ using D16 = hn::CappedTag<int16_t, 16>;
 /// v = max(q * code + base, -127); above 127 the caller's conversion saturates.
 class ExpandAffine {
  public:
-  ExpandAffine(int bits, int offset_unit) : half_(1 << (bits - 1)), unit_(offset_unit) {}
+  ExpandAffine(int bits, int offset_unit) : bits_(bits), unit_(offset_unit) {}
 
   HWY_INLINE void set(uint8_t param) {
-    const int q = (param & 15) + 1, z = (param >> 4) - 8;
-    step_ = static_cast<int16_t>(q);
-    base_ = static_cast<int16_t>(unit_ * z - half_ * q);
+    const codec::two_level::Param numbers = codec::two_level::decode(param);
+    step_ = static_cast<int16_t>(numbers.q);
+    base_ = static_cast<int16_t>(codec::two_level::base(numbers, bits_, unit_));
   }
   HWY_INLINE hn::Vec<D16> operator()(hn::Vec<D16> code) const {
     const D16 d;
     return hn::Max(hn::Add(hn::Mul(code, hn::Set(d, step_)), hn::Set(d, base_)),
-                   hn::Set(d, int16_t{-127}));
+                   hn::Set(d, int16_t{-codec::two_level::kMaxV}));
   }
 
  private:
-  int half_, unit_;
+  int bits_, unit_;
   int16_t step_ = 0, base_ = 0;
 };
 
@@ -238,15 +244,17 @@ class ExpandAffine {
 class ExpandResidual {
  public:
   HWY_INLINE void set(uint8_t param) {
-    const int q1 = (param & 15) + 1, q2 = param >> 4;
-    first_ = static_cast<int16_t>(2 * q1);
-    second_ = static_cast<int16_t>(q2);  // bit 1 counts 2 already
-    base_ = static_cast<int16_t>(-q1 - q2);
+    const residual::Param numbers = residual::decode(param);
+    first_ = static_cast<int16_t>(2 * numbers.q1);
+    second_ = static_cast<int16_t>(numbers.q2);  // bit 1 counts 2 already
+    base_ = static_cast<int16_t>(residual::value(numbers, 0));
   }
   HWY_INLINE hn::Vec<D16> operator()(hn::Vec<D16> code) const {
     const D16 d;
-    const auto outer = hn::Mul(hn::And(code, hn::Set(d, int16_t{1})), hn::Set(d, first_));
-    const auto inner = hn::Mul(hn::And(code, hn::Set(d, int16_t{2})), hn::Set(d, second_));
+    const auto outer =
+        hn::Mul(hn::And(code, hn::Set(d, int16_t{residual::kFirstBit})), hn::Set(d, first_));
+    const auto inner =
+        hn::Mul(hn::And(code, hn::Set(d, int16_t{residual::kSecondBit})), hn::Set(d, second_));
     return hn::Add(hn::Add(outer, inner), hn::Set(d, base_));
   }
 
@@ -303,29 +311,29 @@ HWY_EXPORT(DequantizeResidualBinary);
 HWY_EXPORT(ExpandResidualBinary);
 
 void unpack_codes(int bits, const uint8_t* packed, size_t count, uint8_t* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(UnpackCodes)(bits, packed, count, out);
+  ARROW_QUANT_DISPATCH(UnpackCodes)(bits, packed, count, out);
 }
 void dequantize_groups(int bits, const uint8_t* packed, size_t count, const Levels& levels,
                        float limit, const DequantizeTarget& target, float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(DequantizeGroups)(bits, packed, count, levels, limit, target, out);
+  ARROW_QUANT_DISPATCH(DequantizeGroups)(bits, packed, count, levels, limit, target, out);
 }
 void dequantize_residual_binary(const uint8_t* packed, size_t count, const float* first,
                                 const float* second, size_t group, const DequantizeTarget& target,
                                 float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(DequantizeResidualBinary)(packed, count, first, second, group, target, out);
+  ARROW_QUANT_DISPATCH(DequantizeResidualBinary)(packed, count, first, second, group, target, out);
 }
 void expand_residual_binary(const uint8_t* packed, size_t count, const uint8_t* params,
                             size_t group, int8_t* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(ExpandResidualBinary)(packed, count, params, group, out);
+  ARROW_QUANT_DISPATCH(ExpandResidualBinary)(packed, count, params, group, out);
 }
 void dequantize_int8(const uint8_t* codes, size_t count, float scale,
                      const DequantizeTarget& target, float* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(DequantizeInt8)(codes, count, scale, target, out);
+  ARROW_QUANT_DISPATCH(DequantizeInt8)(codes, count, scale, target, out);
 }
 void finish_stream() noexcept { hwy::FlushStream(); }
 void expand_two_level(int bits, const uint8_t* packed, size_t count, const uint8_t* params,
                       int offset_unit, size_t group, int8_t* out) noexcept {
-  HWY_DYNAMIC_DISPATCH(ExpandTwoLevel)(bits, packed, count, params, offset_unit, group, out);
+  ARROW_QUANT_DISPATCH(ExpandTwoLevel)(bits, packed, count, params, offset_unit, group, out);
 }
 }  // namespace arrow_quant
 #endif  // HWY_ONCE

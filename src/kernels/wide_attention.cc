@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "kernels/isa.h"
 #include "kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -194,16 +195,19 @@ void AttendSingles(const KeyBlock<float>& block, const float* queries, Gathered&
   attend<Singles>(block, queries, scores, scores, gathered);
 }
 
-void AttendPairs([[maybe_unused]] const KeyBlock<uint32_t>& block,
-                 [[maybe_unused]] const uint32_t* queries, [[maybe_unused]] Gathered& gathered) {
 #if HWY_TARGET == HWY_AVX3
+void AttendPairs(const KeyBlock<uint32_t>& block, const uint32_t* queries, Gathered& gathered) {
   HWY_ALIGN float scores[kWideQueries * kWideKeys];
   HWY_ALIGN uint32_t weights[kWideQueries * kWideKeys / 2];
   attend<Pairs>(block, queries, scores, weights, gathered);
-#else
-  HWY_ABORT("products of bfloat16 that this instruction set does not have");
-#endif
 }
+
+AttendBlock<uint32_t> PairsKernel() { return &AttendPairs; }
+#else
+AttendBlock<uint32_t> PairsKernel() { return nullptr; }
+#endif
+
+AttendBlock<float> SinglesKernel() { return &AttendSingles; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace arrow_quant
@@ -211,16 +215,13 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace arrow_quant {
-HWY_EXPORT(AttendSingles);
-HWY_EXPORT(AttendPairs);
+HWY_EXPORT(SinglesKernel);
+HWY_EXPORT(PairsKernel);
 
-void attend_block(const KeyBlock<float>& block, const float* queries, Gathered& gathered) noexcept {
-  HWY_DYNAMIC_DISPATCH(AttendSingles)(block, queries, gathered);
-}
+AttendBlock<float> attend_singles() noexcept { return ARROW_QUANT_DISPATCH(SinglesKernel)(); }
 
-void attend_block(const KeyBlock<uint32_t>& block, const uint32_t* queries,
-                  Gathered& gathered) noexcept {
-  HWY_DYNAMIC_DISPATCH(AttendPairs)(block, queries, gathered);
+AttendBlock<uint32_t> attend_pairs() noexcept {
+  return has_bf16_products() ? ARROW_QUANT_DISPATCH(PairsKernel)() : nullptr;
 }
 
 }  // namespace arrow_quant

@@ -33,11 +33,15 @@ struct Gathered {
   float* out = nullptr;        ///< [kWideQueries][value_width], sums of 2^(score - most) * value
 };
 
-/// Add a block of keys. Queries are [width][kWideQueries], or pairs like those of keys, multiplied
+/// Adds a block of keys. Queries are [width][kWideQueries], or pairs like those of keys, multiplied
 /// by the scale and by log2(e). A query whose largest score is not finite gathers numbers of no
-/// meaning. Pairs need has_bf16_products().
-void attend_block(const KeyBlock<float>& block, const float* queries, Gathered& gathered) noexcept;
-void attend_block(const KeyBlock<uint32_t>& block, const uint32_t* queries,
-                  Gathered& gathered) noexcept;
+/// meaning. Never throws.
+template <typename Number>
+using AttendBlock = void (*)(const KeyBlock<Number>& block, const Number* queries,
+                             Gathered& gathered);
+
+AttendBlock<float> attend_singles() noexcept;
+/// Null unless has_bf16_products().
+AttendBlock<uint32_t> attend_pairs() noexcept;
 
 }  // namespace arrow_quant

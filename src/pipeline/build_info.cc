@@ -10,7 +10,7 @@
 namespace arrow_quant {
 
 BuildInfo build_info() {
-  apply_isa_override();
+  check_isa_override();
   return {.version = ARROW_QUANT_VERSION,
           .isa = active_isa(),
           .supported_isas = supported_isas(),

@@ -9,11 +9,11 @@
 #include "arrow_quant/format.h"
 #include "io/equalization_factors.h"
 #include "io/time_params.h"
-#include "pipeline/chunk_quantizer.h"
-#include "pipeline/earlier_input.h"
-#include "pipeline/tensor_rows.h"
+#include "pipeline/precomputed_input.h"
 #include "pipeline/write_queue.h"
+#include "quantize/chunk_quantizer.h"
 #include "read/tensor_reader.h"
+#include "read/tensor_rows.h"
 
 namespace arrow_quant {
 namespace {

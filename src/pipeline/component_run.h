@@ -10,10 +10,10 @@
 #include "arrow_quant/model_index.h"
 #include "arrow_quant/pipeline.h"
 #include "arrow_quant/plan.h"
+#include "choose/calibration_source.h"
+#include "choose/layer_choice.h"
 #include "core/thread_pool.h"
-#include "pipeline/calibration_source.h"
-#include "pipeline/folded_tensor.h"
-#include "pipeline/layer_choice.h"
+#include "read/folded_tensor.h"
 
 namespace arrow_quant {
 

@@ -13,14 +13,14 @@
 #include "arrow_quant/format.h"
 #include "arrow_quant/page_reuse.h"
 #include "arrow_quant/pipeline.h"
+#include "choose/calibration_source.h"
+#include "choose/fold_choice.h"
 #include "core/text.h"
 #include "core/thread_pool.h"
 #include "io/staging.h"
 #include "kernels/isa.h"
-#include "pipeline/calibration_source.h"
 #include "pipeline/component_run.h"
 #include "pipeline/fingerprint.h"
-#include "pipeline/fold_choice.h"
 #include "pipeline/quality_report.h"
 #include "pipeline/schema_metadata.h"
 #include "pipeline/summary.h"
@@ -410,7 +410,7 @@ Plan plan_model(const std::string& model_path, const PlanOptions& options) {
 QuantizeReport quantize_model(const std::string& model_path, const std::string& output_path,
                               const QuantizeOptions& options, Progress& progress) {
   check_options(options);
-  apply_isa_override();
+  check_isa_override();
   check_apart(model_path, output_path);
   return QuantizeJob(model_path, output_path, options, progress).run();
 }

@@ -9,8 +9,8 @@
 #include "arrow_quant/model_index.h"
 #include "arrow_quant/pipeline.h"
 #include "arrow_quant/plan.h"
+#include "choose/calibration_source.h"
 #include "io/folds.h"
-#include "pipeline/calibration_source.h"
 
 namespace arrow_quant {
 

@@ -4,11 +4,12 @@
 
 #include "arrow_quant/error.h"
 #include "arrow_quant/pipeline.h"
+#include "codec/spec.h"
 #include "core/half.h"
 #include "core/thread_pool.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
-#include "pipeline/chunk_quantizer.h"
-#include "run/dequantize_rows.h"
+#include "quantize/chunk_quantizer.h"
 
 namespace arrow_quant {
 namespace {
@@ -25,8 +26,9 @@ void check_size(const QuantizedTensorInfo& info, uint64_t found, uint64_t expect
               {.tensor = info.name});
 }
 
+/// Raise kConfiguration unless the tensor is quantized, to something that exists.
 void require_quantized(const QuantizedTensorInfo& info) {
-  if (info.encoding != Encoding::kCopy) return;
+  if (info.encoding != Encoding::kCopy) return codec::check_spec(info.spec, {.tensor = info.name});
   throw Error(
       ErrorCode::kConfiguration,
       "expected a quantized tensor, found encoding '" + std::string(to_string(info.encoding)) + "'",
@@ -38,7 +40,8 @@ void require_quantized(const QuantizedTensorInfo& info) {
 QuantizedTensor quantize_array(const QuantizedTensorInfo& info, std::span<const std::byte> data,
                                std::span<const float> importance, int num_threads,
                                Progress& progress) {
-  apply_isa_override();
+  check_isa_override();
+  codec::check_spec(info.spec, {.tensor = info.name});
   QuantizedTensor tensor{.info = info, .chunks = {}};
   tensor.info.encoding = encoding_of(info.spec);
   const DTypeInfo& dtype = dtype_info(info.source_dtype);
@@ -72,7 +75,7 @@ void dequantize(const QuantizedTensor& tensor, std::span<float> out, int num_thr
   const QuantizedTensorInfo& info = tensor.info;
   require_quantized(info);
   check_size(info, out.size(), info.elements(), "output");
-  apply_isa_override();
+  check_isa_override();
   const uint64_t cols = info.cols();
   if (cols == 0) return;
   ThreadPool pool(num_threads);
@@ -91,7 +94,7 @@ void unpack(const QuantizedTensor& tensor, std::span<uint8_t> out) {
   const QuantizedTensorInfo& info = tensor.info;
   require_quantized(info);
   check_size(info, out.size(), info.elements(), "output");
-  apply_isa_override();
+  check_isa_override();
   for (const QuantizedChunk& chunk : tensor.chunks) {
     unpack_rows(info.spec, packed_rows(info, chunk, 0, chunk.rows),
                 out.data() + chunk.row_begin * info.cols());
@@ -110,7 +113,7 @@ void expand_int8(const QuantizedTensor& tensor, std::span<int8_t> out,
   }
   check_size(info, out.size(), info.elements(), "output");
   check_size(info, row_scales.size(), info.rows(), "row scales");
-  apply_isa_override();
+  check_isa_override();
   for (const QuantizedChunk& chunk : tensor.chunks) {
     expand_int8_rows(info.spec, packed_rows(info, chunk, 0, chunk.rows),
                      out.data() + chunk.row_begin * info.cols());

@@ -14,16 +14,16 @@
 #include "arrow_quant/pipeline.h"
 #include "core/thread_pool.h"
 #include "kernels/convert.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
-#include "pipeline/folded_tensor.h"
 #include "pipeline/schema_metadata.h"
 #include "pipeline/summary.h"
-#include "pipeline/tensor_rows.h"
 #include "pipeline/validate_legacy.h"
+#include "quantize/error_sums.h"
+#include "read/folded_tensor.h"
 #include "read/model_directory.h"
 #include "read/tensor_reader.h"
-#include "run/dequantize_rows.h"
-#include "validate/error_sums.h"
+#include "read/tensor_rows.h"
 
 namespace arrow_quant {
 namespace {
@@ -234,7 +234,7 @@ std::optional<Artefact> open_artefact_or_old(const std::string& path,
 ValidationReport validate_artefact(const std::string& original_path,
                                    const std::string& quantized_path, int num_threads,
                                    Progress& progress, const TensorNames& names) {
-  apply_isa_override();
+  check_isa_override();
   const ModelDirectory original = open_model(original_path, names);
   std::optional<ModelDirectory> old;
   const std::optional<Artefact> opened = open_artefact_or_old(quantized_path, old);

@@ -10,9 +10,9 @@
 #include "core/thread_pool.h"
 #include "kernels/convert.h"
 #include "pipeline/summary.h"
-#include "read/legacy_model.h"
+#include "quantize/error_sums.h"
+#include "read/legacy/model.h"
 #include "read/tensor_reader.h"
-#include "validate/error_sums.h"
 
 namespace arrow_quant {
 namespace {

@@ -194,21 +194,21 @@ bool glob_match(std::string_view pattern, std::string_view text) noexcept {
   return p == pattern.size();
 }
 
-std::optional<std::string> default_keep_reason(const TensorInfo& tensor) {
+NamedRole named_role(const TensorInfo& tensor) {
   if (!dtype_info(tensor.dtype).quantizable) {
-    return "dtype " + std::string(dtype_info(tensor.dtype).name);
+    return {"dtype " + std::string(dtype_info(tensor.dtype).name), "shape"};
   }
-  if (tensor.shape.size() < 2) return "bias, norm or scalar";
-  if (tensor.shape.size() > 5) return "more than 5 dimensions";
+  if (tensor.shape.size() < 2) return {"bias, norm or scalar", "shape"};
+  if (tensor.shape.size() > 5) return {"more than 5 dimensions", "shape"};
   const uint64_t elements = tensor.elements();
-  if (elements < kFewestElements) return "fewer than 1024 elements";
-  if (elements / tensor.shape[0] < kFewestInputs) return "fewer than 32 inputs";
-  if (tensor.name.ends_with(".bias")) return "bias";
+  if (elements < kFewestElements) return {"fewer than 1024 elements", "shape"};
+  if (elements / tensor.shape[0] < kFewestInputs) return {"fewer than 32 inputs", "shape"};
+  if (tensor.name.ends_with(".bias")) return {"bias", "name"};
   const std::string_view name = without_suffix(without_wrapper(tensor.name));
   for (const Role& role : kKeptRoles) {
-    if (glob_match(role.glob, name)) return std::string(role.role);
+    if (glob_match(role.glob, name)) return {std::string(role.role), "name"};
   }
-  return std::nullopt;
+  return {tensor.shape.size() == 2 ? "linear weight" : "convolution weight", "shape", true};
 }
 
 LayerRules::LayerRules(std::vector<LayerRule> rules, const std::vector<const TensorInfo*>& tensors)

@@ -18,8 +18,13 @@ bool glob_match(std::string_view pattern, std::string_view text) noexcept;
 /// Whether a rule can ask for bits: floating-point, 2 to 5 dimensions, not empty.
 bool can_quantize(const TensorInfo& tensor) noexcept;
 
-/// Why `tensor` is kept as it is by default, or nothing when it is quantized.
-std::optional<std::string> default_keep_reason(const TensorInfo& tensor);
+/// What a tensor's type, shape and name tell about it.
+struct NamedRole {
+  std::string role;        ///< "norm", "embedding", "linear layer", ...
+  std::string known_from;  ///< "shape" or "name"
+  bool quantize = false;
+};
+NamedRole named_role(const TensorInfo& tensor);
 
 /// The user's rules, checked once against all tensors of the quantized components.
 class LayerRules {

@@ -33,11 +33,7 @@ constexpr std::array kClassPatterns = {
     Pattern{"speech", "audio"},
     Pattern{"oobleck", "audio"},
     Pattern{"llada", "text"},
-    Pattern{"dream", "text"},
-    Pattern{"mdlm", "text"},
-    Pattern{"sedd", "text"},
-    Pattern{"formaskedlm", "text"},
-    Pattern{"forcausallm", "text"},
+    Pattern{"diffusiongemma", "text"},
     Pattern{"unet2d", "image"},
     Pattern{"unetmotion", "image"},
     Pattern{"stablediffusion", "image"},
@@ -54,6 +50,17 @@ constexpr std::array kClassPatterns = {
     Pattern{"priortransformer", "image"},
     Pattern{"kandinsky", "image"},
 };
+
+// The same for what transformers calls an architecture; diffusers has image models of such names.
+constexpr std::array kArchitecturePatterns = {
+    Pattern{"dream", "text"},       Pattern{"mdlm", "text"},        Pattern{"sedd", "text"},
+    Pattern{"formaskedlm", "text"}, Pattern{"forcausallm", "text"},
+};
+
+// Fragments of class names of what makes moving pictures, which count as images.
+constexpr std::array<std::string_view, 16> kVideoFragments = {
+    "video",     "3d",     "motion", "temporal", "wan",      "ltx",         "mochi",  "allegro",
+    "cogvideox", "cosmos", "latte",  "magvit",   "skyreels", "easyanimate", "helios", "vidtok"};
 
 // Fragments of the names that models are published under.
 constexpr std::array kNamePatterns = {
@@ -97,12 +104,25 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-std::optional<std::string> modality_of_class(const std::string& name) {
+std::optional<std::string> modality_of_class(const std::string& name, bool architecture) {
   const std::string lowered = lower(name);
-  for (const Pattern& pattern : kClassPatterns) {
-    if (lowered.find(pattern.fragment) != std::string::npos) return std::string(pattern.modality);
+  const auto matches = [&](const Pattern& p) {
+    return lowered.find(p.fragment) != std::string::npos;
+  };
+  if (architecture) {
+    const auto known = std::ranges::find_if(kArchitecturePatterns, matches);
+    if (known != kArchitecturePatterns.end()) return std::string(known->modality);
   }
+  const auto known = std::ranges::find_if(kClassPatterns, matches);
+  if (known != kClassPatterns.end()) return std::string(known->modality);
   return std::nullopt;
+}
+
+bool is_video(const std::string& class_name) {
+  const std::string lowered = lower(class_name);
+  return std::ranges::any_of(kVideoFragments, [&](std::string_view fragment) {
+    return lowered.find(fragment) != std::string::npos;
+  });
 }
 
 std::string string_field(const Json& object, const char* key) {
@@ -171,6 +191,7 @@ std::optional<Modality> from_fields(const std::vector<Json>& configs) {
 
 std::optional<Modality> from_classes(const ModelDirectory& model,
                                      const std::vector<Json>& configs) {
+  const std::string architecture = "architecture ";
   std::vector<std::pair<std::string, std::string>> classes;  // name, what it is
   if (!model.model_index_json.empty()) {
     const Json index = parse_json(model.model_index_json, model.path + "/model_index.json");
@@ -180,17 +201,50 @@ std::optional<Modality> from_classes(const ModelDirectory& model,
     classes.emplace_back(string_field(config, "_class_name"), "component class ");
     if (!config.is_object() || !config.contains("architectures")) continue;
     for (const Json& name : config["architectures"]) {
-      if (name.is_string()) classes.emplace_back(name.get<std::string>(), "architecture ");
+      if (name.is_string()) classes.emplace_back(name.get<std::string>(), architecture);
     }
   }
   for (const auto& [name, kind] : classes) {
-    const std::optional<std::string> modality = modality_of_class(name);
+    const std::optional<std::string> modality = modality_of_class(name, kind == architecture);
     if (!modality) continue;
     if (*modality == "text" && names_a_coder(names_of(model, configs))) {
       return Modality{"code", kind + name + " and 'coder' in the model's name"};
     }
     return Modality{*modality, kind + name};
   }
+  return std::nullopt;
+}
+
+// What a pipeline is made of, for classes that nobody has named here: a vocoder speaks, an
+// autoencoder of diffusers paints, and a tokenizer without either writes.
+std::optional<Modality> from_parts(const ModelDirectory& model, const std::vector<Json>& configs) {
+  std::vector<std::string> classes;
+  bool vocoder = false, decoder = false, tokenizer = false, diffusers = false;
+  if (!model.model_index_json.empty()) {
+    const Json index = parse_json(model.model_index_json, model.path + "/model_index.json");
+    classes.push_back(string_field(index, "_class_name"));
+    for (const auto& [name, entry] : index.items()) {
+      if (!entry.is_array() || entry.size() != 2 || !entry[1].is_string()) continue;
+      const std::string class_name = entry[1].get<std::string>();
+      const std::string lowered = lower(class_name);
+      classes.push_back(class_name);
+      vocoder |= name.find("vocoder") != std::string::npos;
+      tokenizer |= name.find("tokenizer") != std::string::npos;
+      decoder |= name.find("vae") != std::string::npos || name.find("vq") != std::string::npos ||
+                 lowered.find("autoencoder") != std::string::npos;
+    }
+  }
+  for (const Json& config : configs) {
+    if (!config.is_object() || !config.contains("_class_name")) continue;
+    classes.push_back(string_field(config, "_class_name"));
+    diffusers = true;
+  }
+  const auto video = std::ranges::find_if(classes, is_video);
+  if (video != classes.end()) return Modality{"image", "video, by the class " + *video};
+  if (vocoder) return Modality{"audio", "the pipeline has a vocoder"};
+  if (decoder) return Modality{"image", "the pipeline has an autoencoder"};
+  if (tokenizer && !diffusers) return Modality{"text", "a tokenizer and nothing that decodes"};
+  if (diffusers) return Modality{"image", "a diffusers class without a sign of sound or text"};
   return std::nullopt;
 }
 
@@ -255,6 +309,7 @@ Modality detect_modality(const ModelDirectory& model, const std::vector<uint32_t
   if (auto modality = from_fields(configs)) return *modality;
   if (auto modality = from_classes(model, configs)) return *modality;
   if (auto modality = from_names(model, configs)) return *modality;
+  if (auto modality = from_parts(model, configs)) return *modality;
   const auto [found, reason] = from_tensor_names(model, chosen);
   if (found.size() == 1) return {*found.begin(), reason};
   if (!forced.empty()) return {forced, "nothing tells, and nothing depends on it"};

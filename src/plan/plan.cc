@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <map>
 #include <string_view>
 #include <utility>
 
 #include "arrow_quant/error.h"
+#include "codec/spec.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "plan/layer_rules.h"
 #include "plan/modality.h"
@@ -18,8 +21,6 @@ namespace {
 constexpr std::array<std::string_view, 8> kDenoisers = {
     "unet", "unet_2", "transformer", "transformer_2", "prior", "denoiser", "dit", "model"};
 constexpr uint64_t kTwoLevelInputs = 128;  // docs/format.md: fewer inputs do better with fp16
-constexpr int kLargestGroup = 65536;
-constexpr int kSubGroups = 4;
 
 std::vector<std::string> component_names(const ModelDirectory& model) {
   std::vector<std::string> names;
@@ -27,9 +28,32 @@ std::vector<std::string> component_names(const ModelDirectory& model) {
   return names;
 }
 
-bool is_wanted(const std::string& name, const std::vector<std::string>& wanted) {
-  if (!wanted.empty()) return std::ranges::find(wanted, name) != wanted.end();
-  return std::ranges::find(kDenoisers, name) != kDenoisers.end();
+// Fragments of class names of networks of diffusers that do not denoise.
+constexpr std::array<std::string_view, 17> kNoDenoisers = {
+    "Autoencoder", "VAE",        "Vae",        "VQModel",   "Vocoder",   "Encoder",
+    "Decoder",     "Projection", "ControlNet", "Adapter",   "Tokenizer", "Embedder",
+    "Conditioner", "Safety",     "Upscaler",   "Upsampler", "Connectors"};
+
+/// Components of a pipeline that denoise, by the library and class that its index gives them: those
+/// of the names that all pipelines use, or else the networks of diffusers of another kind.
+std::vector<std::string> denoisers(const ModelDirectory& model) {
+  const std::vector<std::string> names = component_names(model);
+  std::vector<std::string> found;
+  std::ranges::copy_if(names, std::back_inserter(found), [](const std::string& name) {
+    return std::ranges::find(kDenoisers, name) != kDenoisers.end();
+  });
+  if (!found.empty()) return found;
+  const nlohmann::json index = parse_json(model.model_index_json, model.path + "/model_index.json");
+  for (const std::string& name : names) {
+    if (!index.contains(name) || !index[name].is_array() || index[name].size() != 2) continue;
+    if (!index[name][0].is_string() || !index[name][1].is_string()) continue;
+    const std::string kind = index[name][1].get<std::string>();
+    const bool other = std::ranges::any_of(kNoDenoisers, [&](std::string_view fragment) {
+      return kind.find(fragment) != std::string::npos;
+    });
+    if (index[name][0] != "transformers" && !other) found.push_back(name);
+  }
+  return found;
 }
 
 std::vector<uint32_t> choose_components(const ModelDirectory& model,
@@ -44,10 +68,10 @@ std::vector<uint32_t> choose_components(const ModelDirectory& model,
                                 : "Components with weights: " + join(names) + "."});
   }
   std::vector<uint32_t> chosen;
+  const bool pipeline = model.kind == ModelDirectory::Kind::kPipeline;
+  const std::vector<std::string> known = wanted.empty() && pipeline ? denoisers(model) : wanted;
   for (uint32_t i = 0; i < names.size(); ++i) {
-    if (model.kind != ModelDirectory::Kind::kPipeline || is_wanted(names[i], wanted)) {
-      chosen.push_back(i);
-    }
+    if (!pipeline || std::ranges::find(known, names[i]) != known.end()) chosen.push_back(i);
   }
   if (chosen.empty()) {
     throw Error(ErrorCode::kConfiguration, "no component of this pipeline is a known denoiser",
@@ -78,22 +102,21 @@ ParamEncoding encoding_for(const PlanOptions& options, int bit_width, int group_
       break;
   }
   if (bit_width == 8) return ParamEncoding::kRow;
-  const bool fits = group_size % (8 * kSubGroups) == 0 && cols >= kTwoLevelInputs;
+  const bool fits = codec::can_have_sub_groups(group_size) && cols >= kTwoLevelInputs;
   return fits ? ParamEncoding::kTwoLevel : ParamEncoding::kFp16;
 }
 
-void check_group_size(int group, ParamEncodingChoice encoding) {
-  if (group < 8 || group > kLargestGroup || group % 8 != 0) {
-    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
-                                               ". Must be a multiple of 8 from 8 to 65536.");
-  }
-  const bool residual = encoding == ParamEncodingChoice::kResidualBinary;
-  const bool sub_groups = residual || encoding == ParamEncodingChoice::kTwoLevel;
-  if (sub_groups && group % (8 * kSubGroups) != 0) {
-    throw Error(ErrorCode::kConfiguration, "Invalid group_size: " + std::to_string(group) +
-                                               ". Must be a multiple of 32 for " +
-                                               (residual ? "residual_binary." : "two_level."));
-  }
+void raise_problem(const std::string& problem) {
+  if (!problem.empty()) throw Error(ErrorCode::kConfiguration, problem);
+}
+
+void check_group_size(int group, ParamEncodingChoice choice) {
+  // What another choice makes of layers takes any group that fp16 takes.
+  const ParamEncoding encoding = choice == ParamEncodingChoice::kTwoLevel ? ParamEncoding::kTwoLevel
+                                 : choice == ParamEncodingChoice::kResidualBinary
+                                     ? ParamEncoding::kResidualBinary
+                                     : ParamEncoding::kFp16;
+  raise_problem(codec::group_size_problem(group, encoding));
 }
 
 /// An allocation, looked up by component and name.
@@ -102,7 +125,7 @@ class Allocation {
   Allocation(const std::vector<LayerBits>& layers, ParamEncodingChoice choice) {
     for (const LayerBits& layer : layers) {
       const int bits = layer.bit_width;
-      if (bits != 0 && bits != 2 && bits != 4 && bits != 8) {
+      if (bits != 0 && !codec::bit_width_problem(bits).empty()) {
         throw Error(ErrorCode::kConfiguration,
                     "the allocation gives " + std::to_string(bits) + " bits, expected 0, 2, 4 or 8",
                     {.tensor = layer.name});
@@ -136,11 +159,54 @@ class Allocation {
   size_t found_ = 0;
 };
 
+/// The roles that somebody knows. Of those of a component, the first whose glob fits counts.
+class Roles {
+ public:
+  explicit Roles(const std::vector<TensorRole>& roles) {
+    for (const TensorRole& role : roles) {
+      Component& own = components_[role.component];
+      if (role.name.find_first_of("*?[") == std::string::npos) {
+        own.names.emplace(role.name, &role);
+      } else {
+        own.globs.push_back(&role);
+      }
+    }
+  }
+
+  /// What a tensor is. What its type, shape and name forbid stays forbidden.
+  NamedRole of(const std::string& component, const TensorInfo& tensor) const {
+    NamedRole named = named_role(tensor);
+    const TensorRole* known = find(component, tensor.name);
+    if (known == nullptr) return named;
+    if (!named.quantize && (named.known_from == "shape" || known->quantize)) return named;
+    return {known->role.empty() ? named.role : known->role, known->known_from, known->quantize};
+  }
+
+ private:
+  struct Component {
+    std::map<std::string, const TensorRole*> names;
+    std::vector<const TensorRole*> globs;
+  };
+
+  const TensorRole* find(const std::string& component, const std::string& name) const {
+    const auto own = components_.find(component);
+    if (own == components_.end()) return nullptr;
+    if (const auto exact = own->second.names.find(name); exact != own->second.names.end()) {
+      return exact->second;
+    }
+    const auto fits = [&](const TensorRole* role) { return glob_match(role->name, name); };
+    const auto found = std::ranges::find_if(own->second.globs, fits);
+    return found == own->second.globs.end() ? nullptr : *found;
+  }
+
+  std::map<std::string, Component> components_;
+};
+
 TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOptions& options,
-                       const LayerRules& rules, const LayerBits* allotted) {
-  TensorPlan plan{.tensor = number};
+                       const LayerRules& rules, const LayerBits* allotted, const NamedRole& role) {
+  TensorPlan plan{.tensor = number, .role = role.role, .known_from = role.known_from};
   const LayerRule* rule = rules.find(tensor.name);
-  const std::optional<std::string> keep = default_keep_reason(tensor);
+  const std::optional<std::string> keep = role.quantize ? std::nullopt : std::optional(role.role);
   if (rule != nullptr) {
     plan.reason = "rule '" + rule->glob + "'";
     plan.fixed = true;
@@ -157,7 +223,7 @@ TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOpti
     plan.fixed = true;
     if (allotted->bit_width == 0) return plan;
   } else {
-    plan.reason = tensor.shape.size() == 2 ? "linear weight" : "convolution weight";
+    plan.reason = role.role;
   }
   const int bits = rule != nullptr       ? rule->bit_width
                    : allotted != nullptr ? allotted->bit_width
@@ -169,6 +235,7 @@ TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOpti
       .group_size = group,
       .param_encoding = encoding_for(options, bits, group, tensor.elements() / tensor.shape[0]),
       .method = options.method};
+  codec::check_spec(plan.spec, {.tensor = tensor.name});
   plan.encoding = encoding_of(plan.spec);
   return plan;
 }
@@ -177,29 +244,20 @@ uint64_t planned_bytes(const TensorInfo& tensor, const TensorPlan& plan) {
   if (plan.encoding == Encoding::kCopy) return tensor.nbytes;
   const uint64_t rows = tensor.shape[0];
   const uint64_t cols = tensor.elements() / rows;
-  const uint64_t scales = plan.spec.param_encoding == ParamEncoding::kFp16 ? 0 : sizeof(uint16_t);
-  return rows *
-         (packed_row_bytes(cols, plan.spec.bit_width) + param_row_bytes(cols, plan.spec) + scales);
+  return codec::stored_bytes(plan.spec, rows, cols);
 }
 
 }  // namespace
 
 void check_plan_options(const PlanOptions& options) {
   const int bits = options.bit_width;
-  if (bits != 2 && bits != 4 && bits != 8) {
-    throw Error(ErrorCode::kConfiguration,
-                "Invalid bit_width: " + std::to_string(bits) + ". Must be 2, 4, or 8.");
-  }
+  raise_problem(codec::bit_width_problem(bits));
   check_group_size(options.group_size, options.param_encoding);
-  const bool residual = options.param_encoding == ParamEncodingChoice::kResidualBinary;
-  if (residual && bits != 2) {
-    throw Error(
-        ErrorCode::kConfiguration,
-        "param_encoding 'residual_binary' needs bit_width 2, found " + std::to_string(bits));
+  if (options.param_encoding == ParamEncodingChoice::kResidualBinary) {
+    raise_problem(codec::bit_width_problem(bits, ParamEncoding::kResidualBinary));
   }
-  if (options.param_encoding == ParamEncodingChoice::kRow && bits != 8) {
-    throw Error(ErrorCode::kConfiguration,
-                "param_encoding 'row' needs bit_width 8, found " + std::to_string(bits));
+  if (options.param_encoding == ParamEncodingChoice::kRow) {
+    raise_problem(codec::bit_width_problem(bits, ParamEncoding::kRow));
   }
 }
 
@@ -213,6 +271,7 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
   }
   const LayerRules rules(options.layer_rules, tensors);
   Allocation allocation(options.allocation, options.param_encoding);
+  const Roles roles(options.roles);
 
   Plan plan{.modality = std::move(modality.name),
             .modality_reason = std::move(modality.reason),
@@ -225,7 +284,8 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
     for (uint32_t t = 0; t < component.tensors.size(); ++t) {
       const TensorInfo& tensor = component.tensors[t];
       const LayerBits* allotted = allocation.find(component.component, tensor.name);
-      out.tensors.push_back(plan_tensor(tensor, t, options, rules, allotted));
+      const NamedRole role = roles.of(component.component, tensor);
+      out.tensors.push_back(plan_tensor(tensor, t, options, rules, allotted, role));
       out.planned_bytes += planned_bytes(tensor, out.tensors.back());
       quantizes |= out.tensors.back().encoding != Encoding::kCopy;
     }

@@ -7,6 +7,11 @@
 #include <cstring>
 
 #include "arrow_quant/error.h"
+#include "codec/fp16.h"
+#include "codec/residual_binary.h"
+#include "codec/row.h"
+#include "codec/spec.h"
+#include "codec/two_level.h"
 #include "core/blas.h"
 #include "core/half.h"
 #include "kernels/convert.h"
@@ -157,9 +162,8 @@ void FeedbackTile::level_row(const TileParams& from, size_t row, float* first, f
   const uint8_t* params = from.params.data() + row * param_row_bytes(rows_.cols, spec_);
   if (spec_.param_encoding == ParamEncoding::kFp16) {
     for (size_t g = 0; g < groups; ++g) {
-      std::array<uint16_t, 2> pair;
-      std::memcpy(pair.data(), params + 4 * g, sizeof(pair));
-      first[g] = f16_to_f32(pair[0]), second[g] = f16_to_f32(pair[1]);
+      const codec::fp16::Param param = codec::fp16::read(params, g);
+      first[g] = f16_to_f32(param.scale), second[g] = f16_to_f32(param.offset);
     }
     return;
   }
@@ -168,10 +172,7 @@ void FeedbackTile::level_row(const TileParams& from, size_t row, float* first, f
     two_level_levels({spec_.bit_width, static_cast<float>(settings_.offset_unit), scale}, params,
                      groups, first, second);
   } else if (spec_.param_encoding == ParamEncoding::kResidualBinary) {
-    for (size_t g = 0; g < groups; ++g) {
-      first[g] = scale * static_cast<float>((params[g] & 15) + 1);
-      second[g] = scale * static_cast<float>(params[g] >> 4);
-    }
+    codec::residual_binary::levels(params, groups, scale, first, second);
   } else {
     first[0] = scale, second[0] = 0.0F;
   }
@@ -179,10 +180,7 @@ void FeedbackTile::level_row(const TileParams& from, size_t row, float* first, f
 
 void FeedbackTile::load_levels(const TileParams& params) {
   const bool row_wise = spec_.param_encoding == ParamEncoding::kRow;
-  const bool sub_groups = spec_.param_encoding == ParamEncoding::kTwoLevel ||
-                          spec_.param_encoding == ParamEncoding::kResidualBinary;
-  const size_t group = static_cast<size_t>(spec_.group_size);
-  group_ = row_wise ? rows_.cols : sub_groups ? group / 4 : group;
+  group_ = row_wise ? rows_.cols : codec::weights_per_param(spec_);
   const size_t groups = (rows_.cols + group_ - 1) / group_;
   float* first = grown(first_, groups * lanes_);
   float* second = grown(second_, groups * lanes_);
@@ -197,7 +195,7 @@ void FeedbackTile::load_levels(const TileParams& params) {
       second[g * lanes_ + row] = row_second[g];
     }
     if (spec_.param_encoding == ParamEncoding::kTwoLevel) {
-      limit[row] = 127.0F * f16_to_f32(params.row_scales[source]);
+      limit[row] = codec::two_level::kMaxV * f16_to_f32(params.row_scales[source]);
     }
   }
   levels_ = {.rule = spec_.param_encoding == ParamEncoding::kResidualBinary
@@ -206,8 +204,9 @@ void FeedbackTile::load_levels(const TileParams& params) {
              .first = first,
              .second = second,
              .limit = spec_.param_encoding == ParamEncoding::kTwoLevel ? limit : nullptr,
-             .low_code = row_wise ? -127.0F : 0.0F,
-             .high_code = row_wise ? 127.0F : static_cast<float>((1U << spec_.bit_width) - 1)};
+             .low_code = row_wise ? -float{codec::row::kMaxV} : 0.0F,
+             .high_code = row_wise ? float{codec::row::kMaxV}
+                                   : static_cast<float>((1U << spec_.bit_width) - 1)};
 }
 
 void FeedbackTile::round_block(const FeedbackBlock& block) {

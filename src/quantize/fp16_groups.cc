@@ -1,10 +1,10 @@
 // param_encoding "fp16": w = tensor_scale * (scale * code + offset).
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <limits>
 
 #include "arrow_quant/dtype.h"
+#include "codec/fp16.h"
 #include "core/half.h"
 #include "kernels/convert.h"
 #include "kernels/encode.h"
@@ -19,6 +19,8 @@ namespace {
 // Groups handled at a time; their levels live on the stack.
 constexpr size_t kRun = 32;
 
+constexpr uint16_t kOne = 0x3C00, kMinusZero = 0x8000;  // bits of fp16
+
 struct Run {
   std::array<float, kRun> step, base;
 };
@@ -29,15 +31,11 @@ bool store_pairs(Run& run, size_t groups, uint8_t* params) {
   std::array<uint16_t, kRun> scales, offsets;
   convert_f32_to_f16(run.step.data(), groups, scales.data());
   convert_f32_to_f16(run.base.data(), groups, offsets.data());
-  std::array<uint32_t, kRun> pairs;
   for (size_t g = 0; g < groups; ++g) {
-    const uint32_t scale = scales[g] == 0 ? 0x3C00U : scales[g];
-    const uint32_t offset = offsets[g] == 0x8000U ? 0U : offsets[g];
-    scales[g] = static_cast<uint16_t>(scale);
-    offsets[g] = static_cast<uint16_t>(offset);
-    pairs[g] = scale | offset << 16;
+    if (scales[g] == 0) scales[g] = kOne;
+    if (offsets[g] == kMinusZero) offsets[g] = 0;
+    codec::fp16::write({scales[g], offsets[g]}, params, g);
   }
-  std::memcpy(params, pairs.data(), groups * sizeof(uint32_t));
   const bool finite_scales = convert_to_f32(DType::kF16, scales.data(), groups, run.step.data());
   const bool finite_offsets = convert_to_f32(DType::kF16, offsets.data(), groups, run.base.data());
   return finite_scales && finite_offsets;
@@ -63,7 +61,8 @@ bool rtn_row(const AffineSpec& spec, float factor, const float* weights, size_t 
     group_ranges(weights + begin, count, group, low.data(), high.data());
     range_levels(spec.bit_width, low.data(), high.data(), (count + group - 1) / group, factor,
                  run.step.data(), run.base.data());
-    if (!finish_run(spec, factor, weights + begin, count, run, params + begin / group * 4,
+    if (!finish_run(spec, factor, weights + begin, count, run,
+                    params + begin / group * codec::fp16::kParamBytes,
                     codes + packed_row_bytes(begin, spec.bit_width), sums)) {
       return false;
     }
@@ -97,12 +96,13 @@ bool search_rows(const AffineSpec& spec, float factor, const RowBlock& block, si
         run.base[g] = scratch.base[batch.slot(r, k + g)];
       }
       const size_t column = k * group;
-      if (!finish_run(spec, factor, block.weights + row * block.cols + column,
-                      std::min(kRun * group, block.cols - column), run,
-                      out.params + row * param_row_bytes(block.cols, spec) + k * 4,
-                      out.codes + row * packed_row_bytes(block.cols, spec.bit_width) +
-                          packed_row_bytes(column, spec.bit_width),
-                      sums)) {
+      if (!finish_run(
+              spec, factor, block.weights + row * block.cols + column,
+              std::min(kRun * group, block.cols - column), run,
+              out.params + row * param_row_bytes(block.cols, spec) + k * codec::fp16::kParamBytes,
+              out.codes + row * packed_row_bytes(block.cols, spec.bit_width) +
+                  packed_row_bytes(column, spec.bit_width),
+              sums)) {
         return false;
       }
     }

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 
+#include "codec/row.h"
 #include "core/half.h"
 #include "kernels/convert.h"
 #include "kernels/encode.h"
@@ -39,7 +40,7 @@ bool quantize_int8_rows(const AffineSpec& spec, float factor, const RowBlock& bl
                         const PackedRowsOut& out, ErrorSums& sums) {
   for (size_t row = 0; row < block.rows; ++row) {
     const float* weights = block.weights + row * block.cols;
-    float scale = usable_row_scale(absmax(weights, block.cols) * factor / 127.0F);
+    float scale = usable_row_scale(absmax(weights, block.cols) * factor / codec::row::kMaxV);
     if (!std::isfinite(scale)) return false;
     if (spec.method != Method::kRtn) scale = search_scale(weights, block, factor, scale);
     out.row_scales[row] = f32_to_f16(scale);

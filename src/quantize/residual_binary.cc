@@ -1,4 +1,6 @@
 // param_encoding "residual_binary": w = tensor_scale * row_scale * (q1 * b1 + q2 * b2).
+#include "codec/residual_binary.h"
+#include "codec/spec.h"
 #include "kernels/residual.h"
 
 #include <algorithm>
@@ -15,8 +17,8 @@
 namespace arrow_quant {
 namespace {
 
-constexpr float kMaxQ1 = 16.0F;
-constexpr float kMaxQ2 = 15.0F;
+constexpr float kMaxQ1 = codec::residual_binary::kMaxQ1;
+constexpr float kMaxQ2 = codec::residual_binary::kMaxQ2;
 
 // Row scales to try: from somewhat above the least that holds every group downwards.
 constexpr float kFirstScale = 1.25F;
@@ -180,10 +182,8 @@ bool BatchSearch::run(std::vector<float>& scales) {
 /// Encode one row with its final parameters.
 void encode_row(float factor, float scale, const float* weights, size_t cols, size_t group,
                 const uint8_t* params, Scratch& scratch, uint8_t* codes, ErrorSums& sums) {
-  for (size_t g = 0; g * group < cols; ++g) {
-    scratch.first[g] = scale * static_cast<float>((params[g] & 15) + 1);
-    scratch.second[g] = scale * static_cast<float>(params[g] >> 4);
-  }
+  codec::residual_binary::levels(params, (cols + group - 1) / group, scale, scratch.first.data(),
+                                 scratch.second.data());
   encode_residual_binary(weights, cols, factor, scratch.first.data(), scratch.second.data(), group,
                          scratch.codes.data(), sums);
   pack_strided_codes(2, scratch.codes.data(), cols, 1, codes);
@@ -194,7 +194,7 @@ void encode_row(float factor, float scale, const float* weights, size_t cols, si
 bool quantize_residual_binary(const AffineSpec& spec, float factor, const RowBlock& block,
                               const PackedRowsOut& out, ErrorSums& sums) {
   static thread_local Scratch scratch;
-  const size_t group = static_cast<size_t>(spec.group_size) / 4;
+  const size_t group = codec::weights_per_param(spec);
   const size_t step = GroupBatch::rows_for(block.cols, group);
   std::vector<float> scales;
   for (size_t begin = 0; begin < block.rows; begin += step) {

@@ -6,6 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "codec/spec.h"
+#include "codec/two_level.h"
 #include "core/half.h"
 #include "kernels/encode.h"
 #include "kernels/rtn.h"
@@ -17,8 +19,9 @@
 namespace arrow_quant {
 namespace {
 
-constexpr float kMaxV = 127.0F;
-constexpr float kMaxQ = 16.0F;
+constexpr float kMaxV = codec::two_level::kMaxV;
+constexpr float kMaxQ = codec::two_level::kMaxQ;
+constexpr float kUp = codec::two_level::kMaxZ, kDown = -codec::two_level::kMinZ;
 
 /// Integer geometry of the encoding.
 struct Geometry {
@@ -38,9 +41,9 @@ Geometry geometry(int bits, int offset_unit) {
   return {bits,
           unit,
           cells,
-          std::min(kMaxV, reach + 7.0F * unit - 0.5F * kMaxQ),
-          std::min(kMaxV, reach + 8.0F * unit + 0.5F * kMaxQ),
-          reach + 8.0F * unit > kMaxV};
+          std::min(kMaxV, reach + kUp * unit - 0.5F * kMaxQ),
+          std::min(kMaxV, reach + kDown * unit + 0.5F * kMaxQ),
+          reach + kDown * unit > kMaxV};
 }
 
 struct Scratch {
@@ -159,7 +162,7 @@ float BatchSearch::first_scale(size_t row) const {
     const size_t slot = batch.slot(row, k);
     const float step = scratch_.step[slot];
     const float center = scratch_.base[slot] + 0.5F * top * step;
-    need = std::max({need, step / kMaxQ, std::abs(center) / (8.0F * geo_.unit),
+    need = std::max({need, step / kMaxQ, std::abs(center) / (kDown * geo_.unit),
                      batch.high()[slot] / geo_.up, -batch.low()[slot] / geo_.down});
   }
   return need;
@@ -240,7 +243,7 @@ bool BatchSearch::run() {
 bool search_rows(const Geometry& geo, const AffineSpec& spec, float factor, const RowBlock& block,
                  size_t row_begin, size_t rows, Scratch& scratch, const PackedRowsOut& out,
                  ErrorSums& sums) {
-  const size_t group = static_cast<size_t>(spec.group_size) / 4;
+  const size_t group = codec::weights_per_param(spec);
   GroupBatch& batch = scratch.batch;
   batch.load(block, row_begin, rows, group, factor);
   if (!BatchSearch(geo, scratch).run()) return false;
@@ -264,7 +267,7 @@ bool quantize_two_level(const AffineSpec& spec, float factor, int offset_unit,
                         const RowBlock& block, const PackedRowsOut& out, ErrorSums& sums) {
   static thread_local Scratch scratch;
   const Geometry geo = geometry(spec.bit_width, offset_unit);
-  const size_t group = static_cast<size_t>(spec.group_size) / 4;
+  const size_t group = codec::weights_per_param(spec);
   if (spec.method != Method::kRtn) {
     const size_t batch = GroupBatch::rows_for(block.cols, group);
     for (size_t row = 0; row < block.rows; row += batch) {

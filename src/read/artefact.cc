@@ -15,6 +15,7 @@
 #include "io/equalization_factors.h"
 #include "io/file_reader.h"
 #include "io/time_params.h"
+#include "kernels/isa.h"
 #include "read/artefact_damage.h"
 #include "read/artefact_tensors.h"
 #include "read/manifest_reader.h"
@@ -177,6 +178,7 @@ Artefact::Artefact(Artefact&&) noexcept = default;
 Artefact& Artefact::operator=(Artefact&&) noexcept = default;
 
 Artefact Artefact::open(const std::string& path) {
+  check_isa_override();
   const fs::path root = find_root(path);
   if (root.empty()) no_artefact(path);
   auto state = std::make_unique<State>();

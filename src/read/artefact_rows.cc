@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "arrow_quant/error.h"
+#include "codec/spec.h"
 #include "io/parquet_schema.h"
 #include "read/artefact_damage.h"
 #include "read/parquet_column.h"
@@ -58,17 +59,10 @@ ParamEncoding parse_param_encoding(const std::string& name, const std::string& p
 }
 
 void check_spec(const AffineSpec& spec, const std::string& path, const std::string& tensor) {
-  const int bits = spec.bit_width;
-  const bool width = bits == 2 || bits == 4 || bits == 8;
-  const bool group = spec.group_size >= 8 && spec.group_size <= 65536 && spec.group_size % 8 == 0;
-  const bool two_level =
-      spec.param_encoding != ParamEncoding::kTwoLevel || (bits != 8 && spec.group_size % 32 == 0);
-  const bool residual = spec.param_encoding != ParamEncoding::kResidualBinary ||
-                        (bits == 2 && spec.group_size % 32 == 0);
-  const bool row = spec.param_encoding != ParamEncoding::kRow || bits == 8;
-  if (!width || !group || !two_level || !residual || !row) {
-    fail_damaged(path, "bit width, group size and parameter encoding do not fit together", tensor);
-  }
+  const std::string problem = codec::spec_problem(spec);
+  if (problem.empty()) return;
+  fail_damaged(path, "bit width, group size and parameter encoding do not fit together: " + problem,
+               tensor);
 }
 
 /// A column that the first files do not have.

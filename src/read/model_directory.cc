@@ -12,7 +12,7 @@
 #include "core/json.h"
 #include "core/text.h"
 #include "io/file_reader.h"
-#include "read/legacy_model.h"
+#include "read/legacy/model.h"
 #include "read/safetensors_header.h"
 #include "read/shard_index.h"
 

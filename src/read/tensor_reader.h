@@ -10,7 +10,7 @@
 
 #include "arrow_quant/model_index.h"
 #include "io/file_reader.h"
-#include "read/legacy_reader.h"
+#include "read/legacy/reader.h"
 
 namespace arrow_quant {
 

@@ -62,7 +62,7 @@ bool all_finite(const float* numbers, size_t count) noexcept {
 }
 
 void attention(const AttentionCall& call) {
-  apply_isa_override();
+  check_isa_override();
   check(call);
   call.width <= kNarrow ? attend_narrow_heads(call) : attend_wide_heads(call);
 }

@@ -1,10 +1,14 @@
 #include "arrow_quant/conv.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "arrow_quant/error.h"
+#include "core/checked.h"
 #include "core/parallel.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_int8.h"
@@ -19,6 +23,41 @@ namespace {
 
 constexpr size_t kPixelsPerTask = 384;
 
+/// A product or sum of sizes that must not wrap; tensors' bytes are counted in signed numbers too.
+class Size {
+ public:
+  explicit Size(uint64_t value) : value_(value) {}
+
+  Size times(uint64_t factor) const { return checked(checked_mul(value_, factor)); }
+  Size plus(uint64_t other) const { return checked(checked_add(value_, other)); }
+  uint64_t value() const noexcept { return value_; }
+
+ private:
+  static Size checked(std::optional<uint64_t> value) {
+    if (value && *value <= std::numeric_limits<int64_t>::max()) return Size(*value);
+    throw Error(ErrorCode::kConfiguration, "the sizes of a convolution overflow",
+                {.hint = "Check its channels, kernel, padding and dilation."});
+  }
+
+  uint64_t value_;
+};
+
+void check_positive(const std::array<size_t, 2>& both, const char* what) {
+  if (both[0] != 0 && both[1] != 0) return;
+  throw Error(ErrorCode::kConfiguration,
+              "Invalid " + std::string(what) + " of a convolution: " + std::to_string(both[0]) +
+                  " x " + std::to_string(both[1]) + ". Must be at least 1.");
+}
+
+/// From the first to past the last pixel that a kernel reads.
+Size reach_of(const ConvShape& shape, size_t d) {
+  return Size(shape.dilation[d]).times(shape.kernel[d] - 1).plus(1);
+}
+
+Size padded(const ConvShape& shape, size_t d) {
+  return Size(shape.padding[d]).times(2).plus(shape.size[d]);
+}
+
 size_t quads_of(const ConvShape& shape) noexcept { return (shape.channels + 3) / 4; }
 
 size_t panel_size(const ConvShape& shape) noexcept {
@@ -26,6 +65,7 @@ size_t panel_size(const ConvShape& shape) noexcept {
 }
 
 void check(const ConvShape& shape) {
+  shape.validate();
   if (shape.channels * shape.taps() > kLongestSum) {
     throw Error(ErrorCode::kConfiguration,
                 "a convolution of " + std::to_string(shape.channels * shape.taps()) +
@@ -83,22 +123,38 @@ void run_task(const ConvCall& call, const IntegerImage& image, const uint8_t* pa
 
 }  // namespace
 
-std::array<size_t, 2> ConvShape::output_size() const noexcept {
+void ConvShape::validate() const {
+  check_positive(kernel, "kernel");
+  check_positive(stride, "stride");
+  check_positive(dilation, "dilation");
+  (void)reach_of(*this, 0).times(reach_of(*this, 1).value());
+  const uint64_t whole = Size(channels).plus(3).value();  // channels in whole quads, at most
+  const Size columns = Size(whole).times(kernel[0]).times(kernel[1]);
+  (void)columns.times(Size(outputs).plus(kPanelColumns).value()).times(2);  // of the panels
+  // Integers of three planes and sums of four bytes, as IntegerImage keeps them, and the output.
+  const Size pixels = padded(*this, 0).times(padded(*this, 1).value()).times(batch);
+  (void)pixels.times(whole).times(3 * sizeof(int32_t));
+  (void)pixels.times(outputs).times(sizeof(float));
+}
+
+std::array<size_t, 2> ConvShape::output_size() const {
+  validate();
   std::array<size_t, 2> out{};
   for (size_t d = 0; d < 2; ++d) {
-    const size_t reach = dilation[d] * (kernel[d] - 1) + 1, room = size[d] + 2 * padding[d];
+    const size_t reach = reach_of(*this, d).value(), room = padded(*this, d).value();
     out[d] = room < reach ? 0 : (room - reach) / stride[d] + 1;
   }
   return out;
 }
 
-size_t conv_panels_bytes(const ConvShape& shape) noexcept {
+size_t conv_panels_bytes(const ConvShape& shape) {
+  shape.validate();
   return (shape.outputs + kPanelColumns - 1) / kPanelColumns * panel_size(shape);
 }
 
 void make_conv_panels(const PackedWeightView& weight, const ConvShape& shape, int threads,
                       std::span<uint8_t> panels) {
-  apply_isa_override();
+  check_isa_override();
   check(weight, shape);
   check_size(panels.size(), conv_panels_bytes(shape), "panels");
   const size_t count = (shape.outputs + kPanelColumns - 1) / kPanelColumns;
@@ -115,7 +171,7 @@ void conv2d(const PackedWeightView& weight, const ConvCall& call) {
 }
 
 void conv2d(const ConvPanels& weight, const ConvCall& call) {
-  apply_isa_override();
+  check_isa_override();
   const ConvShape& shape = call.shape;
   check(shape);
   check_size(weight.panels.size(), conv_panels_bytes(shape), "panels");

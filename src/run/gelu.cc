@@ -15,7 +15,7 @@ constexpr size_t kBlock = 4096;  // numbers; their f32 fit the first-level cache
 }  // namespace
 
 void gelu_tanh(const GeluCall& call) {
-  apply_isa_override();
+  check_isa_override();
   parallel_blocks(call.threads, (call.count + kBlock - 1) / kBlock, [&](size_t i) {
     const size_t first = i * kBlock, count = std::min(kBlock, call.count - first);
     FloatRows x(call.x, count);

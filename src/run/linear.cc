@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arrow_quant/error.h"
+#include "codec/spec.h"
 #include "core/parallel.h"
 #include "kernels/activations.h"
 #include "kernels/convert.h"
@@ -144,13 +145,13 @@ bool takes_few_tokens(const PackedWeightView& weight) noexcept {
   const AffineSpec& spec = weight.spec;
   if (spec.param_encoding == ParamEncoding::kRow) return true;
   return spec.param_encoding == ParamEncoding::kTwoLevel &&
-         gemv_takes_group(spec.bit_width, static_cast<size_t>(spec.group_size) / 4);
+         gemv_takes_group(spec.bit_width, codec::weights_per_param(spec));
 }
 
 void run_few_tokens(const PackedWeightView& weight, const float* row_scales, const LinearCall& call,
                     const IntegerTokens& x) {
   const bool row = weight.spec.param_encoding == ParamEncoding::kRow;
-  const size_t group = row ? 0 : static_cast<size_t>(weight.spec.group_size) / 4;
+  const size_t group = row ? 0 : codec::weights_per_param(weight.spec);
   std::vector<ArrangedToken> tokens;
   for (size_t t = 0; t < call.tokens; ++t) {
     tokens.emplace_back(x, t, weight.spec.bit_width, group);
@@ -180,7 +181,7 @@ void run_few_tokens(const PackedWeightView& weight, const float* row_scales, con
 }  // namespace
 
 void linear(const PackedWeightView& weight, const LinearCall& call) {
-  apply_isa_override();
+  check_isa_override();
   check(weight.cols, call);
   check_view(weight);
   const IntegerTokens x(call, weight.cols);
@@ -197,7 +198,7 @@ void linear(const PackedWeightView& weight, const LinearCall& call) {
 }
 
 void linear(const PanelWeight& weight, const LinearCall& call) {
-  apply_isa_override();
+  check_isa_override();
   check(weight.inputs, call);
   const IntegerTokens x(call, weight.inputs);
   run_tasks(call, weight.outputs, [&](const Task& task) {
@@ -217,7 +218,7 @@ size_t panels_bytes(size_t outputs, size_t inputs) noexcept {
 }
 
 void make_panels(const PackedWeightView& weight, int threads, std::span<uint8_t> panels) {
-  apply_isa_override();
+  check_isa_override();
   if (weight.spec.param_encoding == ParamEncoding::kFp16) {
     throw Error(ErrorCode::kConfiguration, "fp16 parameters do not expand to int8",
                 {.hint = "Use two_level, residual_binary or row parameters."});

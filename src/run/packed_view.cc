@@ -4,6 +4,7 @@
 #include <string>
 
 #include "arrow_quant/error.h"
+#include "codec/spec.h"
 #include "kernels/convert.h"
 
 namespace arrow_quant {
@@ -16,6 +17,7 @@ void check_size(uint64_t found, uint64_t expected, const char* what) {
 
 void check_view(const PackedWeightView& weight) {
   const AffineSpec& spec = weight.spec;
+  codec::check_spec(spec);
   check_size(weight.codes.size(), weight.rows * packed_row_bytes(weight.cols, spec.bit_width),
              "codes");
   check_size(weight.params.size(), weight.rows * param_row_bytes(weight.cols, spec), "params");

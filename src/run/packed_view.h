@@ -6,14 +6,15 @@
 #include <vector>
 
 #include "arrow_quant/quantized_tensor.h"
-#include "run/dequantize_rows.h"
+#include "kernels/dequantize_rows.h"
 
 namespace arrow_quant {
 
 /// Raise kShapeMismatch unless a buffer has as many elements as expected.
 void check_size(uint64_t found, uint64_t expected, const char* what);
 
-/// Raise kShapeMismatch unless the buffers have the sizes that rows, columns and spec imply.
+/// Raise kConfiguration for a spec that does not exist, and kShapeMismatch unless the buffers have
+/// the sizes that rows, columns and spec imply.
 void check_view(const PackedWeightView& weight);
 
 /// The chunk that `row` lies in.

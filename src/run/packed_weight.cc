@@ -4,8 +4,8 @@
 #include "arrow_quant/error.h"
 #include "arrow_quant/pipeline.h"
 #include "core/parallel.h"
+#include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
-#include "run/dequantize_rows.h"
 #include "run/packed_view.h"
 
 namespace arrow_quant {
@@ -35,7 +35,7 @@ void for_blocks(const PackedWeightView& weight, int num_threads, const Visit& vi
 void dequantize(const PackedWeightView& weight, std::span<float> out, int num_threads) {
   check_view(weight);
   check_size(out.size(), weight.rows * weight.cols, "output");
-  apply_isa_override();
+  check_isa_override();
   for_blocks(weight, num_threads, [&](const PackedRows& rows, uint64_t first) {
     dequantize_rows(weight.spec, rows, out.data() + first * weight.cols);
   });
@@ -48,7 +48,7 @@ void expand_int8(const PackedWeightView& weight, std::span<int8_t> out, int num_
   }
   check_view(weight);
   check_size(out.size(), weight.rows * weight.cols, "output");
-  apply_isa_override();
+  check_isa_override();
   for_blocks(weight, num_threads, [&](const PackedRows& rows, uint64_t first) {
     expand_int8_rows(weight.spec, rows, out.data() + first * weight.cols);
   });

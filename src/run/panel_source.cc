@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec/fp16.h"
+#include "codec/spec.h"
 #include "core/half.h"
 #include "kernels/expand_panel.h"
 #include "kernels/gemm_int8.h"
@@ -11,13 +13,6 @@
 
 namespace arrow_quant {
 namespace {
-
-size_t parameter_group(const AffineSpec& spec) noexcept {
-  const auto group = static_cast<size_t>(spec.group_size);
-  const bool sub_groups = spec.param_encoding == ParamEncoding::kTwoLevel ||
-                          spec.param_encoding == ParamEncoding::kResidualBinary;
-  return sub_groups ? group / 4 : group;
-}
 
 size_t outputs_of(const PackedWeightView& weight, const PanelStretch& stretch) noexcept {
   return std::min(kPanelColumns, weight.rows - stretch.first_output);
@@ -30,11 +25,11 @@ const uint8_t* codes_of(const PackedWeightView& weight, size_t row, const PanelS
          packed_row_bytes(stretch.begin, bits);
 }
 
-/// Parameters of a row from the group on that a stretch begins with, `bytes` each.
-const uint8_t* params_of(const PackedWeightView& weight, size_t row, const PanelStretch& stretch,
-                         size_t bytes) {
+/// Parameters of a row from the group on that a stretch begins with.
+const uint8_t* params_of(const PackedWeightView& weight, size_t row, const PanelStretch& stretch) {
   return weight.params.data() + row * param_row_bytes(weight.cols, weight.spec) +
-         stretch.begin / parameter_group(weight.spec) * bytes;
+         stretch.begin / codec::weights_per_param(weight.spec) *
+             codec::bytes_per_param(weight.spec.param_encoding);
 }
 
 void expand_row(const PackedWeightView& weight, size_t row, const PanelStretch& stretch,
@@ -44,8 +39,8 @@ void expand_row(const PackedWeightView& weight, size_t row, const PanelStretch& 
     std::memcpy(out, codes, stretch.count);
     return;
   }
-  const size_t group = parameter_group(weight.spec);
-  const uint8_t* params = params_of(weight, row, stretch, 1);
+  const size_t group = codec::weights_per_param(weight.spec);
+  const uint8_t* params = params_of(weight, row, stretch);
   if (weight.spec.param_encoding == ParamEncoding::kResidualBinary) {
     expand_residual_binary(codes, stretch.count, params, group, out);
     return;
@@ -58,7 +53,7 @@ void expand_row(const PackedWeightView& weight, size_t row, const PanelStretch& 
 
 size_t stretch_length(const PackedWeightView& weight) noexcept {
   if (weight.spec.param_encoding == ParamEncoding::kRow) return kStretch;
-  const size_t group = parameter_group(weight.spec);
+  const size_t group = codec::weights_per_param(weight.spec);
   if (weight.spec.param_encoding == ParamEncoding::kFp16) return group;
   return std::max<size_t>(1, kStretch / group) * group;
 }
@@ -84,7 +79,7 @@ void expand_stretch(const PackedWeightView& weight, const PanelStretch& stretch,
                scratch.panel.data());
     return;
   }
-  const size_t group = parameter_group(spec);
+  const size_t group = codec::weights_per_param(spec);
   if (!expands_to_panel(spec.bit_width, group)) {
     const int8_t* rows = expand_rows(weight, stretch, scratch);
     scratch.panel.resize(panel_bytes(stretch.count));
@@ -100,7 +95,7 @@ void expand_stretch(const PackedWeightView& weight, const PanelStretch& stretch,
   scratch.rows.resize(expand_scratch_bytes(spec.bit_width, stretch.count, group));
   expand_panel({.codes = codes,
                 .code_stride = packed_row_bytes(weight.cols, spec.bit_width),
-                .params = params_of(weight, stretch.first_output, stretch, 1),
+                .params = params_of(weight, stretch.first_output, stretch),
                 .param_stride = param_row_bytes(weight.cols, spec),
                 .offset_units = residual ? nullptr : units,
                 .outputs = outputs,
@@ -121,11 +116,10 @@ void unpack_group(const PackedWeightView& weight, const PanelStretch& stretch,
     const size_t row = stretch.first_output + o;
     unpack_codes(weight.spec.bit_width, codes_of(weight, row, stretch), stretch.count,
                  scratch.rows.data() + o * stretch.count);
-    uint16_t pair[2];
-    std::memcpy(pair, params_of(weight, row, stretch, sizeof(pair)), sizeof(pair));
+    const codec::fp16::Param param = codec::fp16::read(params_of(weight, row, stretch), 0);
     const float unit = chunk_of(weight, row).tensor_scale;
-    scratch.scales[o] = unit * f16_to_f32(pair[0]);
-    scratch.offsets[o] = unit * f16_to_f32(pair[1]);
+    scratch.scales[o] = unit * f16_to_f32(param.scale);
+    scratch.offsets[o] = unit * f16_to_f32(param.offset);
   }
   fill_panel_codes(scratch.rows.data(), stretch.count, outputs, stretch.count,
                    scratch.panel.data());

@@ -7,7 +7,6 @@
 
 #include "core/parallel.h"
 #include "kernels/convert.h"
-#include "kernels/isa.h"
 #include "kernels/wide_attention.h"
 #include "run/attention_heads.h"
 #include "run/reused_buffer.h"
@@ -65,7 +64,7 @@ void put_rows(const Heads<InputNumbers>& from, size_t batch, size_t head, size_t
   }
 }
 
-/// Keys and values of every head in blocks, as attend_block() takes them.
+/// Keys and values of every head in blocks, as AttendBlock takes them.
 template <typename Number>
 class KeyBlocks {
  public:
@@ -171,8 +170,8 @@ void store_group(const AttentionCall& call, size_t batch, size_t head, size_t fi
 
 /// Queries [first, end) of a head.
 template <typename Number>
-void run_task(const AttentionCall& call, const KeyBlocks<Number>& blocks, size_t number,
-              size_t first, size_t end) {
+void run_task(const AttentionCall& call, const KeyBlocks<Number>& blocks,
+              AttendBlock<Number> attend_block, size_t number, size_t first, size_t end) {
   const size_t batch = number / call.heads, head = number % call.heads;
   if (!blocks.finite(number)) {
     for (size_t q = first; q < end; ++q) store_nan(call.width, call.out.at(batch, head, q));
@@ -201,12 +200,13 @@ void run_task(const AttentionCall& call, const KeyBlocks<Number>& blocks, size_t
 }
 
 template <typename Number>
-void attend(const AttentionCall& call) {
+void attend(const AttentionCall& call, AttendBlock<Number> attend_block) {
   const KeyBlocks<Number> blocks(call);
   const size_t tasks = (call.query_count + kQueriesPerTask - 1) / kQueriesPerTask;
   parallel_blocks(call.threads, call.batch * call.heads * tasks, [&](size_t i) {
     const size_t first = i % tasks * kQueriesPerTask;
-    run_task(call, blocks, i / tasks, first, std::min(call.query_count, first + kQueriesPerTask));
+    run_task(call, blocks, attend_block, i / tasks, first,
+             std::min(call.query_count, first + kQueriesPerTask));
   });
 }
 
@@ -215,7 +215,8 @@ void attend(const AttentionCall& call) {
 void attend_wide_heads(const AttentionCall& call) {
   const bool halves = call.queries.data.bf16 != nullptr && call.keys.data.bf16 != nullptr &&
                       call.values.data.bf16 != nullptr;
-  halves&& has_bf16_products() ? attend<uint32_t>(call) : attend<float>(call);
+  const AttendBlock<uint32_t> pairs = halves ? attend_pairs() : nullptr;
+  pairs != nullptr ? attend(call, pairs) : attend(call, attend_singles());
 }
 
 }  // namespace arrow_quant

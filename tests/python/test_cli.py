@@ -165,6 +165,14 @@ def test_a_file_and_options_add_up(unet: Path, tmp_path: Path) -> None:
     assert "avx9" in unknown.err
 
 
+def test_an_unknown_instruction_set_is_refused_by_whoever_reads(
+    unet_artefacts: dict[int, Path],
+) -> None:
+    unknown = arrow_quant("inspect", unet_artefacts[2], env={"ARROW_QUANT_FORCE_ISA": "avx9"})
+    assert unknown.code == 2
+    assert "avx9" in unknown.err
+
+
 def test_the_fallback_is_told_and_fail_fast_fails(unet: Path, tmp_path: Path) -> None:
     arguments = ["quantize", unet, "out", "--bit-width", "2", "--min-accuracy", "0.99"]
     failed = arrow_quant(*arguments, "--fail-fast", cwd=tmp_path)

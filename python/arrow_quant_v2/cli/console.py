@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +25,24 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _PIPE_WIDTH = 1000  # a row is one line when nobody looks at it on a terminal
 _MESSAGE_WIDTH = 30
 _GAP = 2
+_STDERR = 2  # the highest number of a standard stream
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr take whatever is written: any character, and nobody who reads.
+
+    A character that the encoding of a terminal lacks is written as an escape. A stream that was
+    closed before the start goes nowhere, and no file that is opened later gets its number.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str, *, keep_newlines: bool = False) -> str:
@@ -38,7 +59,12 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
 
 def print_json(text: str) -> None:
     """Write JSON text to stdout and nothing else."""
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # as escapes of JSON, not of Python
+        text = "".join(char if char < "\x80" else json.dumps(char)[1:-1] for char in text)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

@@ -77,6 +77,18 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def run_app(app: typer.Typer, arguments: list[str]) -> None:
+    """Run what the arguments ask for and exit; help has its exit codes too."""
+    try:
+        app(args=arguments, prog_name="arrow-quant")
+    except SystemExit as end:
+        # The text of help is written outside of commands, where its reader may leave as well.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        _drop_stdout()
+        sys.exit(_PIPE_CLOSED)
+
+
 def report_failure(error: Exception) -> int:
     """Say on stderr what went wrong with one of several things; the exit code it stands for."""
     code = _report(error)

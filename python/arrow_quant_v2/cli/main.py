@@ -12,7 +12,8 @@ from arrow_quant_v2._native import __version__
 from arrow_quant_v2.cli.batch import batch
 from arrow_quant_v2.cli.calibrate import calibrate
 from arrow_quant_v2.cli.config import config
-from arrow_quant_v2.cli.exit_codes import enable_debug
+from arrow_quant_v2.cli.console import prepare_streams
+from arrow_quant_v2.cli.exit_codes import enable_debug, run_app
 from arrow_quant_v2.cli.export import export
 from arrow_quant_v2.cli.info import info
 from arrow_quant_v2.cli.inspect import inspect, validate
@@ -71,6 +72,7 @@ def _arrow_quant(
 
 def main() -> None:
     """Run the command; ``--debug`` may stand anywhere."""
+    prepare_streams()
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of other libraries cut through ours
     arguments = sys.argv[1:]
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
@@ -82,4 +84,4 @@ def main() -> None:
         if new is not None:
             sys.stderr.write(f"error: {option} is a V1 name\nhint: Use {new}.\n")
             sys.exit(ConfigurationError.exit_code)
-    app(args=arguments, prog_name="arrow-quant")
+    run_app(app, arguments)

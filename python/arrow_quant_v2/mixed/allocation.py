@@ -99,6 +99,7 @@ class _Job:
                 self._model.path,
                 self._config,
                 self._plan,
+                self._model.roles,
                 codes,
                 self._folder,
                 statistics,

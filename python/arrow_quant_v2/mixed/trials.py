@@ -17,6 +17,7 @@ from arrow_quant_v2.config.settings import DiffusionQuantConfig, known_modality
 from arrow_quant_v2.mixed.layers import Key
 from arrow_quant_v2.model import resolve
 from arrow_quant_v2.paths import StrPath, path_bytes
+from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.engine_options import Allotment, quantize_options
 from arrow_quant_v2.plan.mixed_precision import Codes
 from arrow_quant_v2.plan.model_plan import ModelPlan, PlannedTensor
@@ -68,6 +69,7 @@ def run_trial(
     model: StrPath,
     config: DiffusionQuantConfig,
     plan: ModelPlan,
+    roles: Sequence[TensorRole],
     codes: Codes,
     folder: Path,
     statistics: StrPath | None,
@@ -101,6 +103,7 @@ def run_trial(
             statistics=statistics,
             allocation=_with(codes, quantized, "" if component else None),
             names=resolve(source).names,
+            roles=_roles_in(roles, component),
         ),
         progress,
     )
@@ -127,6 +130,13 @@ def _source(model: Path, plan: ModelPlan) -> tuple[Path, str]:
     if len(plan.components) == 1 and component and (model / "model_index.json").is_file():
         return model / component, component
     return model, ""
+
+
+def _roles_in(roles: Iterable[TensorRole], component: str) -> list[TensorRole]:
+    """Roles for the folder of one component, which is a model by itself; or as they are."""
+    if not component:
+        return list(roles)
+    return [("", *role[1:]) for role in roles if role[0] == component]
 
 
 def _with(

@@ -10,6 +10,7 @@ from arrow_quant_v2._native import core
 from arrow_quant_v2.config.settings import UNKNOWN_MODALITY, DiffusionQuantConfig, with_settings
 from arrow_quant_v2.model.description import Names
 from arrow_quant_v2.paths import StrPath, path_bytes
+from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.strategy import engine_method
 from arrow_quant_v2.progress import ProgressCallback
 
@@ -33,6 +34,7 @@ def plan_options(
     *,
     calibrated: bool = False,
     allocation: Sequence[Allotment] = (),
+    roles: Sequence[TensorRole] = (),
     names: Names | None = None,
 ) -> core.PlanOptions:
     """What decides the plan of a model, with or without statistics of its layers' inputs."""
@@ -49,6 +51,7 @@ def plan_options(
         components=list(config.components or ()),
         modality=config.modality or ("" if _needs_modality(config) else UNKNOWN_MODALITY),
         allocation=list(allocation),
+        roles=list(roles),
         names=names or {},
     )
 
@@ -60,6 +63,7 @@ def quantize_options(
     statistics: StrPath | None = None,
     data_free_reason: str = "",
     allocation: Sequence[Allotment] = (),
+    roles: Sequence[TensorRole] = (),
     mixed_precision_json: str = "",
     refinements: Mapping[str, Mapping[str, Any]] | None = None,
     reuse: tuple[core.QuantizeReport, Sequence[tuple[str, core.Tensor]]] | None = None,
@@ -82,7 +86,11 @@ def quantize_options(
     options = core.QuantizeOptions()
     planned = config if bit_width is None else with_settings(config, bit_width=bit_width)
     options.plan = plan_options(
-        planned, calibrated=statistics is not None, allocation=allocation, names=names
+        planned,
+        calibrated=statistics is not None,
+        allocation=allocation,
+        roles=roles,
+        names=names,
     )
     options.refinements_json = {name: json.dumps(r) for name, r in (refinements or {}).items()}
     if reuse is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from arrow_quant_v2.calibration.decision import expected_calibration
 from arrow_quant_v2.config.settings import DiffusionQuantConfig, checked_config
 from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.paths import checked_path, path_bytes
+from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.engine_options import is_plain, plan_options
 from arrow_quant_v2.plan.strategy import method_warnings, strategy
 
@@ -26,7 +28,9 @@ __all__ = ["ModelPlan", "PlannedTensor", "plan_model"]
 class PlannedTensor:
     """What happens to one tensor, and why; what is about codes is None for kept tensors.
 
-    `fixed`: a layer rule or mixed precision decided; the fallback leaves it alone.
+    `fixed`: a layer rule or mixed precision decided; the fallback leaves it alone. `role` is what
+    the tensor is to the network, known from its ``"class"``, a ``"run"``, its ``"name"`` or its
+    ``"shape"``.
     """
 
     component: str
@@ -41,6 +45,8 @@ class PlannedTensor:
     planned_bytes: int
     reason: str
     fixed: bool
+    role: str
+    known_from: str
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,12 @@ def plan_model(
     model_path: str | os.PathLike[str],
     config: DiffusionQuantConfig | None = None,
     mixed: MixedPrecision | None = None,
+    roles: Sequence[TensorRole] = (),
 ) -> ModelPlan:
     """Read the headers of a model and decide what would happen to it. Writes nothing.
 
     A target of `config` is met by `mixed`; without that, every layer gets `config.bit_width`.
+    `roles` say what tensors are for, see :func:`arrow_quant_v2.model_roles.model_roles`.
     """
     config = checked_config(config)
     source = checked_path(model_path, "model_path")
@@ -102,6 +110,7 @@ def plan_model(
                 calibrated=runs,
                 allocation=mixed.allotments() if mixed else (),
                 names=view.names,
+                roles=roles,
             ),
         )
     tensors = tuple(_planned(tensor) for tensor in plan.tensors)
@@ -140,4 +149,6 @@ def _planned(tensor: core.PlannedTensor) -> PlannedTensor:
         planned_bytes=tensor.planned_bytes,
         reason=tensor.reason,
         fixed=tensor.fixed,
+        role=tensor.role,
+        known_from=tensor.known_from,
     )

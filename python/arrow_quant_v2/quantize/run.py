@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
@@ -14,6 +15,7 @@ from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.loaded_model import LoadedModel
 from arrow_quant_v2.mixed.allocation import allocate
 from arrow_quant_v2.model import readable_model
+from arrow_quant_v2.model_roles import model_roles
 from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
 from arrow_quant_v2.plan.engine_options import is_plain, quantize_options, run_engine
 from arrow_quant_v2.plan.mixed_precision import MixedPrecision
@@ -73,6 +75,7 @@ def quantize_files(
                 statistics=found.statistics,
                 data_free_reason=found.reason,
                 allocation=mixed.allotments() if mixed else (),
+                roles=model.roles,
                 mixed_precision_json=mixed.json() if mixed else "",
                 names=model.names,
             )
@@ -93,14 +96,22 @@ def plan_files(
     calibration_data: Any = None,
 ) -> ModelPlan:
     """What :func:`quantize_files` would do; with a target, the model is calibrated and run."""
-    if config.target is None:
-        return plan_model(model_path, config)
     source = checked_path(model_path, "model_path")
-    with readable_model(source, components=config.components, adapters=is_plain(config)) as view:
-        model = LoadedModel(view, config, _kept(calibration_data))
-        with calibrated(model, statistics, progress_callback) as found:
-            plan = plan_model(view.path, config, _allocated(model, found, 1.0))
-            return replace(plan, warnings=(*model.notes, *plan.warnings))
+    with readable_model(
+        source,
+        components=config.components,
+        adapters=is_plain(config),
+        headers_only=config.target is None,
+    ) as view:
+        if config.target is None:
+            plan = plan_model(view.path, config, roles=model_roles(Path(view.path)))
+        else:
+            model = LoadedModel(view, config, _kept(calibration_data))
+            with calibrated(model, statistics, progress_callback) as found:
+                mixed = _allocated(model, found, 1.0)
+                plan = plan_model(view.path, config, mixed, model.roles)
+    warnings = dict.fromkeys((*view.model.notes, *plan.warnings))
+    return replace(plan, warnings=tuple(warnings))
 
 
 def _kept(calibration_data: Any) -> Any:

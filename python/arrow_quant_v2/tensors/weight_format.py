@@ -17,18 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from arrow_quant_v2._native import core
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor, TimeGroup
 
 __all__ = ["WeightFormat", "format_of", "time_arrays", "weight_arrays"]
 
 Arrays = dict[str, npt.NDArray[Any]]
-
-_ENCODINGS = {
-    2: ("two_level", "fp16", "residual_binary"),
-    4: ("two_level", "fp16"),
-    8: ("row", "fp16"),
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class WeightFormat:
             return 0
         if self.param_encoding == "fp16":
             return 4 * -(-self.cols // self.group_size)
-        return -(-self.cols // (self.group_size // 4))
+        return -(-self.cols // (self.group_size // core.SUB_GROUPS))
 
     @property
     def has_int8_form(self) -> bool:
@@ -115,9 +110,8 @@ class WeightFormat:
         """
         try:
             found = cls(**{**fields, "shape": tuple(int(size) for size in fields["shape"])})
-            known = found.param_encoding in _ENCODINGS.get(found.bit_width, ())
-            sizes = (found.group_size, found.chunks, found.equalized + 1, *found.shape)
-            valid = known and found.group_size % 8 == 0 and min(sizes) > 0
+            core.check_spec(found.bit_width, found.group_size, found.param_encoding)
+            valid = min(found.chunks, found.equalized + 1, *found.shape) > 0
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"packed weight: invalid description: {error}") from error
         if not valid:

@@ -8,8 +8,9 @@
 
 #include "arrow_quant/error.h"
 #include "arrow_quant/pipeline.h"
+#include "quantize/error_sums.h"
+#include "support/expect_error.h"
 #include "support/tiny_model.h"
-#include "validate/error_sums.h"
 
 namespace arrow_quant {
 namespace {
@@ -149,6 +150,25 @@ TEST(QuantizeArray, AnEmptyArrayIsRestoredAsOne) {
       EXPECT_NO_THROW(dequantize(tensor, nothing, 1));
       EXPECT_EQ(tensor.info.cosine, 1.0);
     }
+  }
+}
+
+TEST(QuantizeArray, AFormatThatDoesNotExistIsRefusedOnEveryWay) {
+  using testing::expect_error;
+  const std::vector<float> weights(2 * 112, 1.0F);
+  std::vector<float> floats(weights.size()), scales(2);
+  std::vector<uint8_t> codes(weights.size());
+  std::vector<int8_t> v(weights.size());
+  for (const auto& [bits, group] : {std::pair(2, 56), {4, 0}, {8, 64}, {3, 64}, {4, -32}}) {
+    const QuantizedTensorInfo info = info_of({2, 112}, bits, ParamEncoding::kTwoLevel, group);
+    const auto refuse = [&](const auto& work) {
+      expect_error(ErrorCode::kConfiguration, {"tensor 'w'"}, work);
+    };
+    refuse([&] { quantize(info, weights); });
+    const QuantizedTensor tensor{.info = info, .chunks = {}};
+    refuse([&] { dequantize(tensor, floats, 1); });
+    refuse([&] { unpack(tensor, codes); });
+    refuse([&] { expand_int8(tensor, v, scales); });
   }
 }
 

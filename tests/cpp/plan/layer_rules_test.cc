@@ -19,7 +19,8 @@ using testing::tensor_of;
 
 std::string reason(const std::string& name, std::vector<uint64_t> shape = {128, 128},
                    DType dtype = DType::kF32) {
-  return default_keep_reason(tensor_of(name, std::move(shape), dtype)).value_or("quantized");
+  const NamedRole role = named_role(tensor_of(name, std::move(shape), dtype));
+  return role.quantize ? "quantized" : role.role;
 }
 
 TEST(Glob, StarMatchesAnythingDotsIncluded) {

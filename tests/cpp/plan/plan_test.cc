@@ -138,6 +138,16 @@ TEST(Plan, AnEncodingThatIsAskedForIsUsed) {
             ParamEncoding::kFp16);
 }
 
+TEST(Plan, ARuleWhoseBitsNeedOtherGroupsIsRefused) {
+  // 40 is a size for int8 rows; 4 bits are two_level, whose groups are multiples of 32.
+  const PlanOptions options{.bit_width = 8,
+                            .group_size = 40,
+                            .param_encoding = ParamEncodingChoice::kRow,
+                            .layer_rules = {{"w", 4}}};
+  refuse(component_of({tensor_of("w.weight", {64, 256})}, kConfig), options,
+         {"tensor 'w.weight'", "group_size: 40", "multiple of 32"});
+}
+
 TEST(Plan, ARuleWithOtherBitsGetsAnEncodingThatFits) {
   using enum ParamEncodingChoice;
   PlanOptions options{.bit_width = 8, .param_encoding = kRow, .layer_rules = {{"w", 4}}};

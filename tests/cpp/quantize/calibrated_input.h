@@ -7,10 +7,10 @@
 
 #include "calibrate/accumulate.h"
 #include "core/thread_pool.h"
+#include "kernels/dequantize_rows.h"
 #include "quantize/feedback_factor.h"
 #include "quantize/output_error.h"
 #include "quantize/quantized_rows.h"
-#include "run/dequantize_rows.h"
 
 namespace arrow_quant {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "arrow_quant/quantized_tensor.h"
-#include "run/dequantize_rows.h"
+#include "kernels/dequantize_rows.h"
 
 namespace arrow_quant {
 

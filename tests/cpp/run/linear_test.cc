@@ -11,6 +11,7 @@
 #include "arrow_quant/error.h"
 #include "kernels/isa_fixture.h"
 #include "run/packed_layer.h"
+#include "support/expect_error.h"
 
 namespace arrow_quant {
 namespace {
@@ -182,6 +183,25 @@ TEST(LinearCalls, ThreadsDoNotChangeABit) {
   linear(layer.weight,
          {.x = x.data(), .y = many.data(), .tokens = 600, .y_stride = 200, .threads = 5});
   EXPECT_EQ(one, many);
+}
+
+TEST(LinearCalls, RefusesAWeightWhoseSubGroupsDoNotFillBytes) {
+  // 14 codes of 2 bits end within a byte: the second sub-group would be read half a byte off.
+  const std::vector<uint8_t> codes(28), params(8);
+  const std::vector<uint16_t> scales(1, 0x3C00);
+  const std::vector<PackedWeightView::Chunk> chunks = {{0, 1.0F, 1}};
+  const PackedWeightView weight{.spec = {2, 56, ParamEncoding::kTwoLevel, Method::kRtn},
+                                .rows = 1,
+                                .cols = 112,
+                                .codes = codes,
+                                .params = params,
+                                .row_scales = scales,
+                                .chunks = chunks};
+  const std::vector<float> x(112);
+  float y = 0;
+  testing::expect_error(ErrorCode::kConfiguration, {"group_size: 56", "multiple of 32"}, [&] {
+    linear(weight, {.x = x.data(), .y = &y, .tokens = 1, .y_stride = 1});
+  });
 }
 
 TEST(LinearCalls, RefusesWhatWouldOverflow) {

@@ -14,7 +14,7 @@ template <typename Call>
 void expect_error(ErrorCode code, std::initializer_list<std::string> words, Call&& call) {
   try {
     call();
-    ADD_FAILURE() << "expected an error with '" << *words.begin() << "'";
+    ADD_FAILURE() << "expected an error" << (words.size() == 0 ? "" : " with " + *words.begin());
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), code) << error.what();
     const std::string text = error.what();

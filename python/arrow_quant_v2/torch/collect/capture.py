@@ -9,7 +9,8 @@ from arrow_quant_v2.calibration.model_kind import CannotRunError
 from arrow_quant_v2.config.settings import CALIBRATION, DiffusionQuantConfig, checked_config
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.model import readable_model
-from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.model_roles import model_roles
+from arrow_quant_v2.paths import StrPath, checked_path
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 from arrow_quant_v2.progress import ProgressCallback, scaled_progress
 from arrow_quant_v2.torch.collect.calibrate import CalibrationRun, run_tape
@@ -76,9 +77,11 @@ def capture(
         )
     if progress_callback is not None:
         progress_callback("loading the model", 0.0)
-    with readable_model(model_path, components=config.components) as view:
+    source = checked_path(model_path, "model_path")
+    with readable_model(source, components=config.components) as view:
+        path = Path(view.path)
         return collect(
-            Session(Path(view.path), plan_model(view.path, config), data),
+            Session(path, plan_model(path, config, roles=model_roles(path)), data),
             stats_path,
             config,
             seed=seed,

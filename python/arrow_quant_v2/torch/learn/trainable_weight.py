@@ -15,10 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from arrow_quant_v2._native import core
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
 from arrow_quant_v2.tensors.weight_format import format_of, weight_arrays
 from arrow_quant_v2.torch.layers.packed_weight import as_tensor
-from arrow_quant_v2.torch.ops.decode import Packed, int8_values, row_numbers, spread, unpack_codes
+from arrow_quant_v2.torch.ops.decode import (
+    Packed,
+    int8_values,
+    parameter_fields,
+    row_numbers,
+    spread,
+    unpack_codes,
+)
 
 __all__ = ["SoftWeight", "Stored", "can_learn"]
 
@@ -217,28 +225,24 @@ class _EvenLevels(_FloatLevels):
 
     def __init__(self, packed: Packed, numbers: Tensor) -> None:
         super().__init__(packed)
-        size = packed.group_size // 4
+        step, offset = (field.float() for field in parameter_fields(packed))
         middle = 1 << (packed.bit_width - 1)
-        step = (packed.params & 15).float() + 1
-        first = numbers[:, 1:] * ((packed.params >> 4).float() - 8) - step * middle
-        self._step = spread(step, size, packed.cols)
-        self._first = spread(first, size, packed.cols)
+        self._step = step
+        self._first = numbers[:, 1:] * (offset + core.MIN_Z) - step * middle
 
     def start(self, wanted: Tensor, freedom: float) -> Tensor:
         return super().start((wanted - self._first) / self._step, freedom)
 
     def rounded(self, position: Tensor) -> Tensor:
         values = super().rounded(position) * self._step + self._first
-        return values.clamp(-127, 127)
+        return values.clamp(-core.MAX_V, core.MAX_V)
 
 
 class _ResidualLevels(_Levels):
     """Levels of ``residual_binary`` parameters: q1 b1 + q2 b2 with signs b1 and b2."""
 
     def __init__(self, packed: Packed) -> None:
-        size, cols = packed.group_size // 4, packed.cols
-        first = spread((packed.params & 15).float() + 1, size, cols)
-        second = spread((packed.params >> 4).float(), size, cols)
+        first, second = (field.float() for field in parameter_fields(packed))
         self._large = torch.maximum(first, second)
         self._small = torch.minimum(first, second)
         self._second_is_large = second > first

@@ -18,9 +18,9 @@ from arrow_quant_v2.calibration.model_kind import missing_components
 from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
+from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline
 from arrow_quant_v2.torch.layers.clock import Clock
 from arrow_quant_v2.torch.layers.quant_layers import Execution
-from arrow_quant_v2.torch.load.empty_model import empty_model, is_pipeline
 from arrow_quant_v2.torch.load.float_types import stored_dtype
 from arrow_quant_v2.torch.load.load_weights import fit
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine

@@ -10,10 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from arrow_quant_v2._native import core
+
 __all__ = [
     "Packed",
     "decode",
     "int8_values",
+    "parameter_fields",
     "row_numbers",
     "row_scales_of",
     "spread",
@@ -76,16 +79,25 @@ def int8_values(packed: Packed, numbers: Tensor | None = None) -> Tensor:
     codes = unpack_codes(packed.codes, packed.bit_width, packed.cols)
     if packed.param_encoding == "row":
         return codes.view(torch.int8)
-    sub_group = packed.group_size // 4
-    low = spread((packed.params & 15).to(torch.int16), sub_group, packed.cols)
-    high = spread((packed.params >> 4).to(torch.int16), sub_group, packed.cols)
+    low, high = (field.to(torch.int16) for field in parameter_fields(packed))
     code = codes.to(torch.int16)
     if packed.param_encoding == "residual_binary":
         first, second = 2 * (code & 1) - 1, (code & 2) - 1
-        return ((low + 1) * first + high * second).to(torch.int8)
+        return (low * first + high * second).to(torch.int8)
     unit = (row_numbers(packed) if numbers is None else numbers)[:, 1:].to(torch.int16)
-    value = (low + 1) * (code - (1 << (packed.bit_width - 1))) + unit * (high - 8)
-    return value.clamp_(-127, 127).to(torch.int8)
+    value = low * (code - (1 << (packed.bit_width - 1))) + unit * (high + core.MIN_Z)
+    return value.clamp_(-core.MAX_V, core.MAX_V).to(torch.int8)
+
+
+def parameter_fields(packed: Packed) -> tuple[Tensor, Tensor]:
+    """What the halves of the parameter bytes count, for every weight, uint8 ``[rows, cols]``.
+
+    The first is q of ``two_level`` and q1 of ``residual_binary``, from 1 on; the second is q2, or z
+    less its minimum.
+    """
+    size, params = packed.group_size // core.SUB_GROUPS, packed.params
+    low = (params & core.FIELD_MASK) + core.MIN_Q
+    return spread(low, size, packed.cols), spread(params >> core.FIELD_BITS, size, packed.cols)
 
 
 def decode(packed: Packed, dtype: torch.dtype, numbers: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from arrow_quant_v2.calibration.model_kind import CannotRunError
 from arrow_quant_v2.model.description import Component
+from arrow_quant_v2.torch.build.empty_model import empty_model
 
 __all__ = ["load_renamed"]
 
@@ -33,12 +34,9 @@ def load_renamed(component: Component, dtype: torch.dtype) -> nn.Module:
             None, config=config, state_dict=state, dtype=dtype
         )
         return network.eval()
-    from accelerate import init_empty_weights
-
-    with init_empty_weights():
-        network = kind.from_config(kind.load_config(str(component.folder)))
+    network = empty_model(component.folder)
     network.load_state_dict(state, strict=False, assign=True)
-    return network.eval()
+    return network
 
 
 def _state_dict(component: Component, dtype: torch.dtype) -> dict[str, Tensor]:

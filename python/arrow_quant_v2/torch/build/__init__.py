@@ -1,0 +1,1 @@
+"""Networks of a library's own classes without weights, and what their parameters are for."""

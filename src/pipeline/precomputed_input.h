@@ -1,0 +1,28 @@
+// What calibration knows about the input of a tensor that an earlier run has quantized.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "arrow_quant/quantized_tensor.h"
+#include "choose/calibration_source.h"
+#include "quantize/chunk_quantizer.h"
+
+namespace arrow_quant {
+
+class EarlierInput {
+ public:
+  /// Of the weight that `info` describes; `calibration` may be null.
+  EarlierInput(CalibrationSource* calibration, const QuantizedTensorInfo& info);
+
+  /// What `chunk` is measured by; valid until the next call.
+  ChunkInput of(const QuantizedChunk& chunk);
+
+ private:
+  CalibrationSource* calibration_;
+  std::optional<size_t> input_;
+  std::shared_ptr<const InputMatrices> matrices_;
+  TimeCorrection time_;
+};
+
+}  // namespace arrow_quant
