@@ -2,6 +2,7 @@
 #include "arrow_quant/pipeline.h"
 
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 
 #include <map>
@@ -143,7 +144,8 @@ void bind_validation_report(nb::module_& m) {
       .def_ro("nmse", &ValidationReport::nmse)
       .def_ro("bit_width", &ValidationReport::bit_width)
       .def_ro("tensors", &ValidationReport::tensors)
-      .def_ro("problems", &ValidationReport::problems);
+      .def_ro("problems", &ValidationReport::problems)
+      .def_ro("original_matches", &ValidationReport::original_matches);
 }
 
 void bind_build_info(nb::module_& m) {
@@ -168,6 +170,15 @@ QuantizeReport quantize(const nb::bytes& model_path, const nb::bytes& output_pat
   return quantize_model(model, output, own, progress);
 }
 
+void check(const nb::bytes& model_path, const nb::bytes& output_path,
+           const QuantizeOptions& options) {
+  const std::string model = path_of(model_path);
+  const std::string output = path_of(output_path);
+  const QuantizeOptions own = options;
+  const nb::gil_scoped_release unlocked;
+  check_output(model, output, own);
+}
+
 ValidationReport validate(const nb::bytes& original_path, const nb::bytes& quantized_path,
                           int num_threads, Callback callback, const TensorNames& names) {
   const std::string original = path_of(original_path);
@@ -186,6 +197,7 @@ void bind_pipeline(nb::module_& m) {
   bind_build_info(m);
   m.def("quantize_model", &quantize, nb::arg("model_path"), nb::arg("output_path"),
         nb::arg("options"), nb::arg("callback"));
+  m.def("check_output", &check, nb::arg("model_path"), nb::arg("output_path"), nb::arg("options"));
   m.def("validate_artefact", &validate, nb::arg("original_path"), nb::arg("quantized_path"),
         nb::arg("num_threads"), nb::arg("callback"), nb::arg("names") = TensorNames());
 }

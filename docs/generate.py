@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from arrow_quant_v2.cli.options import FLAGS
 from arrow_quant_v2.config import environment
 from arrow_quant_v2.config.settings import PROFILES, V1_NAMES, DiffusionQuantConfig, Must
 
@@ -148,6 +149,8 @@ def _field(name: str) -> str:
     variables = [v for v, setting in environment.VARIABLES.items() if setting == name]
     facts = [f"Default {_code(field.get_default(call_default_factory=True))}."]
     facts.append(f"Must be {_requirement(name)}.")
+    if name in FLAGS:
+        facts.append(f"Option: `{FLAGS[name].name}`.")
     facts += [f"Environment: `{variable}`." for variable in variables]
     return f"**`{name}`**: {field.description}\n{' '.join(facts)}\n"
 

@@ -134,6 +134,8 @@ struct ValidationReport {
   int bit_width = 0;  ///< the narrowest of the artefact
   std::vector<TensorComparison> tensors;
   std::vector<std::string> problems;  ///< missing, extra or differing tensors; empty when sound
+  /// Whether the fingerprint of the original is the one in the manifest; none in an old layout.
+  std::optional<bool> original_matches;
 };
 
 /// Read the model's headers and decide what would happen to every tensor. Writes nothing.
@@ -144,6 +146,11 @@ ARROW_QUANT_API Plan plan_model(const std::string& model_path, const PlanOptions
 ARROW_QUANT_API QuantizeReport quantize_model(const std::string& model_path,
                                               const std::string& output_path,
                                               const QuantizeOptions& options, Progress& progress);
+
+/// Raise what quantize_model would raise about its options, the headers of the model, the output
+/// path and the space on its disk. Reads no weights and leaves nothing behind.
+ARROW_QUANT_API void check_output(const std::string& model_path, const std::string& output_path,
+                                  const QuantizeOptions& options);
 
 /// Check every hash of the artefact, then compare every tensor with the original model's.
 /// Damage raises kValidation; differences in structure are listed in `problems`. A model in an old

@@ -70,6 +70,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """What there is to use, what is imported when it is first used included."""
+    return sorted({*__all__, "torch", *(name for name in globals() if name.startswith("__"))})
+
+
 def __getattr__(name: str) -> Any:
     """What needs torch is imported when it is first used."""
     if name not in ("load_quantized", "torch"):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _PACKAGE = __name__.partition(".")[0]
+_OURS = "arrow_quant_v2"
 
 #: Where warnings wait while the call of the user is in another thread.
 _held: ContextVar[list[tuple[str, type[Warning]]] | None] = ContextVar("held", default=None)
@@ -29,7 +30,14 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
         level += 1
-    warnings.warn(message, category, stacklevel=level)
+    warning = category(message)
+    warning.__dict__[_OURS] = True
+    warnings.warn(warning, stacklevel=level)
+
+
+def is_ours(warning: Warning | str) -> bool:
+    """Whether :func:`warn_caller` made a warning, and not a library that we call."""
+    return isinstance(warning, Warning) and _OURS in warning.__dict__
 
 
 @contextmanager

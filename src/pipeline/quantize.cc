@@ -87,6 +87,12 @@ void check_apart(const std::string& model_path, const std::string& output_path) 
   }
 }
 
+uint64_t planned_bytes(const Plan& plan) {
+  uint64_t planned = 0;
+  for (const ComponentPlan& component : plan.components) planned += component.planned_bytes;
+  return planned;
+}
+
 // What an attempt takes of the progress that is left, when another may follow it.
 constexpr double kAttemptShare = 0.8;
 
@@ -111,9 +117,7 @@ class QuantizeJob {
     open_statistics(plan);
     for (;;) {
       const Clock::time_point attempt_start = Clock::now();
-      uint64_t planned = 0;
-      for (const ComponentPlan& component : plan.components) planned += component.planned_bytes;
-      Staging staging(output_path_, options_.overwrite, planned);
+      Staging staging(output_path_, options_.overwrite, planned_bytes(plan));
       fraction_begin_ += fraction_share_;
       fraction_share_ = (1 - fraction_begin_) * (may_be_repeated(plan) ? kAttemptShare : 1);
       report = attempt(plan, staging);
@@ -405,6 +409,14 @@ class QuantizeJob {
 Plan plan_model(const std::string& model_path, const PlanOptions& options) {
   check_plan_options(options);
   return make_plan(open_model(model_path, options.names), options);
+}
+
+void check_output(const std::string& model_path, const std::string& output_path,
+                  const QuantizeOptions& options) {
+  check_options(options);
+  check_apart(model_path, output_path);
+  const Plan plan = make_plan(open_model(model_path, options.plan.names), options.plan);
+  const Staging staging(output_path, options.overwrite, planned_bytes(plan));
 }
 
 QuantizeReport quantize_model(const std::string& model_path, const std::string& output_path,

@@ -16,6 +16,7 @@
 #include "kernels/convert.h"
 #include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
+#include "pipeline/fingerprint.h"
 #include "pipeline/schema_metadata.h"
 #include "pipeline/summary.h"
 #include "pipeline/validate_legacy.h"
@@ -258,6 +259,7 @@ ValidationReport validate_artefact(const std::string& original_path,
     };
     ComponentCheck(*source, artefact, c, pool, progress).run(share(c), share(c + 1), report);
   }
+  report.original_matches = source_fingerprint(original) == artefact.manifest().source_fingerprint;
   progress.report("done", 1.0);
   summarize(artefact, report);
   return report;

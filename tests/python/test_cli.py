@@ -51,7 +51,8 @@ def test_the_whole_way_from_plan_to_export(unet: Path, tmp_path: Path) -> None:
 
 
 def test_tables_are_for_people(unet: Path, unet_artefacts: dict[int, Path]) -> None:
-    plan = arrow_quant("plan", unet, "--layer-rule", "*.to_q.weight=8")
+    wide = {"COLUMNS": "120"}
+    plan = arrow_quant("plan", unet, "--layer-rule", "*.to_q.weight=8", env=wide)
     assert plan.code == 0
     row = next(line for line in plan.out.splitlines() if "mid_block.attentions.0.to_q.w" in line)
     assert re.search(r"96x96 +8 +row .*rule '\*\.to_q\.weight'", row)

@@ -451,7 +451,7 @@ def test_contract_15_text_and_code_start_from_r2q(
 ) -> None:
     result = calibrated[modality]
     assert (result["modality"], result["calibration"]) == (modality, "neutral")
-    assert result["strategy"].startswith("r2q + time-aware (layers: ")
+    assert result["strategy"].startswith("r2q + time-aware (tried; used: ")
     for tensor in quantized(result):
         assert tried(tensor)[0]["method"] == "r2q"
 
@@ -462,7 +462,7 @@ def test_contract_15_image_and_audio_start_from_gptq_and_try_equalization(
 ) -> None:
     result = calibrated[modality]
     assert (result["modality"], result["calibration"]) == (modality, "neutral")
-    assert result["strategy"].startswith("gptq + spatial (layers: ")
+    assert result["strategy"].startswith("gptq + spatial (tried; used: ")
     known = [tensor for tensor in quantized(result) if tensor.candidates]
     for tensor in known:
         assert tried(tensor)[0]["method"] == "gptq"

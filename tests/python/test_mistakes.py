@@ -286,3 +286,80 @@ def test_metadata_is_shown_in_short_lines(unet_artefacts: dict[int, Path]) -> No
     assert re.search(r"^is_diffusion_model +true$", shown, re.MULTILINE)
     assert re.search(r"^config$", shown, re.MULTILINE)
     assert re.search(r"^  bit_width +2$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["full"], 7, "the folder is not empty and not an artefact of ours"),
+        (["artefact"], 7, "--overwrite"),
+        (["model/inside"], 2, "input and output overlap"),
+        (["out", "--layer-rule", "zz*=4"], 2, "matches no tensor"),
+        (["out", "--components", "vea"], 2, "no component 'vea'"),
+    ],
+)
+def test_a_mistake_about_output_or_settings_is_told_before_the_model_is_loaded(
+    words: list[str], code: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("diffusers")
+    from tiny_models import dit_pipeline
+
+    from arrow_quant_v2.loaded_model import LoadedModel
+
+    def load(self: LoadedModel) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.chdir(tmp_path)
+    model = dit_pipeline(tmp_path / "model")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    ArrowQuantV2().quantize_diffusion_model(model, "artefact", DATA_FREE)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    monkeypatch.setattr(LoadedModel, "session", load)
+    done = CliRunner().invoke(app, ["quantize", "model", *words, "--samples", "5"])
+    assert (done.exit_code, text in done.output) == (code, True), done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    fine = CliRunner().invoke(app, ["quantize", "model", "out", "--samples", "5"])
+    assert isinstance(fine.exception, SystemExit | AssertionError)
+    assert "the model was loaded" in fine.output
+
+
+def test_words_that_a_shell_made_of_a_pattern_are_recognised(model: Path, tmp_path: Path) -> None:
+    extra = arrow_quant("plan", model, "other")
+    assert extra.code == 2
+    assert "Did the shell expand a pattern?" in extra.err
+    rule = arrow_quant("plan", model, "--modality", "image", "--layer-rule", "my-model=8")
+    assert rule.code == 2
+    assert "Did the shell expand a pattern?" in rule.err
+    pattern = arrow_quant("plan", model, "--modality", "image", "--layer-rule", "my*=8")
+    assert "matches no tensor" in pattern.err
+    assert "Did the shell" not in pattern.err
+
+
+def test_an_export_without_a_format_lists_them(artefact: Path, tmp_path: Path) -> None:
+    run = arrow_quant("export", artefact, tmp_path / "e")
+    assert run.code == 2
+    for name in ("--format", "safetensors", "packed", "int8", "comfyui"):
+        assert name in run.err
+
+
+def test_warnings_have_lines_and_those_of_libraries_stay_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from arrow_quant_v2.caller_warnings import warn_caller
+    from arrow_quant_v2.cli.exit_codes import command
+
+    def run() -> None:
+        warnings.simplefilter("always")
+        warnings.warn("pytree is deprecated", FutureWarning, stacklevel=1)
+        warn_caller("no calibration\npip install 'arrow-quant-v2[models]'")
+
+    show = warnings.showwarning
+    try:
+        with warnings.catch_warnings():
+            command(run)()
+    finally:
+        warnings.showwarning = show
+    assert capsys.readouterr().err == (
+        "warning: no calibration\n  pip install 'arrow-quant-v2[models]'\n"
+    )

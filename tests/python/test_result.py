@@ -126,7 +126,7 @@ def test_the_repr_fits_80_columns_and_tells_the_story(
     text = repr(result).replace(str(output), "out")
     assert max(map(len, text.splitlines())) <= 80
     first = text.splitlines()[0]
-    ratio = f"{result['compression_ratio']:.3g}"
+    ratio = f"{result['compression_ratio']:.2f}"
     assert first.startswith(f"QuantizationResult: INT4, {ratio} times smaller, ")
     assert "(weights)" in first
     assert f"min_cosine_similarity  {result['min_cosine_similarity']:.4f}" in text

@@ -267,19 +267,20 @@ def write_wave(path: Path) -> None:
 def test_sounds_are_read_as_waveforms_of_the_rate_of_the_model(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
+    from arrow_quant_v2.torch.record.sampling import Geometry
     from arrow_quant_v2.torch.record.user_samples import clean_latents
 
     write_wave(tmp_path / "a.wav")
     data = read_samples(tmp_path)
     denoiser = SimpleNamespace(config={"sample_rate": 16000, "sample_size": 256, "in_channels": 2})
-    found = clean_latents(SimpleNamespace(), denoiser, data)
+    found = clean_latents(SimpleNamespace(), denoiser, data, Geometry(0, 0, 1, 1, {}))
     assert found is not None
     assert found.shape == (1, 2, 256)
     assert found[0, :, :200].numpy() == pytest.approx(0.5)
     assert not found[0, :, 200:].any()
     spectrograms = SimpleNamespace(config={"sample_size": 64, "in_channels": 1})
     with pytest.raises(ConfigurationError, match="does not work on waveforms"):
-        clean_latents(SimpleNamespace(), spectrograms, data)
+        clean_latents(SimpleNamespace(), spectrograms, data, Geometry(0, 0, 1, 1, {}))
 
 
 def test_data_of_unknown_form_says_what_is_accepted(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def refused(bit_width: int, group_size: int, encoding: str) -> bool:
 def test_the_engine_takes_no_specification_that_does_not_exist(
     bit_width: int, group_size: int, encoding: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match="bit_width|group_size"):
+    with pytest.raises(ConfigurationError, match=r"bit_width|group_size"):
         core.AffineSpec(bit_width, group_size, encoding, "rtn")
 
 

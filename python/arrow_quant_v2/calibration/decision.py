@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from arrow_quant_v2.calibration.model_kind import CannotRunError, detect_model_kind
+from arrow_quant_v2.calibration.statistics_facts import read_facts
 from arrow_quant_v2.config.settings import CALIBRATED_METHODS, DiffusionQuantConfig
 from arrow_quant_v2.paths import StrPath
 
@@ -24,11 +25,21 @@ def wants_calibration(config: DiffusionQuantConfig) -> bool:
     return config.enable_time_aware or config.enable_spatial
 
 
-def expected_calibration(model_path: StrPath, config: DiffusionQuantConfig) -> tuple[str, str]:
+def expected_calibration(
+    model_path: StrPath,
+    config: DiffusionQuantConfig,
+    statistics: StrPath | None = None,
+    *,
+    user_data: bool = False,
+) -> tuple[str, str]:
     """What a quantization would work from, told without running anything.
 
-    Returns ``("neutral", how)``, or ``("none", why)``.
+    Returns ``("neutral" or "user", how)``, or ``("none", why)``.
     """
+    if statistics is not None:
+        facts = read_facts(statistics)
+        how = f"statistics of {facts.layers} layers, up to {facts.tokens} tokens each: {statistics}"
+        return facts.data, how
     if not wants_calibration(config):
         return "none", why_not_wanted(config, None)
     try:
@@ -37,6 +48,8 @@ def expected_calibration(model_path: StrPath, config: DiffusionQuantConfig) -> t
         return "none", error.message
     if importlib.util.find_spec("torch") is None:
         return "none", "torch is missing: pip install 'arrow-quant-v2[models]'"
+    if user_data:
+        return "user", "the model runs first, on your data"
     return "neutral", f"the model runs first, on {config.calibration_samples} samples"
 
 

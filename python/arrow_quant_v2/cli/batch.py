@@ -14,11 +14,18 @@ from arrow_quant_v2.batch import quantize_many
 from arrow_quant_v2.cli import options
 from arrow_quant_v2.cli.console import print_json, print_table, progress_bar, size_text, warn
 from arrow_quant_v2.cli.exit_codes import command, report_failure
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ArrowQuantError
 from arrow_quant_v2.quantize.result import QuantizationResult
 from arrow_quant_v2.quantize.run import quantize_files
 
 _MB = 1e6
+#: Options that are about one model, and the targets, are not for many.
+_SETTINGS = tuple(
+    name
+    for name in options.WITHOUT_TARGETS
+    if name not in ("layer_rules", "components", "param_encoding")
+)
 
 Models = Annotated[
     list[Path],
@@ -29,23 +36,13 @@ Models = Annotated[
 
 
 @command
+@options.takes_settings(*_SETTINGS)
 def batch(
     models: Models,
     into: Annotated[
         Path, typer.Option("--into", metavar="DIR", help="Each output is DIR/<name of the model>.")
     ],
-    profile: options.Profile = None,
-    bit_width: options.BitWidth = None,
-    group_size: options.GroupSize = None,
-    method: options.MethodName = None,
-    config: options.ConfigFile = None,
-    samples: options.Samples = None,
-    modality: options.Modality = None,
-    min_accuracy: options.MinAccuracy = None,
-    fail_fast: options.FailFast = False,
-    threads: options.Threads = None,
-    max_memory_mb: options.MaxMemory = None,
-    setting: options.Settings = None,
+    settings: DiffusionQuantConfig,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace artefacts that are in DIR.")
     ] = False,
@@ -55,22 +52,6 @@ def batch(
 
     One that fails does not stop the others; the exit code is that of the first failure.
     """
-    settings = options.build_config(
-        config=config,
-        layer_rules=None,
-        components=None,
-        fail_fast=fail_fast,
-        settings=setting,
-        deployment_profile=profile,
-        bit_width=bit_width,
-        group_size=group_size,
-        method=method,
-        calibration_samples=samples,
-        modality=modality,
-        min_accuracy=min_accuracy,
-        num_threads=threads,
-        max_memory_mb=max_memory_mb,
-    )
     jobs = [(model, into / _output_name(model), settings) for model in models]
     with progress_bar(quiet=json) as show:
         results = quantize_many(partial(quantize_files, overwrite=overwrite), jobs, show)

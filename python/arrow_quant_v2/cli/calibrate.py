@@ -17,12 +17,23 @@ from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError, OutputError, ShapeMismatchError
 from arrow_quant_v2.plan.model_plan import plan_model
 
+#: What decides which layers are observed, and how.
+_SETTINGS = (
+    "deployment_profile",
+    "layer_rules",
+    "components",
+    "calibration_samples",
+    "num_threads",
+    "max_memory_mb",
+)
+
 
 @command
+@options.takes_settings(*_SETTINGS)
 def calibrate(
     model: options.Model,
     stats: Annotated[Path, typer.Argument(metavar="STATS", help="File of statistics to write.")],
-    samples: options.Samples = None,
+    settings: DiffusionQuantConfig,
     data: options.Data = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="S", help="Of noise, labels, and what is observed.")
@@ -35,13 +46,6 @@ def calibrate(
             help="Do not run the model; add up files of other runs (with other seeds). Repeatable.",
         ),
     ] = None,
-    profile: options.Profile = None,
-    config: options.ConfigFile = None,
-    layer_rule: options.LayerRules = None,
-    components: options.Components = None,
-    threads: options.Threads = None,
-    max_memory_mb: options.MaxMemory = None,
-    setting: options.Settings = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file that is at STATS.")
     ] = False,
@@ -51,21 +55,11 @@ def calibrate(
 
     'arrow-quant quantize --stats' takes the file.
     """
-    settings = options.build_config(
-        config=config,
-        layer_rules=layer_rule,
-        components=components,
-        fail_fast=False,
-        settings=setting,
-        deployment_profile=profile,
-        calibration_samples=samples,
-        num_threads=threads,
-        max_memory_mb=max_memory_mb,
-    )
     if os.path.lexists(stats) and not overwrite:
         raise OutputError(f"{stats}: the file exists", path=str(stats), hint="Use --overwrite.")
     if merge:
-        if samples is not None or data is not None:
+        given = settings.explain()["calibration_samples"][1] == "argument"
+        if given or data is not None:
             raise ConfigurationError("--merge adds up files; it takes no --samples and no --data")
         facts = _merge(model, stats, settings, merge, overwrite=overwrite)
     else:

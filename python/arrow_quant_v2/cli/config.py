@@ -15,48 +15,18 @@ from arrow_quant_v2.config.settings import DiffusionQuantConfig
 
 
 @command
+@options.takes_settings(*options.WITHOUT_TARGETS)
 def config(
+    settings: DiffusionQuantConfig,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show where each value comes from.")
     ] = False,
-    profile: options.Profile = None,
-    bit_width: options.BitWidth = None,
-    group_size: options.GroupSize = None,
-    method: options.MethodName = None,
-    param_encoding: options.ParamEncoding = None,
-    config: options.ConfigFile = None,
-    layer_rule: options.LayerRules = None,
-    components: options.Components = None,
-    samples: options.Samples = None,
-    modality: options.Modality = None,
-    min_accuracy: options.MinAccuracy = None,
-    fail_fast: options.FailFast = False,
-    threads: options.Threads = None,
-    max_memory_mb: options.MaxMemory = None,
-    setting: options.Settings = None,
     json: options.Json = False,
 ) -> None:
     """Print the settings that a run would have.
 
     The output is YAML that --config reads; --explain says where each value comes from.
     """
-    settings = options.build_config(
-        config=config,
-        layer_rules=layer_rule,
-        components=components,
-        fail_fast=fail_fast,
-        settings=setting,
-        deployment_profile=profile,
-        bit_width=bit_width,
-        group_size=group_size,
-        method=method,
-        param_encoding=param_encoding,
-        calibration_samples=samples,
-        modality=modality,
-        min_accuracy=min_accuracy,
-        num_threads=threads,
-        max_memory_mb=max_memory_mb,
-    )
     if json:
         print_json(json_module.dumps(_facts(settings, explain), indent=2, ensure_ascii=False))
     elif explain:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ from rich.progress import (
 from rich.text import Text
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_PIPE_WIDTH = 1000  # a row is one line when nobody looks at it on a terminal
+_WIDTH = 80  # where no terminal and no COLUMNS says another
+_LEAST_ROOM = 20  # of values beside their names
 _MESSAGE_WIDTH = 30
 _GAP = 2
 _STDERR = 2  # the highest number of a standard stream
@@ -74,9 +76,10 @@ def print_plain(text: str) -> None:
 
 
 def warn(messages: Sequence[str]) -> None:
-    """Write warnings to stderr, one line each."""
+    """Write warnings to stderr; further lines of one are indented."""
     for message in messages:
-        sys.stderr.write(f"warning: {printable(message)}\n")
+        text = printable(message, keep_newlines=True).replace("\n", "\n  ")
+        sys.stderr.write(f"warning: {text}\n")
 
 
 def note(text: str) -> None:
@@ -105,12 +108,20 @@ def print_table(
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Print names and values, one pair a line."""
+    """Print names and values, one pair a line; what does not fit goes on below the value."""
     width = max((len(name) for name, _ in facts), default=0) + _GAP
+    room = max(_stdout().width - width, _LEAST_ROOM)
     for name, value in facts:
         text = Text(name.ljust(width if value else 0), style="bold")
-        text.append(printable(value), style="not bold")
+        text.append(("\n" + " " * width).join(_wrapped(printable(value), room)), style="not bold")
         _stdout().print(text, soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """`text` in lines of `width`, unless a single word is longer."""
+    if len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def print_blank() -> None:
@@ -184,4 +195,17 @@ class _Console(Console):
 def _stdout() -> Console:
     if sys.stdout.isatty():
         return _Console()
-    return _Console(width=_PIPE_WIDTH, no_color=True)
+    return _Console(width=_piped_width(), no_color=True)
+
+
+def _piped_width() -> int:
+    """COLUMNS; or the width of the terminal behind a pager, which stderr or stdin shows."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    for stream in (sys.stderr, sys.stdin):
+        try:
+            return os.get_terminal_size(stream.fileno()).columns or _WIDTH
+        except (OSError, ValueError, AttributeError):
+            continue
+    return _WIDTH

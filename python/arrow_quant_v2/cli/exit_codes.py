@@ -14,6 +14,7 @@ from typing import ParamSpec, TextIO
 
 import typer
 
+from arrow_quant_v2.caller_warnings import is_ours
 from arrow_quant_v2.cli.console import printable, warn
 from arrow_quant_v2.errors import ArrowQuantError, ConfigurationError
 
@@ -70,7 +71,9 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    warn([str(message)])
+    """Ours, without file and line; those of the libraries that we call help nobody here."""
+    if is_ours(message) or _Debug.enabled:
+        warn([str(message)])
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -28,11 +28,13 @@ def export(
         typer.Option(
             "--format",
             metavar="|".join(FORMATS),
-            help="safetensors: dequantized, as the model came; packed: for from_pretrained after "
-            "`import arrow_quant_v2.integrations.diffusers`; int8: int8 weights and row scales; "
+            show_default=False,
+            help="Required. safetensors: dequantized, as the model came; packed: for "
+            "from_pretrained after `import arrow_quant_v2.integrations.diffusers`; int8: int8 "
+            "weights and row scales; "
             "comfyui: the same for linear layers, as ComfyUI's int8_tensorwise.",
         ),
-    ],
+    ] = "",
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -55,9 +57,8 @@ def export(
     """Write a directory that other programs load."""
     if format not in FORMATS:
         names = ", ".join(map(repr, FORMATS[:-1]))
-        raise ConfigurationError(
-            f"Invalid --format: {format!r}. Must be {names}, or {FORMATS[-1]!r}."
-        )
+        what = f"Invalid --format: {format!r}" if format else "Missing option '--format'"
+        raise ConfigurationError(f"{what}. Must be {names}, or {FORMATS[-1]!r}.")
     if dtype is not None and format != "safetensors":
         raise ConfigurationError(f"--dtype is for --format safetensors, not {format}")
     num_threads = DiffusionQuantConfig(num_threads=threads or 0).num_threads

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -12,6 +15,8 @@ from arrow_quant_v2.api import ArrowQuantV2
 from arrow_quant_v2.artefact.model import QuantizedComponent, QuantizedModel
 from arrow_quant_v2.artefact.old_layouts import OldModel, OldTensor
 from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.artefact.quality import LayerQuality, Quality, summed_up
+from arrow_quant_v2.artefact.sizes import sizes_of
 from arrow_quant_v2.cli import options
 from arrow_quant_v2.cli.console import (
     note,
@@ -24,9 +29,11 @@ from arrow_quant_v2.cli.console import (
     size_text,
 )
 from arrow_quant_v2.cli.exit_codes import command
+from arrow_quant_v2.cli.figures import quality_lines, weights_lines
+from arrow_quant_v2.cli.groups import Group, common, grouped
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ValidationError
-from arrow_quant_v2.quantize.result import ValidationResult
+from arrow_quant_v2.quantize.result import ValidationResult, problems_shown, verdict_text
 
 #: Of the metadata, in characters; the names before it take a third of 80 columns.
 _LONGEST = 55
@@ -41,7 +48,10 @@ def inspect(
     every: options.Every = False,
     json: options.Json = False,
 ) -> None:
-    """Show the tensors of an artefact: bits, sizes and errors."""
+    """Show the tensors of an artefact: bits, sizes and errors, worst first.
+
+    Tensors whose names differ in numbers alone share a line, which has the worst of their errors.
+    """
     model = open_quantized(out)
     if metadata:
         _print_metadata(model, as_json=json)
@@ -68,7 +78,10 @@ def validate(
         ),
     ] = "weights",
     min_accuracy: options.MinAccuracy = None,
-    config: options.ConfigFile = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE.yaml", help="Settings from a YAML file."),
+    ] = None,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
@@ -102,17 +115,23 @@ def _facts(model: QuantizedModel) -> dict[str, Any]:
     quantized = [entry for entry in tensors if entry["bit_width"] is not None]
     weights = sum(math.prod(entry["shape"]) for entry in quantized)
     stored = sum(entry["stored_bytes"] for entry in quantized)
-    worst = min(quantized, key=lambda entry: float(entry["cosine"]), default=None)
+    quality = summed_up(
+        LayerQuality(e["name"], math.prod(e["shape"]), e["cosine"], e["output_cosine"])
+        for e in quantized
+        if not math.isnan(e["cosine"])
+    )
+    sizes = sizes_of(model)
     return {
         "path": str(model.path),
         "modality": model.metadata.get("modality"),
         "components": list(model.components),
         "weights": weights,
-        "stored_bytes": sum(entry["stored_bytes"] for entry in tensors),
+        "stored_bytes": sizes.stored_bytes,
+        "weights_bytes": sizes.weights_bytes,
+        "total_bytes": sizes.total_bytes,
+        "source_bytes": model.manifest.get("report", {}).get("source_bytes"),
         "bits_per_weight": 8 * stored / weights if weights else 0.0,
-        "cosine_similarity": _weighted(quantized, "cosine"),
-        "min_cosine_similarity": worst["cosine"] if worst else 1.0,
-        "worst_layer": worst["name"] if worst else "",
+        **asdict(quality),
         "calibration": model.metadata.get("calibration"),
         "tensors": tensors,
     }
@@ -120,7 +139,7 @@ def _facts(model: QuantizedModel) -> dict[str, Any]:
 
 def _old_facts(facts: dict[str, Any], model: OldModel) -> dict[str, Any]:
     """What an old layout has to say: no quality was recorded, and its name is a fact."""
-    for name in ("cosine_similarity", "min_cosine_similarity", "worst_layer", "calibration"):
+    for name in (*asdict(Quality()), "calibration"):
         facts[name] = None
     for entry in facts["tensors"]:
         tensor = model.components[entry["component"]][entry["name"]]
@@ -168,37 +187,8 @@ def _folds(tensors: QuantizedComponent) -> tuple[set[str], set[str]]:
     )
 
 
-def _weighted(entries: list[dict[str, Any]], key: str) -> float:
-    """Mean over tensors, weighted by their number of weights."""
-    total = 0
-    score = 0.0
-    for entry in entries:
-        weights = math.prod(entry["shape"])
-        total += weights
-        score += weights * float(entry[key])
-    return score / total if total else 1.0
-
-
 def _print_artefact(facts: dict[str, Any], every: bool) -> None:
-    several = len(facts["components"]) > 1
-    rows = []
-    for entry in facts["tensors"]:
-        kept = entry["bit_width"] is None
-        if kept and not every:
-            continue
-        rows.append(
-            [
-                f"{entry['component']}/{entry['name']}" if several else entry["name"],
-                shape_text(entry["shape"]),
-                "-" if kept else str(entry["bit_width"]),
-                _marked(entry, entry["source_dtype"] if kept else _encoding(entry)),
-                entry["method"] or "-",
-                size_text(entry["stored_bytes"]),
-                ("-" if entry["divided"] else "exact") if kept else _number(entry["cosine"], ".5f"),
-                ("-" if entry["divided"] else "0") if kept else _number(entry["nmse"], ".2e"),
-                _number(entry["output_nmse"], ".2e"),
-            ]
-        )
+    rows = [_row(group) for group in _groups(facts, every)]
     columns = [
         "tensor",
         "shape",
@@ -223,10 +213,64 @@ def _print_artefact(facts: dict[str, Any], every: bool) -> None:
             ("quantized", f"{quantized} tensors, {facts['bits_per_weight']:.3f} bits per weight"),
             ("kept", f"{len(kept_sizes)} tensors, {exact}, {size_text(sum(kept_sizes))}"),
             *_folded(facts),
-            ("size", size_text(facts["stored_bytes"])),
+            *weights_lines(facts["weights_bytes"], facts["source_bytes"], facts["total_bytes"]),
             *_quality(facts),
         ]
     )
+
+
+def _groups(facts: dict[str, Any], every: bool) -> list[Group[dict[str, Any]]]:
+    """Quantized tensors, worst first, and then kept ones; by pattern, unless `every` one is shown.
+
+    Where no quality was recorded, the order is that of the file.
+    """
+    several = len(facts["components"]) > 1
+
+    def name(entry: dict[str, Any]) -> str:
+        return f"{entry['component']}/{entry['name']}" if several else str(entry["name"])
+
+    shown = [e for e in facts["tensors"] if every or e["bit_width"] is not None]
+    if every:
+        groups = [Group(name(entry), (entry,)) for entry in shown]
+    else:
+        groups = grouped(shown, name, lambda entry: entry["bit_width"])
+    return sorted(groups, key=lambda group: min(map(_accuracy, group.items)))
+
+
+def _accuracy(entry: dict[str, Any]) -> float:
+    """What a tensor is judged by; kept ones, and those of old layouts, come last."""
+    if entry["bit_width"] is None or entry["cosine"] is None:
+        return math.inf
+    return float(entry["cosine"] if entry["output_cosine"] is None else entry["output_cosine"])
+
+
+def _row(group: Group[dict[str, Any]]) -> list[str]:
+    """A line for tensors: the sum of their sizes, and the worst of their figures."""
+    entry = group.items[0]
+    kept = entry["bit_width"] is None
+    worst = {
+        "cosine": _extreme(group, "cosine", min),
+        "nmse": _extreme(group, "nmse", max),
+        "output_nmse": _extreme(group, "output_nmse", max),
+    }
+    return [
+        group.label,
+        common(shape_text(item["shape"]) for item in group.items),
+        "-" if kept else str(entry["bit_width"]),
+        common(_marked(item) for item in group.items),
+        common(item["method"] or "-" for item in group.items),
+        size_text(sum(item["stored_bytes"] for item in group.items)),
+        ("-" if entry["divided"] else "exact") if kept else _number(worst["cosine"], ".5f"),
+        ("-" if entry["divided"] else "0") if kept else _number(worst["nmse"], ".2e"),
+        _number(worst["output_nmse"], ".2e"),
+    ]
+
+
+def _extreme(
+    group: Group[dict[str, Any]], key: str, choose: Callable[[list[float]], float]
+) -> float | None:
+    values = [item[key] for item in group.items if item[key] is not None]
+    return choose(values) if values else None
 
 
 def _folded(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -237,8 +281,9 @@ def _folded(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [("folded", f"factors of {folded} layers, into {divided} tensors before them")]
 
 
-def _marked(entry: dict[str, Any], encoding: str) -> str:
+def _marked(entry: dict[str, Any]) -> str:
     """The encoding, and what a fold did to the tensor."""
+    encoding = entry["source_dtype"] if entry["bit_width"] is None else _encoding(entry)
     return ", ".join([encoding, *(mark for mark in ("folded", "divided") if entry[mark])])
 
 
@@ -246,8 +291,7 @@ def _quality(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["cosine_similarity"] is None:
         return [("quality", "not recorded; arrow-quant validate ORIGINAL OUT measures it")]
     return [
-        ("cosine", f"mean {facts['cosine_similarity']:.6f} (weights)"),
-        ("worst layer", f"{facts['min_cosine_similarity']:.6f}  {facts['worst_layer']}"),
+        *quality_lines(facts),
         ("calibration", facts["calibration"]["kind"]),
     ]
 
@@ -290,18 +334,13 @@ def _short(value: Any) -> str:
 
 
 def _print_validation(result: ValidationResult) -> None:
-    verdict = "passed" if result["passed"] else "FAILED"
     facts = [
-        ("result", verdict),
-        (
-            "cosine",
-            f"mean {result['cosine_similarity']:.6f}, at least {result['min_accuracy']} wanted",
-        ),
-        ("worst layer", f"{result['min_cosine_similarity']:.6f}  {result['worst_layer']}"),
-        ("NMSE", _noise(result["nmse"], result["sqnr_db"])),
+        ("result", verdict_text(result)),
+        *weights_lines(result["weights_bytes"], result["source_bytes"], result["total_bytes"]),
+        *(_compared(result) if result["worst_layer"] else []),
         ("tensors", f"{len(result['tensors'])} compared"),
     ]
-    if result["level"] == "outputs":
+    if result["output_cosine_similarity"] is not None:
         facts += [
             ("outputs", f"cosine {result['output_cosine_similarity']:.6f}"),
             ("output NMSE", f"{result['output_nmse']:.3g}"),
@@ -313,8 +352,16 @@ def _print_validation(result: ValidationResult) -> None:
             )
             for entry in result["outputs"]
         ]
-    facts += [("problem", problem) for problem in result["problems"]]
+    facts += [("problem", problem) for problem in problems_shown(result)]
     print_facts(facts)
+
+
+def _compared(result: ValidationResult) -> list[tuple[str, str]]:
+    """What the comparison of weights found; nothing where there was none to compare."""
+    return [
+        *quality_lines(result, result["min_accuracy"]),
+        ("NMSE", _noise(result["nmse"], result["sqnr_db"])),
+    ]
 
 
 def _noise(nmse: float, decibels: float | None) -> str:

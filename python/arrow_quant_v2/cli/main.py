@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from arrow_quant_v2._native import __version__
 from arrow_quant_v2.cli.batch import batch
 from arrow_quant_v2.cli.calibrate import calibrate
+from arrow_quant_v2.cli.command_line import Command, quiet_libraries
 from arrow_quant_v2.cli.config import config
 from arrow_quant_v2.cli.console import prepare_streams
 from arrow_quant_v2.cli.exit_codes import enable_debug, run_app
@@ -48,7 +48,7 @@ COMMANDS = (
     info,
 )
 for function in COMMANDS:
-    app.command()(function)
+    app.command(cls=Command)(function)
 
 
 def _print_version(wanted: bool) -> None:
@@ -73,7 +73,7 @@ def _arrow_quant(
 def main() -> None:
     """Run the command; ``--debug`` may stand anywhere."""
     prepare_streams()
-    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of other libraries cut through ours
+    quiet_libraries()
     arguments = sys.argv[1:]
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--debug" in options:

@@ -1,18 +1,34 @@
-"""Options that several commands share, and the configuration they add up to."""
+"""Options that several commands share, and the configuration they add up to.
+
+The options of settings are stated once: :data:`FLAGS` names the option of each setting, and the
+settings themselves (:class:`DiffusionQuantConfig`) have its values and its help. The commands get
+their parameters from there, and so does the page of the settings.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from arrow_quant_v2.config.settings import DiffusionQuantConfig
+from arrow_quant_v2.cli.command_line import SHELL_HINT, has_plain_name
+from arrow_quant_v2.config.settings import TARGETS, DiffusionQuantConfig
 from arrow_quant_v2.config.yaml_file import scalar
 from arrow_quant_v2.errors import ConfigurationError
 
+__all__ = ["ALL_FLAGS", "FLAGS", "WITHOUT_TARGETS", "Flag", "takes_settings"]
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
-Every = Annotated[bool, typer.Option("--all", help="List kept tensors one by one as well.")]
+Every = Annotated[
+    bool, typer.Option("--all", help="List every tensor on a line of its own, kept ones as well.")
+]
 Model = Annotated[
     Path,
     typer.Argument(
@@ -23,59 +39,9 @@ Model = Annotated[
 Artefact = Annotated[
     Path, typer.Argument(metavar="ARTEFACT", help="Directory that 'quantize' wrote.")
 ]
-
-Profile = Annotated[
-    str | None, typer.Option("--profile", metavar="edge|local|cloud", help="Deployment profile.")
-]
-# Numbers are read as those of a YAML file, so that a wrong one gets the message of its setting.
-BitWidth = Annotated[
-    Any, typer.Option("--bit-width", parser=scalar, metavar="2|4|8", help="Bits of a code.")
-]
-GroupSize = Annotated[
-    Any,
-    typer.Option("--group-size", parser=scalar, metavar="N", help="Weights that share parameters."),
-]
-Samples = Annotated[
-    Any,
-    typer.Option(
-        "--samples",
-        parser=scalar,
-        metavar="N",
-        help="Samples that the model makes to calibrate; 0: quantize without.",
-    ),
-]
-MethodName = Annotated[
-    str | None,
-    typer.Option(
-        "--method", metavar="auto|rtn|search|gptq|r2q|learned", help="How parameters are found."
-    ),
-]
-ParamEncoding = Annotated[
-    str | None,
-    typer.Option(
-        "--param-encoding",
-        metavar="auto|two_level|fp16|row|residual_binary",
-        help="How parameters are stored.",
-    ),
-]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings from a YAML file.")
-]
-LayerRules = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--layer-rule",
-        metavar="GLOB=2|4|8|keep",
-        help="Bits for the tensors a pattern matches; the last match wins. Repeatable.",
-    ),
-]
-Components = Annotated[
-    str | None,
-    typer.Option("--components", metavar="A,B", help="Components to quantize: unet,text_encoder."),
-]
 Statistics = Annotated[
     Path | None,
-    typer.Option("--stats", metavar="FILE", help="What calibration learned about this model."),
+    typer.Option("--stats", metavar="FILE", help="Statistics that 'arrow-quant calibrate' wrote."),
 ]
 Data = Annotated[
     Path | None,
@@ -86,10 +52,7 @@ Data = Annotated[
         "(.npy), or a folder of images or .wav files; without it, neutral inputs.",
     ),
 ]
-Modality = Annotated[
-    str | None,
-    typer.Option("--modality", metavar="text|code|image|audio", help="Overrides the detection."),
-]
+# Numbers are read as those of a YAML file, so that a wrong one gets the message of its setting.
 MinAccuracy = Annotated[
     Any,
     typer.Option(
@@ -99,75 +62,174 @@ MinAccuracy = Annotated[
         help="Mean cosine similarity to reach, 0 to 1.",
     ),
 ]
-TargetBits = Annotated[
-    float | None,
-    typer.Option(
-        "--target-bits", metavar="X", help="Mixed precision with at most X bits per weight."
-    ),
-]
-TargetSize = Annotated[
-    float | None,
-    typer.Option("--target-size-mb", metavar="X", help="Mixed precision with at most X MB."),
-]
-MaxQualityLoss = Annotated[
-    float | None,
-    typer.Option(
-        "--max-quality-loss",
-        metavar="X",
-        help="Mixed precision, as small as the predictions drift by X at most.",
-    ),
-]
-FailFast = Annotated[
-    bool, typer.Option("--fail-fast", help="Fail when the accuracy is missed; do not add bits.")
-]
 Threads = Annotated[
     Any,
     typer.Option("--threads", parser=scalar, metavar="N", help="Threads to use; 0: all cores."),
 ]
-MaxMemory = Annotated[
-    Any,
-    typer.Option(
-        "--max-memory-mb", parser=scalar, metavar="N", help="Working memory of the engine."
+
+
+@dataclass(frozen=True)
+class Flag:
+    """The option of a setting.
+
+    Attributes
+    ----------
+    name
+        As it is typed: ``"--bit-width"``.
+    metavar
+        What stands for the value in the help; empty: the values that the setting may have.
+    """
+
+    name: str
+    metavar: str = ""
+
+
+#: Setting -> its option, in the order of the help. Other settings are given by ``--set``.
+FLAGS: Mapping[str, Flag] = {
+    "deployment_profile": Flag("--profile"),
+    "bit_width": Flag("--bit-width"),
+    "group_size": Flag("--group-size", "N"),
+    "method": Flag("--method"),
+    "param_encoding": Flag("--param-encoding"),
+    "layer_rules": Flag("--layer-rule", "GLOB=2|4|8|keep"),
+    "components": Flag("--components", "A,B"),
+    "calibration_samples": Flag("--samples", "N"),
+    "modality": Flag("--modality"),
+    "min_accuracy": Flag("--min-accuracy", "X"),
+    "target_bits": Flag("--target-bits", "X"),
+    "target_size_mb": Flag("--target-size-mb", "X"),
+    "max_quality_loss": Flag("--max-quality-loss", "X"),
+    "fail_fast": Flag("--fail-fast"),
+    "num_threads": Flag("--threads", "N"),
+    "max_memory_mb": Flag("--max-memory-mb", "N"),
+}
+ALL_FLAGS = tuple(FLAGS)
+WITHOUT_TARGETS = tuple(name for name in FLAGS if name not in TARGETS)
+
+_Command = Callable[..., None]
+
+
+def takes_settings(*names: str) -> Callable[[_Command], _Command]:
+    """Give a command the options of these settings, ``--config`` and ``--set``.
+
+    The command has a parameter ``settings``; what the options add up to arrives there.
+    """
+    shared = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+        for name, annotation, default in [*map(_parameter, names), *_SOURCES]
+    ]
+
+    def decorate(function: _Command) -> _Command:
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            options = {parameter.name: given.pop(parameter.name) for parameter in shared}
+            settings = _build_config(**options)
+            try:
+                function(settings=settings, **given)
+            except ConfigurationError as error:
+                if "matches no tensor" in error.message and has_plain_name(settings.layer_rules):
+                    error.hint = f"{error.hint}\n{SHELL_HINT}".strip()
+                raise
+
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(function, eval_str=True).parameters.values():
+            own = own.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters += shared if own.name == "settings" else [own]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(name: str) -> tuple[str, Any, Any]:
+    """Name, annotation and default of the parameter for a setting, as typer reads them."""
+    flag = FLAGS[name]
+    kind = _value_type(name)
+    metavar = flag.metavar or "|".join(str(value) for value in typing.get_args(kind))
+    help_text = _help(name)
+    if kind is bool:
+        return name, Annotated[bool, typer.Option(flag.name, help=help_text)], False
+    if typing.get_origin(kind) is dict:
+        text = f"{help_text} Repeatable."
+        option = typer.Option(flag.name, metavar=metavar, help=text)
+        return name, Annotated[list[str] | None, option], None
+    if typing.get_origin(kind) is tuple or _is_word(kind):
+        option = typer.Option(flag.name, metavar=metavar, help=help_text)
+        return name, Annotated[str | None, option], None
+    option = typer.Option(flag.name, parser=scalar, metavar=metavar, help=help_text)
+    return name, Annotated[Any, option], None
+
+
+#: Where settings come from beside their own options.
+_SOURCES: tuple[tuple[str, Any, Any], ...] = (
+    (
+        "config",
+        Annotated[
+            Path | None,
+            typer.Option("--config", metavar="FILE.yaml", help="Settings from a YAML file."),
+        ],
+        None,
     ),
-]
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Any other setting that 'arrow-quant config' lists, as in YAML. Repeatable.",
+    (
+        "set_",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--set",
+                metavar="NAME=VALUE",
+                help="Any other setting that 'arrow-quant config' lists, as in YAML. Repeatable.",
+            ),
+        ],
+        None,
     ),
-]
+)
 
 
-def build_config(
-    *,
-    config: Path | None,
-    layer_rules: list[str] | None,
-    components: str | None,
-    fail_fast: bool,
-    settings: list[str] | None,
-    **options: Any,
+def _value_type(name: str) -> Any:
+    """The type of a setting's values, without None and annotations."""
+    kind: Any = DiffusionQuantConfig.model_fields[name].annotation
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+
+
+def _is_word(kind: Any) -> bool:
+    return typing.get_origin(kind) is Literal and isinstance(typing.get_args(kind)[0], str)
+
+
+def _help(name: str) -> str:
+    """The first sentence about a setting."""
+    description = DiffusionQuantConfig.model_fields[name].description or ""
+    sentence, stop, _ = description.partition(". ")
+    return (sentence + stop.rstrip()).replace("`", "")
+
+
+def _build_config(
+    *, config: Path | None, set_: list[str] | None, **options: Any
 ) -> DiffusionQuantConfig:
     """The configuration of a run: a file if one is named, and the options that were given."""
-    given = {name: value for name, value in options.items() if value is not None}
-    for name, value in parse_settings(settings or []).items():
+    given = {
+        name: value
+        for name, value in options.items()
+        if value is not None and value is not False and value != []
+    }
+    for name, value in _parse_settings(set_ or []).items():
         if name in given:
             raise ConfigurationError(f"{name} is given by its own option and by --set")
         given[name] = value
-    if layer_rules:
-        given["layer_rules"] = parse_layer_rules(layer_rules)
-    if components is not None:
-        given["components"] = [name.strip() for name in components.split(",")]
-    if fail_fast:
-        given["fail_fast"] = True
+    if options.get("layer_rules"):
+        given["layer_rules"] = _parse_layer_rules(given["layer_rules"])
+    if options.get("components") is not None:
+        given["components"] = [name.strip() for name in options["components"].split(",")]
     if config is None:
         return DiffusionQuantConfig(**given)
     return DiffusionQuantConfig.from_yaml(config, **given)
 
 
-def parse_layer_rules(rules: list[str]) -> dict[str, int | str]:
+def _parse_layer_rules(rules: list[str]) -> dict[str, int | str]:
     """``GLOB=BITS`` texts as a mapping in the same order.
 
     Raises
@@ -189,7 +251,7 @@ def parse_layer_rules(rules: list[str]) -> dict[str, int | str]:
     return parsed
 
 
-def parse_settings(texts: list[str]) -> dict[str, Any]:
+def _parse_settings(texts: list[str]) -> dict[str, Any]:
     """``NAME=VALUE`` texts as a mapping; a value is read as an unquoted one in a YAML file.
 
     Raises

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,38 +22,31 @@ from arrow_quant_v2.cli.console import (
     warn,
 )
 from arrow_quant_v2.cli.exit_codes import command
-from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.cli.figures import quality_lines, weights_lines
+from arrow_quant_v2.cli.groups import Group, common, grouped
+from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.plan.model_plan import ModelPlan, PlannedTensor
-from arrow_quant_v2.quantize.result import QuantizationResult, histogram_text, mixed_text
+from arrow_quant_v2.quantize.result import (
+    QuantizationResult,
+    histogram_text,
+    mixed_text,
+    width_text,
+)
 from arrow_quant_v2.quantize.run import plan_files, quantize_files
 
 _MB = 1e6
+#: Why most weights are quantized; the column of reasons is left out where there is no other.
+_ORDINARY = ("linear weight", "convolution weight")
 
 
 @command
+@options.takes_settings(*options.ALL_FLAGS)
 def quantize(
     model: options.Model,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to create.")],
-    profile: options.Profile = None,
-    bit_width: options.BitWidth = None,
-    group_size: options.GroupSize = None,
-    method: options.MethodName = None,
-    param_encoding: options.ParamEncoding = None,
-    config: options.ConfigFile = None,
-    layer_rule: options.LayerRules = None,
-    components: options.Components = None,
+    settings: DiffusionQuantConfig,
     stats: options.Statistics = None,
     data: options.Data = None,
-    samples: options.Samples = None,
-    modality: options.Modality = None,
-    min_accuracy: options.MinAccuracy = None,
-    target_bits: options.TargetBits = None,
-    target_size_mb: options.TargetSize = None,
-    max_quality_loss: options.MaxQualityLoss = None,
-    fail_fast: options.FailFast = False,
-    threads: options.Threads = None,
-    max_memory_mb: options.MaxMemory = None,
-    setting: options.Settings = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an artefact that is at OUT.")
     ] = False,
@@ -61,26 +56,6 @@ def quantize(
 
     The model runs first where it can, to see which weights matter; 'arrow-quant plan' says whether.
     """
-    settings = options.build_config(
-        config=config,
-        layer_rules=layer_rule,
-        components=components,
-        fail_fast=fail_fast,
-        settings=setting,
-        deployment_profile=profile,
-        bit_width=bit_width,
-        group_size=group_size,
-        method=method,
-        param_encoding=param_encoding,
-        calibration_samples=samples,
-        modality=modality,
-        min_accuracy=min_accuracy,
-        target_bits=target_bits,
-        target_size_mb=target_size_mb,
-        max_quality_loss=max_quality_loss,
-        num_threads=threads,
-        max_memory_mb=max_memory_mb,
-    )
     with progress_bar(quiet=json) as show:
         result = quantize_files(
             model,
@@ -95,32 +70,16 @@ def quantize(
     if json:
         print_json(result.json(tensors=True))
     else:
-        _print_result(result)
+        _print_result(result, model, out, settings)
 
 
 @command
+@options.takes_settings(*options.ALL_FLAGS)
 def plan(
     model: options.Model,
-    profile: options.Profile = None,
-    bit_width: options.BitWidth = None,
-    group_size: options.GroupSize = None,
-    method: options.MethodName = None,
-    param_encoding: options.ParamEncoding = None,
-    config: options.ConfigFile = None,
-    layer_rule: options.LayerRules = None,
-    components: options.Components = None,
+    settings: DiffusionQuantConfig,
     stats: options.Statistics = None,
     data: options.Data = None,
-    samples: options.Samples = None,
-    modality: options.Modality = None,
-    min_accuracy: options.MinAccuracy = None,
-    target_bits: options.TargetBits = None,
-    target_size_mb: options.TargetSize = None,
-    max_quality_loss: options.MaxQualityLoss = None,
-    fail_fast: options.FailFast = False,
-    threads: options.Threads = None,
-    max_memory_mb: options.MaxMemory = None,
-    setting: options.Settings = None,
     every: options.Every = False,
     json: options.Json = False,
 ) -> None:
@@ -128,31 +87,6 @@ def plan(
 
     With a target of mixed precision, the model is calibrated and run to find out.
     """
-    settings = options.build_config(
-        config=config,
-        layer_rules=layer_rule,
-        components=components,
-        fail_fast=fail_fast,
-        settings=setting,
-        deployment_profile=profile,
-        bit_width=bit_width,
-        group_size=group_size,
-        method=method,
-        param_encoding=param_encoding,
-        calibration_samples=samples,
-        modality=modality,
-        min_accuracy=min_accuracy,
-        target_bits=target_bits,
-        target_size_mb=target_size_mb,
-        max_quality_loss=max_quality_loss,
-        num_threads=threads,
-        max_memory_mb=max_memory_mb,
-    )
-    if settings.target is None and (stats is not None or data is not None):
-        raise ConfigurationError(
-            "--stats and --data are for plans with a target",
-            hint="Add --target-bits, --target-size-mb or --max-quality-loss.",
-        )
     with progress_bar(quiet=json or settings.target is None) as show:
         made = plan_files(
             model, settings, progress_callback=show, statistics=stats, calibration_data=data
@@ -164,7 +98,9 @@ def plan(
         _print_plan(made, every)
 
 
-def _print_result(result: QuantizationResult) -> None:
+def _print_result(
+    result: QuantizationResult, model: Path, out: Path, settings: DiffusionQuantConfig
+) -> None:
     attempts = ", ".join(
         f"INT{attempt['bit_width']} {attempt['cosine_similarity']:.5f}"
         for attempt in result["attempts"]
@@ -174,15 +110,13 @@ def _print_result(result: QuantizationResult) -> None:
         ("modality", f"{result['modality']} ({result['modality_reason']})"),
         ("strategy", result["strategy"]),
         ("components", ", ".join(name for name in result["components"] if name) or "the model"),
-        ("bit width", f"INT{result['bit_width']}, {result['bits_per_weight']:.3f} bits per weight"),
-        (
-            "weights",
-            f"{size_text(round(result['model_size_mb'] * _MB))}, "
-            f"{result['compression_ratio']:.2f} times smaller",
+        ("bit width", _widths(result)),
+        *weights_lines(
+            round(result["model_size_mb"] * _MB),
+            round(result["model_size_mb"] * result["compression_ratio"] * _MB),
+            round(result["total_size_mb"] * _MB),
         ),
-        ("whole model", size_text(round(result["total_size_mb"] * _MB))),
-        ("cosine", f"mean {result['cosine_similarity']:.6f} ({result['cosine_kind']})"),
-        ("worst layer", f"{result['min_cosine_similarity']:.6f}  {result['worst_layer']}"),
+        *quality_lines(result),
         ("NMSE", _errors(result)),
         ("calibration", _calibration(result["calibration"], result["calibration_reason"])),
         ("time", f"{result['quantization_time_s']:.2f} s"),
@@ -193,14 +127,24 @@ def _print_result(result: QuantizationResult) -> None:
         facts.append(("mixed precision", mixed_text(result["mixed_precision"])))
     if len(result["attempts"]) > 1:
         facts.append(("attempts", attempts))
+    if not result["meets_min_accuracy"]:
+        facts.append(("accuracy", f"below min_accuracy {settings.min_accuracy:g}, also at INT8"))
+    facts.append(("next", shlex.join(["arrow-quant", "validate", str(model), str(out)])))
     print_facts(facts)
+
+
+def _widths(result: QuantizationResult) -> str:
+    width = width_text(result)
+    if width.startswith("INT"):
+        width += f", {result['bits_per_weight']:.3f} bits per weight"
+    return width
 
 
 def _errors(result: QuantizationResult) -> str:
     weights = f"{result['nmse']:.3g} (weights)"
     if result["output_nmse"] is None:
         return weights
-    return f"{result['output_nmse']:.3g} (outputs), {weights}"
+    return f"{result['output_nmse']:.3g} (layer outputs), {weights}"
 
 
 def _calibration(kind: str, reason: str) -> str:
@@ -210,14 +154,13 @@ def _calibration(kind: str, reason: str) -> str:
 def _print_plan(made: ModelPlan, every: bool) -> None:
     several = len(made.components) > 1
     shown = [tensor for tensor in made.tensors if every or not _is_kept_by_default(tensor)]
-    print_table(
-        ["tensor", "shape", "bits", "encoding", "size", "why"],
-        [_row(tensor, several) for tensor in shown],
-        right=["bits", "size"],
-    )
+    columns = ["tensor", "shape", "bits", "encoding", "size", "why"]
+    rows = [_row(group) for group in _groups(shown, several, every)]
+    if not every and all(tensor.reason in _ORDINARY for tensor in shown):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print_table(columns, rows, right=["bits", "size"])
     print_blank()
     quantized = sum(tensor.bit_width is not None for tensor in made.tensors)
-    smaller = made.source_bytes / made.planned_bytes if made.planned_bytes else 1.0
     facts = [
         ("modality", f"{made.modality} ({made.modality_reason})"),
         ("strategy", made.strategy),
@@ -239,10 +182,8 @@ def _print_plan(made: ModelPlan, every: bool) -> None:
         ("kept", f"{count} tensors ({reason.removeprefix('kept: ')})")
         for reason, count in kept.most_common()
     ]
-    facts += [
-        ("source", size_text(made.source_bytes)),
-        ("planned", f"{size_text(made.planned_bytes)}, {smaller:.2f} times smaller"),
-    ]
+    facts.append(("source", size_text(made.source_bytes)))
+    facts += weights_lines(made.planned_weights_bytes, made.source_bytes, about=True)
     print_facts(facts)
 
 
@@ -250,9 +191,24 @@ def _is_kept_by_default(tensor: PlannedTensor) -> bool:
     return tensor.bit_width is None and tensor.reason.startswith("kept: ")
 
 
-def _row(tensor: PlannedTensor, several: bool) -> list[str]:
-    name = f"{tensor.component}/{tensor.name}" if several else tensor.name
-    bits = "-" if tensor.bit_width is None else str(tensor.bit_width)
-    encoding = tensor.param_encoding or tensor.source_dtype
-    size = size_text(tensor.planned_bytes)
-    return [name, shape_text(tensor.shape), bits, encoding, size, tensor.reason]
+def _groups(
+    tensors: Sequence[PlannedTensor], several: bool, every: bool
+) -> list[Group[PlannedTensor]]:
+    def name(tensor: PlannedTensor) -> str:
+        return f"{tensor.component}/{tensor.name}" if several else tensor.name
+
+    if every:
+        return [Group(name(tensor), (tensor,)) for tensor in tensors]
+    return grouped(tensors, name, lambda tensor: (tensor.bit_width, tensor.reason))
+
+
+def _row(group: Group[PlannedTensor]) -> list[str]:
+    tensor = group.items[0]
+    return [
+        group.label,
+        common(shape_text(item.shape) for item in group.items),
+        "-" if tensor.bit_width is None else str(tensor.bit_width),
+        common(item.param_encoding or item.source_dtype for item in group.items),
+        size_text(sum(item.planned_bytes for item in group.items)),
+        tensor.reason,
+    ]

@@ -72,6 +72,11 @@ class CalibrationEffort:
         Below the last number for each channel there is a warning.
     text_length
         Tokens of a text for masked language models, at most.
+    latents, latents_per_channel
+        Latents of a sample, at most: in all, and for each channel of a denoiser that does not say
+        the size of its samples.
+    latent_frames
+        Of a video.
     profile_part, least_profiled, profile_times
         Part of the recorded samples that run backwards too, and the fewest of them, to find at
         which times and tokens errors cost most; and at how many times that is told apart.
@@ -88,6 +93,9 @@ class CalibrationEffort:
     least_tokens: int = 4096
     fewest_tokens_per_channel: int = 4
     text_length: int = 128
+    latents: int = 4096
+    latents_per_channel: int = 4
+    latent_frames: int = 3
     profile_part: float = 0.05
     least_profiled: int = 16
     profile_times: int = 16
@@ -220,6 +228,9 @@ V1_NAMES: Mapping[str, str] = {
 #: Settings that do not change a byte of the artefact, so they are not recorded in it.
 _NOT_RECORDED = {"num_threads", "max_memory_mb", "validation_thresholds"}
 
+#: How samples are made; recorded where somebody chose it.
+_SAMPLING = ("calibration_size", "calibration_steps", "guidance_scale")
+
 #: Mean cosine similarity that `validate_quality` asks for, by the narrowest codes of an artefact.
 THRESHOLDS: Mapping[str, float] = {"int2": 0.70, "int4": 0.90, "int8": 0.95}
 
@@ -284,6 +295,18 @@ def _names(value: Any) -> tuple[str, ...] | None:
     if not all(isinstance(name, str) and name for name in value):
         raise ValueError("not a list of names")
     return tuple(value)
+
+
+def _size(value: Any) -> tuple[int, ...] | None:
+    """A side, or height and width, or those and frames, as (height, width[, frames])."""
+    if value is None:
+        return None
+    sides = (value, value) if _is_integer(value) else value
+    if not isinstance(sides, (list, tuple)) or not 2 <= len(sides) <= 3:
+        raise ValueError("not a size")
+    if isinstance(value, bool) or not all(_is_integer(n) and 1 <= n <= 1 << 16 for n in sides):
+        raise ValueError("not a size")
+    return tuple(int(n) for n in sides)
 
 
 def _is_integer(value: Any) -> bool:
@@ -382,6 +405,32 @@ class DiffusionQuantConfig(BaseModel):
     calibration_samples: Annotated[
         int, _Integer, Field(ge=0, le=1_000_000), Must("an integer from 0 to 1000000")
     ] = Field(default=128, description="Trajectories to calibrate on; 0 asks for a data-free run.")
+    calibration_size: Annotated[
+        tuple[int, ...] | None,
+        BeforeValidator(_size),
+        Must("a side in pixels, [height, width], or [height, width, frames]"),
+    ] = Field(
+        default=None,
+        description="Size of the samples that a pipeline makes for calibration: a side in pixels, "
+        "[height, width], or [height, width, frames]; None: the size that the model was trained "
+        "for, within 4096 latents, and three latent frames of a video.",
+    )
+    calibration_steps: Annotated[
+        Annotated[int, Field(ge=1, le=1000)] | None,
+        BeforeValidator(lambda value: None if value is None else _integer(value)),
+        Must("an integer from 1 to 1000, or None"),
+    ] = Field(
+        default=None,
+        description="Steps of the sampler for calibration; None: 25, or the pipeline's own default "
+        "where it takes fewer.",
+    )
+    guidance_scale: Annotated[
+        Annotated[float, Field(ge=0)] | None, _OptionalNumber, Must("a number from 0, or None")
+    ] = Field(
+        default=None,
+        description="Scale of classifier-free guidance for calibration; None: the pipeline's own "
+        "default.",
+    )
     num_threads: Annotated[
         int, _Integer, Field(ge=0, le=4096), Must("an integer from 0 (all cores) to 4096")
     ] = Field(default=0, description="Threads to use; 0 means all cores.")
@@ -392,13 +441,16 @@ class DiffusionQuantConfig(BaseModel):
     modality: Annotated[Literal["text", "code", "image", "audio"] | None, _one_of(*MODALITIES)] = (
         Field(
             default=None,
-            description="What the model generates; None detects it. Base mode, with neither of "
-            "the two `enable_*` parts, needs none.",
+            description="What the model generates; by default it is detected. Base mode, "
+            "with neither of the two `enable_*` parts, needs none.",
         )
     )
     deployment_profile: Annotated[
         Literal["edge", "local", "cloud"], _one_of("edge", "local", "cloud")
-    ] = Field(default="local", description="Supplies every value that nothing else sets.")
+    ] = Field(
+        default="local",
+        description="Deployment profile: it supplies every value that nothing else sets.",
+    )
     param_encoding: Annotated[
         Literal["auto", "two_level", "fp16", "row", "residual_binary"],
         _one_of("auto", "two_level", "fp16", "row", "residual_binary"),
@@ -420,7 +472,9 @@ class DiffusionQuantConfig(BaseModel):
     ] = Field(default_factory=dict, description="Bits by tensor name; the last match wins.")
     components: Annotated[
         tuple[str, ...] | None, BeforeValidator(_names), Must("a list of component names")
-    ] = Field(default=None, description="Components of a pipeline to quantize; None: the denoiser.")
+    ] = Field(
+        default=None, description="Components of a pipeline to quantize; by default the denoiser."
+    )
     validation_thresholds: Annotated[
         dict[str, float],
         BeforeValidator(_thresholds),
@@ -568,7 +622,9 @@ class DiffusionQuantConfig(BaseModel):
 
     def recorded_json(self) -> str:
         """JSON of the settings that decide the bytes of the artefact, as it is embedded there."""
-        return json.dumps(self.model_dump(exclude=_NOT_RECORDED), sort_keys=True)
+        values = self.model_dump(exclude=_NOT_RECORDED)
+        chosen = {k: v for k, v in values.items() if k not in _SAMPLING or v is not None}
+        return json.dumps(chosen, sort_keys=True)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):

@@ -13,10 +13,11 @@ from arrow_quant_v2._native import core
 from arrow_quant_v2.calibration.decision import expected_calibration
 from arrow_quant_v2.config.settings import DiffusionQuantConfig, checked_config
 from arrow_quant_v2.model import readable_model
-from arrow_quant_v2.paths import checked_path, path_bytes
+from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
 from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.engine_options import is_plain, plan_options
 from arrow_quant_v2.plan.strategy import method_warnings, strategy
+from arrow_quant_v2.plan.weights_size import planned_weights_bytes
 
 if TYPE_CHECKING:
     from arrow_quant_v2.plan.mixed_precision import MixedPrecision
@@ -55,14 +56,18 @@ class ModelPlan:
 
     Attributes
     ----------
-    source_bytes, planned_bytes
-        Weight files of the quantized components, and the codes, parameters and kept tensors that
-        replace them.
+    source_bytes
+        The weight files of the quantized components.
+    planned_bytes
+        Codes, parameters and kept tensors that replace them.
+    planned_weights_bytes
+        About what the new weight files will take on disk: `planned_bytes` and what Parquet adds.
+        The result calls it ``model_size_mb``.
     bits_per_weight
         Codes and all parameters of the quantized tensors, per weight.
     calibration, calibration_reason
-        What a run without `statistics` and `calibration_data` would work from: "neutral" when it
-        would run the model first, or "none", and why.
+        What a run would work from: "neutral" or "user" inputs on which the model runs or has run
+        (then the statistics are named), or "none", and why.
     mixed_precision
         How the bits of layers were found for a target; None without one.
     """
@@ -75,6 +80,7 @@ class ModelPlan:
     components: tuple[str, ...]
     source_bytes: int
     planned_bytes: int
+    planned_weights_bytes: int
     bits_per_weight: float
     warnings: tuple[str, ...]
     tensors: tuple[PlannedTensor, ...]
@@ -90,18 +96,24 @@ def plan_model(
     config: DiffusionQuantConfig | None = None,
     mixed: MixedPrecision | None = None,
     roles: Sequence[TensorRole] = (),
+    *,
+    statistics: StrPath | None = None,
+    user_data: bool = False,
 ) -> ModelPlan:
     """Read the headers of a model and decide what would happen to it. Writes nothing.
 
     A target of `config` is met by `mixed`; without that, every layer gets `config.bit_width`.
     `roles` say what tensors are for, see :func:`arrow_quant_v2.model_roles.model_roles`.
+    A run would work from `statistics`, or from data of the user.
     """
     config = checked_config(config)
     source = checked_path(model_path, "model_path")
     with readable_model(
         source, headers_only=True, components=config.components, adapters=is_plain(config)
     ) as view:
-        calibration, reason = expected_calibration(view.path, config)
+        calibration, reason = expected_calibration(
+            view.path, config, statistics, user_data=user_data
+        )
         runs = calibration != "none"
         plan = core.plan_model(
             path_bytes(view.path, "model_path"),
@@ -127,6 +139,7 @@ def plan_model(
         components=tuple(plan.components),
         source_bytes=plan.source_bytes,
         planned_bytes=plan.planned_bytes,
+        planned_weights_bytes=planned_weights_bytes(tensors, calibrated=runs),
         bits_per_weight=8 * stored / weights if weights else 0.0,
         warnings=(*view.model.notes, *plan.warnings, *replaced),
         tensors=tensors,

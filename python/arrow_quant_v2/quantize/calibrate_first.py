@@ -17,7 +17,7 @@ from arrow_quant_v2.loaded_model import LoadedModel
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.progress import ProgressCallback, scaled_progress
 
-__all__ = ["Calibration", "calibrated"]
+__all__ = ["Calibration", "calibrated", "check_wanted"]
 
 #: Part of the progress that calibration takes; the rest is quantization.
 _SHARE = 0.7
@@ -63,7 +63,7 @@ def calibrated(
     """
     config, data = model.config, model.data
     if data is not None:
-        _check_wanted(config, statistics)
+        check_wanted(config, statistics)
     wanted = data is not None or wants_calibration(config)
     if statistics is not None or not wanted:
         yield Calibration(statistics, why_not_wanted(config, statistics), progress_callback)
@@ -97,7 +97,8 @@ def _run(model: LoadedModel, path: Path, progress: ProgressCallback | None) -> N
     collect(session, path, model.config, progress_callback=progress)
 
 
-def _check_wanted(config: DiffusionQuantConfig, statistics: StrPath | None) -> None:
+def check_wanted(config: DiffusionQuantConfig, statistics: StrPath | None) -> None:
+    """Refuse calibration data that nothing would use."""
     if statistics is not None:
         raise ConfigurationError(
             "calibration_data and statistics were both given",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from arrow_quant_v2._native import core
+from arrow_quant_v2.artefact.quality import LayerQuality, summed_up
 from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
-from arrow_quant_v2.plan.strategy import method_warnings, strategy, strategy_name
+from arrow_quant_v2.plan.strategy import method_warnings, strategy, strategy_used
 from arrow_quant_v2.quantize.calibrate_first import Calibration
 from arrow_quant_v2.quantize.display import Table, as_html, as_text, value_text
 
@@ -129,6 +131,17 @@ class _Result(Mapping[str, Any]):
 class QuantizationResult(_Result):
     """The result of quantizing a model.
 
+    Sizes are in MB of 1,000,000 bytes: `model_size_mb` is that of the weight files of the quantized
+    components, `total_size_mb` that of every file of the artefact. `compression_ratio` is the size
+    of the source's weight files over `model_size_mb`.
+
+    `weight_cosine_similarity` compares weights, `layer_output_cosine_similarity` the outputs of
+    layers on held-out calibration inputs (None without calibration); both are means weighted by
+    the number of weights. `cosine_similarity` is the mean of what each layer is judged by, which is
+    its outputs where calibration saw them and its weights otherwise; `cosine_kind` says which.
+    `worst_layer` is the layer that is judged worst, by `min_cosine_similarity`.
+    :class:`ValidationResult` and ``arrow-quant inspect`` use the same words.
+
     Examples
     --------
     ``result["model_size_mb"]``, ``result["cosine_similarity"]``, ``dict(result)``,
@@ -171,13 +184,15 @@ class QuantizationResult(_Result):
 
     def _headline(self) -> str:
         return (
-            f"QuantizationResult: INT{self['bit_width']}, "
+            f"QuantizationResult: {width_text(self)}, "
             f"{self['compression_ratio']:.2f} times smaller, "
             f"cosine {self['cosine_similarity']:.4f} ({self['cosine_kind']})"
         )
 
     def _facts(self) -> list[tuple[str, str]]:
         facts = dict(super()._facts())
+        if len(self["layers_by_bit_width"]) > 1:
+            facts["bit_width"] = f"{self['bit_width']} at least (mixed)"
         facts["modality"] += f" ({self['modality_reason']})"
         if self["calibration_reason"]:
             facts["calibration"] += f" ({self['calibration_reason']})"
@@ -218,11 +233,26 @@ class QuantizationResult(_Result):
 
 
 class ValidationResult(_Result):
-    """The result of comparing an artefact with its original; ``result["passed"]`` sums it up."""
+    """The result of comparing an artefact with its original; ``result["passed"]`` sums it up.
+
+    `failed_checks` says which checks failed: ``"weights cosine"`` and ``"outputs cosine"`` are
+    `weight_cosine_similarity` and `output_cosine_similarity` below `min_accuracy`; ``"structure"``
+    are missing, extra or different tensors, which `problems` lists; ``"original"`` is added where
+    the fingerprint says that the artefact was made from another model.
+
+    The weights are compared anew. `cosine_similarity`, `cosine_kind`, `min_cosine_similarity`,
+    `worst_layer` and `layer_output_cosine_similarity` mean what they do in
+    :class:`QuantizationResult`; the outputs of layers are those that calibration recorded.
+    `output_cosine_similarity` and `output_nmse` are of the outputs of the whole model, which runs
+    at level ``"outputs"`` only.
+    """
 
     _shown = (
         "passed",
+        "failed_checks",
         "cosine_similarity",
+        "cosine_kind",
+        "weight_cosine_similarity",
         "min_accuracy",
         "min_cosine_similarity",
         "worst_layer",
@@ -234,7 +264,7 @@ class ValidationResult(_Result):
     )
 
     def _headline(self) -> str:
-        return f"ValidationResult: {'passed' if self['passed'] else 'FAILED'} ({self['level']})"
+        return f"ValidationResult: {verdict_text(self)} ({self['level']})"
 
     def _facts(self) -> list[tuple[str, str]]:
         facts = [
@@ -242,7 +272,7 @@ class ValidationResult(_Result):
             for key, text in super()._facts()
             if self["level"] == "outputs" or not key.startswith("output_")
         ]
-        return [*facts, ("problems", "\n".join(self["problems"]) or "none")]
+        return [*facts, ("problems", "\n".join(problems_shown(self)) or "none")]
 
     def _tables(self) -> list[Table]:
         rows = [
@@ -266,6 +296,11 @@ def quantization_result(
 ) -> QuantizationResult:
     """Bring the engine's report into the form of the contract; `seconds` is the whole call."""
     weights = report.weights_bytes
+    quality = summed_up(
+        LayerQuality(t.info.name, math.prod(t.info.shape), t.info.cosine, t.info.output_cosine)
+        for t in report.tensors
+        if t.info.encoding != "copy"
+    )
     values = {
         "quantized_path": os.fsdecode(report.quantized_path),
         "compression_ratio": report.source_bytes / weights if weights else 0.0,
@@ -277,6 +312,8 @@ def quantization_result(
         "bits_per_weight": report.bits_per_weight,
         "layers_by_bit_width": dict(report.layers_by_bit_width),
         "cosine_kind": "outputs" if report.cosine_of_outputs else "weights",
+        "weight_cosine_similarity": quality.weight_cosine_similarity,
+        "layer_output_cosine_similarity": quality.layer_output_cosine_similarity,
         "min_cosine_similarity": report.min_cosine_similarity,
         "worst_layer": report.worst_layer,
         "nmse": report.nmse,
@@ -303,6 +340,30 @@ def quantization_result(
         "warnings": [*calibration.warnings, *_warnings(report, config)],
     }
     return QuantizationResult(values, [_tensor_result(tensor) for tensor in report.tensors])
+
+
+def width_text(result: Mapping[str, Any]) -> str:
+    """The bits of an artefact: ``INT4``, or the mean where layers have several widths."""
+    if len(result["layers_by_bit_width"]) > 1:
+        return f"mixed, {result['bits_per_weight']:.3f} bits per weight"
+    return f"INT{result['bit_width']}"
+
+
+def verdict_text(validation: Mapping[str, Any]) -> str:
+    """``passed``, or the checks that failed."""
+    failed = ", ".join(validation["failed_checks"])
+    return f"FAILED: {failed}" if failed else "passed"
+
+
+def problems_shown(validation: Mapping[str, Any]) -> list[str]:
+    """The problems for people: of a model that is not the original, only that it is not."""
+    problems = list(validation["problems"])
+    if "original" not in validation["failed_checks"]:
+        return problems
+    return [
+        "the artefact was made from another model: the fingerprint in its manifest is not that of "
+        f"this original ({len(problems)} {'difference' if len(problems) == 1 else 'differences'})"
+    ]
 
 
 def histogram_text(layers: Mapping[int, int]) -> str:
@@ -335,12 +396,17 @@ def _warnings(report: core.QuantizeReport, config: DiffusionQuantConfig) -> list
 
 
 def _strategy_used(report: core.QuantizeReport, config: DiffusionQuantConfig) -> str:
-    """The strategy, and how many layers each method got."""
+    """The strategy, and what the layers of the artefact have of it."""
     if report.calibration == "none":
         return strategy(report.modality, config, calibrated=False)
-    used = Counter(t.info.spec.method for t in report.tensors if t.info.encoding != "copy")
-    methods = ", ".join(f"{method} {count}" for method, count in used.most_common())
-    return f"{strategy_name(report.modality, config)} (layers: {methods})"
+    quantized = [t for t in report.tensors if t.info.encoding != "copy"]
+    return strategy_used(
+        report.modality,
+        config,
+        Counter(t.info.spec.method for t in quantized),
+        equalized=sum(t.equalization > 0 for t in quantized),
+        by_time=sum(t.time_groups > 0 for t in quantized),
+    )
 
 
 def _tensor_result(tensor: core.TensorReport) -> TensorResult:

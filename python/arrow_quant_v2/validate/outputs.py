@@ -75,14 +75,15 @@ def compare_outputs(
     ConfigurationError
         torch or the library of the model is missing, or the model cannot be run.
     """
-    from arrow_quant_v2.torch.compare.outputs import predictions, squares_by_time
-    from arrow_quant_v2.torch.load.loading import load_quantized
 
     def report(message: str, fraction: float) -> None:
         if progress_callback is not None:
             progress_callback(message, fraction)
 
     report("loading the original", 0.0)
+    from arrow_quant_v2.torch.compare.outputs import predictions, squares_by_time
+    from arrow_quant_v2.torch.load.loading import load_quantized
+
     settings = _settings(quantized_path)
     with readable_model(original_path, components=settings.components) as view:
         session = LoadedModel(view, settings).session()

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from arrow_quant_v2._native import core
+from arrow_quant_v2.artefact.model import QuantizedModel
+from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.artefact.quality import LayerQuality, summed_up
+from arrow_quant_v2.artefact.sizes import sizes_of
 from arrow_quant_v2.config.settings import DiffusionQuantConfig, with_settings
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.model import readable_model
@@ -60,11 +64,11 @@ def validate_quality(
             path_bytes(view.path, "original_path"),
             path_bytes(quantized_path, "quantized_path"),
             config.num_threads,
-            scaled_progress(progress_callback, 0.0, share),
+            scaled_progress(_comparing(progress_callback), 0.0, share),
             view.names,
         )
     outputs = None
-    if level == "outputs":
+    if level == "outputs" and not _is_of_another_model(report):
         outputs = compare_outputs(
             original_path,
             quantized_path,
@@ -73,7 +77,26 @@ def validate_quality(
     threshold = config.min_accuracy
     if min_accuracy is None:
         threshold = config.validation_thresholds.get(f"int{report.bit_width}", 0.0)
-    return _result(report, level, threshold, outputs)
+    return _result(report, level, threshold, outputs, open_quantized(quantized_path))
+
+
+def _comparing(callback: ProgressCallback | None) -> ProgressCallback | None:
+    """`callback` for the weights, which are not all that there is to do."""
+    if callback is None:
+        return None
+
+    def report(message: str, fraction: float) -> object:
+        return callback("weights compared" if message == "done" else message, fraction)
+
+    return report
+
+
+def _is_of_another_model(report: core.ValidationReport) -> bool:
+    """Whether the artefact differs in structure because it was made from another model.
+
+    A model that was saved anew has another fingerprint and the same tensors: that is no problem.
+    """
+    return report.original_matches is False and bool(report.problems)
 
 
 def _is_artefact(path: StrPath) -> bool:
@@ -93,18 +116,41 @@ def _result(
     level: str,
     threshold: float,
     outputs: OutputComparison | None,
+    model: QuantizedModel,
 ) -> ValidationResult:
-    cosines = [report.cosine_similarity]
-    if outputs is not None:
-        cosines.append(outputs.cosine_similarity)
+    layers = []
+    for tensor in report.tensors:
+        if tensor.bit_width:
+            stored = model.components[tensor.component][tensor.name]
+            layers.append(
+                LayerQuality(
+                    tensor.name, math.prod(stored.shape), tensor.cosine, stored.output_cosine
+                )
+            )
+    quality = summed_up(layers)
+    sizes = sizes_of(model)
+    checks = {
+        "weights cosine": quality.weight_cosine_similarity >= threshold,
+        "outputs cosine": outputs is None or outputs.cosine_similarity >= threshold,
+        "original": not _is_of_another_model(report),
+        "structure": not report.problems,
+    }
+    failed = [name for name, passed in checks.items() if not passed]
     return ValidationResult(
         {
-            "passed": min(cosines) >= threshold and not report.problems,
+            "passed": not failed,
+            "failed_checks": failed,
             "level": level,
-            "cosine_similarity": report.cosine_similarity,
+            "cosine_similarity": quality.cosine_similarity,
+            "cosine_kind": quality.cosine_kind,
+            "weight_cosine_similarity": quality.weight_cosine_similarity,
+            "layer_output_cosine_similarity": quality.layer_output_cosine_similarity,
             "min_accuracy": threshold,
-            "min_cosine_similarity": report.min_cosine_similarity,
-            "worst_layer": report.worst_layer,
+            "min_cosine_similarity": quality.min_cosine_similarity,
+            "worst_layer": quality.worst_layer,
+            "weights_bytes": sizes.weights_bytes,
+            "total_bytes": sizes.total_bytes,
+            "source_bytes": model.manifest.get("report", {}).get("source_bytes"),
             "nmse": report.nmse,
             "sqnr_db": _decibels(report.nmse),
             "bit_width": report.bit_width,

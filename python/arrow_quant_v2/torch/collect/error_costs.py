@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from arrow_quant_v2.config.settings import CALIBRATION
 from arrow_quant_v2.torch.evaluation import frozen
 from arrow_quant_v2.torch.observe.shared_inputs import ObservedInput
 from arrow_quant_v2.torch.observe.watch import watch
-from arrow_quant_v2.torch.record.trajectory import Batch, rows_of
+from arrow_quant_v2.torch.record.trajectory import Batch
 
 __all__ = ["Costs", "Profile", "measure_costs"]
 
@@ -110,12 +110,7 @@ def _part(tape: Sequence[Batch]) -> Iterator[Batch]:
         batch = ordered[place]
         fitted = ~batch.held_out if batch.held_out is not None else torch.ones(batch.samples) > 0
         rows = torch.nonzero(fitted)[:, 0][:_ROWS]
-        yield Batch(
-            rows_of(batch.args, rows, batch.samples),
-            rows_of(batch.kwargs, rows, batch.samples),
-            batch.times()[rows],
-            masked=None if batch.masked is None else batch.masked[rows],
-        )
+        yield replace(batch.take(rows), valid=None, held_out=None)
 
 
 class _Gradients:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from arrow_quant_v2.config.settings import JUDGING
-from arrow_quant_v2.torch.compare.minibatches import distances, gathered, predict, take
+from arrow_quant_v2.torch.compare.minibatches import distances, gathered, predict
 from arrow_quant_v2.torch.compare.time_bins import TimeBins
 from arrow_quant_v2.torch.record.trajectory import Batch, batches_of
 
@@ -105,5 +105,5 @@ def _some(batches: Sequence[Batch], generator: torch.Generator) -> list[Batch]:
         rows = torch.randperm(batch.samples, generator=generator)
         rows = rows[: math.ceil(share * batch.samples)]
         for numbers in batches_of(len(rows), JUDGING.batch):
-            chosen.append(take(batch, rows[numbers.start : numbers.stop]))
+            chosen.append(batch.take(rows[numbers.start : numbers.stop]))
     return chosen

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from arrow_quant_v2.torch.compare.time_bins import first_output
 from arrow_quant_v2.torch.layers.clock import TIME_ARGUMENTS
-from arrow_quant_v2.torch.record.trajectory import Batch, rows_of
+from arrow_quant_v2.torch.record.trajectory import Batch, PerSample
 
-__all__ = ["distances", "gathered", "predict", "take"]
+__all__ = ["distances", "gathered", "predict"]
 
 
 def gathered(tape: Sequence[Batch], *, held_out: bool) -> list[Batch]:
@@ -32,28 +32,9 @@ def gathered(tape: Sequence[Batch], *, held_out: bool) -> list[Batch]:
             chosen = batch.held_out
         rows = torch.nonzero(chosen if held_out else ~chosen)[:, 0]
         if len(rows):
-            part = _timed(take(batch, rows))
+            part = _timed(batch.take(rows))
             parts.setdefault(_form(part), []).append(part)
     return [_joined(found) for found in parts.values()]
-
-
-def take(batch: Batch, rows: Tensor) -> Batch:
-    """The samples of a batch with these numbers."""
-    count = batch.samples
-    times = batch.times()
-
-    def of(value: Any) -> Any:
-        return rows_of(value, rows, count)
-
-    return replace(
-        batch,
-        args=of(batch.args),
-        kwargs=of(batch.kwargs),
-        timestep=times[rows],
-        held_out=of(batch.held_out),
-        valid=of(batch.valid),
-        masked=of(batch.masked),
-    )
 
 
 def predict(network: nn.Module, batch: Batch) -> Tensor:
@@ -96,6 +77,8 @@ def _form(batch: Batch) -> Any:
     count = batch.samples
 
     def form(value: Any) -> Any:
+        if isinstance(value, PerSample):
+            return "per sample"
         if isinstance(value, Tensor):
             shared = value.ndim == 0 or len(value) != count
             return (tuple(value.shape[1:]), value.dtype, id(value) if shared else 0)
@@ -105,7 +88,9 @@ def _form(batch: Batch) -> Any:
             return tuple(form(item) for item in value)
         return repr(value)
 
-    return tuple(form(v) for v in (batch.args, batch.kwargs, batch.valid, batch.masked))
+    shared = tuple((name, id(batch.kwargs[name])) for name in sorted(batch.shared))
+    own = {name: value for name, value in batch.kwargs.items() if name not in batch.shared}
+    return shared, tuple(form(v) for v in (batch.args, own, batch.valid, batch.masked))
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:
@@ -113,6 +98,8 @@ def _joined(parts: Sequence[Batch]) -> Batch:
 
     def join(values: Sequence[Any]) -> Any:
         first = values[0]
+        if isinstance(first, PerSample):
+            return PerSample(tensor for value in values for tensor in value)
         if isinstance(first, Tensor):
             alone = first.ndim == 0 or len(first) != counts[0]
             return first if alone else torch.cat(list(values))
@@ -122,11 +109,16 @@ def _joined(parts: Sequence[Batch]) -> Batch:
             return type(first)(join(items) for items in zip(*values, strict=True))
         return first
 
+    first = parts[0]
     return Batch(
         args=join([part.args for part in parts]),
-        kwargs=join([part.kwargs for part in parts]),
+        kwargs={
+            name: value if name in first.shared else join([part.kwargs[name] for part in parts])
+            for name, value in first.kwargs.items()
+        },
         timestep=torch.cat([part.times() for part in parts]),
         held_out=join([part.held_out for part in parts]),
         valid=join([part.valid for part in parts]),
         masked=join([part.masked for part in parts]),
+        shared=first.shared,
     )

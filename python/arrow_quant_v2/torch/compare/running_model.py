@@ -11,7 +11,6 @@ import torch
 from arrow_quant_v2.config.settings import CALIBRATION, SENSITIVITY
 from arrow_quant_v2.progress import ProgressCallback
 from arrow_quant_v2.torch.compare.drift import Replay
-from arrow_quant_v2.torch.compare.minibatches import take
 from arrow_quant_v2.torch.record.session import Session
 from arrow_quant_v2.torch.record.trajectory import Batch
 
@@ -70,7 +69,7 @@ def _held_out(tape: list[Batch]) -> list[Batch]:
     wanted[numbers[torch.linspace(0, len(numbers) - 1, min(most, len(numbers))).long()]] = True
     rows = wanted.split([batch.samples for batch in tape])
     return [
-        take(batch, torch.nonzero(chosen)[:, 0])
+        batch.take(torch.nonzero(chosen)[:, 0])
         for batch, chosen in zip(tape, rows, strict=True)
         if chosen.any()
     ]

@@ -21,7 +21,7 @@ from arrow_quant_v2.calibration.model_kind import CannotRunError
 from arrow_quant_v2.config.settings import LearningEffort
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
 from arrow_quant_v2.torch.compare.held_out_error import Judge
-from arrow_quant_v2.torch.compare.minibatches import distances, gathered, predict, take
+from arrow_quant_v2.torch.compare.minibatches import distances, gathered, predict
 from arrow_quant_v2.torch.compare.quantized_network import QuantizedNetwork
 from arrow_quant_v2.torch.evaluation import evaluating, frozen
 from arrow_quant_v2.torch.learn.trainable_weight import SoftWeight, Stored, can_learn
@@ -180,7 +180,7 @@ class _Run:
         sizes = torch.tensor([float(batch.samples) for batch in self._fitted])
         batch = self._fitted[int(torch.multinomial(sizes, 1, generator=self._generator))]
         count = min(self._effort.states_per_iteration, batch.samples)
-        return take(batch, torch.randperm(batch.samples, generator=self._generator)[:count])
+        return batch.take(torch.randperm(batch.samples, generator=self._generator)[:count])
 
     def _judged(self) -> Tensor:
         self._learner.refresh()

@@ -1,59 +1,44 @@
-"""Calibration tapes of diffusers pipelines: their sampler runs, and the denoiser is overheard."""
+"""Calibration tapes of diffusers pipelines: their sampler runs, and the denoisers are overheard."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
-import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from arrow_quant_v2.calibration.model_kind import CannotRunError
-from arrow_quant_v2.config.settings import CALIBRATION
-from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.torch.layers.clock import TIME_ARGUMENTS
+from arrow_quant_v2.errors import ArrowQuantError, ConfigurationError
+from arrow_quant_v2.torch.record.neutral_inputs import Inputs, Request, arguments, takes_images
+from arrow_quant_v2.torch.record.recorder import (
+    Counted,
+    Counter,
+    Recorder,
+    RunEndedError,
+    listening,
+    schedulers_of,
+)
 from arrow_quant_v2.torch.record.samples import Samples
-from arrow_quant_v2.torch.record.trajectory import Batch, batches_of, is_held_out, rows_of
-from arrow_quant_v2.torch.record.user_samples import clean_latents
+from arrow_quant_v2.torch.record.sampling import Sampling, geometry_of
+from arrow_quant_v2.torch.record.trajectory import Batch, PerSample, batches_of
+from arrow_quant_v2.torch.record.user_samples import clean_latents, size_of_latents
 
-__all__ = ["pipeline_tape"]
+__all__ = ["pipeline_tape", "pipeline_tapes"]
 
-#: Arguments of denoisers that carry the noisy sample.
-_SAMPLE_NAMES = ("sample", "hidden_states", "x")
 #: What the largest batch of latents has, so that activations stay small.
 _BATCH_ELEMENTS = 1 << 16
 _LARGEST_BATCH = 32
-_UNKNOWN_SIZE_BATCH = 4
-_IMAGENET_CLASSES = 1000
 
-#: Prompts for pipelines that want text when the user has none: common things, plainly said.
-NEUTRAL_PROMPTS = (
-    "a photograph of a dog in a park",
-    "a bowl of fruit on a wooden table",
-    "a city street at night in the rain",
-    "a portrait of an old woman",
-    "mountains and a lake, morning light",
-    "a red car in front of a house",
-    "a drawing of a sailing ship",
-    "people at a market",
-    "a close-up of a flower",
-    "an empty room with a large window",
-    "a bird on a branch",
-    "a bridge over a river, oil painting",
-    "a cup of coffee beside a book",
-    "a child playing on the beach",
-    "an astronaut on a horse",
-    "a forest in autumn",
+#: What a pipeline is given, in the order in which it is tried: a pipeline that needs more than its
+#: signature says, or that cannot make another size than its own, says so by an error.
+_ATTEMPTS = tuple(
+    Inputs(optional, size) for size, optional in itertools.product((True, False), (False, True))
 )
-
-
-class _TapeFullError(Exception):
-    """Everything wanted of this run of the sampler is on the tape."""
 
 
 def pipeline_tape(
@@ -64,235 +49,225 @@ def pipeline_tape(
     samples: int,
     seed: int,
     progress: Callable[[float], None],
+    sampling: Sampling | None = None,
 ) -> list[Batch]:
-    """Let a pipeline make `samples` samples and record a part of each trajectory.
-
-    Every trajectory contributes one step of each of several equal parts of the schedule, chosen by
-    the seed. With clean samples (arrays or images) the recorded states are those samples with as
-    much noise as the schedule has at that step.
+    """:func:`pipeline_tapes` of one component.
 
     Raises
     ------
     CannotRunError
-        The pipeline needs arguments that neither the data nor a default supplies.
+        The pipeline needs arguments that neither the data nor a default supplies, or it never runs
+        the component.
     """
-    denoiser = getattr(pipeline, component)
+    tapes = pipeline_tapes(
+        pipeline,
+        (component,),
+        data,
+        samples=samples,
+        seed=seed,
+        progress=progress,
+        sampling=sampling or Sampling(),
+    )
+    return tapes[component]
+
+
+def pipeline_tapes(
+    pipeline: Any,
+    components: Sequence[str],
+    data: Samples,
+    *,
+    samples: int,
+    seed: int,
+    progress: Callable[[float], None],
+    sampling: Sampling,
+) -> dict[str, list[Batch]]:
+    """Let a pipeline make `samples` samples and record a part of each trajectory.
+
+    Every trajectory contributes one step of each of several equal parts of the schedule, chosen by
+    the seed; where denoisers share a schedule, of each one's own part of it. With clean samples
+    (arrays or images) the recorded states are those samples with as much noise as the schedule has
+    at that step.
+
+    Returns
+    -------
+    dict
+        The tape of each component that runs.
+
+    Raises
+    ------
+    CannotRunError
+        The pipeline needs arguments that neither the data nor a default supplies, or it runs none
+        of the components.
+    """
     pipeline.set_progress_bar_config(disable=True)
-    clean = clean_latents(pipeline, denoiser, data)
-    size = min(_batch_size(denoiser), samples)
-    tape: list[Batch] = []
-    for numbers in batches_of(samples, size):
-        arguments = _arguments(pipeline, denoiser, data, numbers, seed)
-        recorder = _Recorder(pipeline, denoiser, clean, numbers, seed, samples, progress)
-        with recorder.listening(), contextlib.suppress(_TapeFullError), _seeded(seed + numbers[0]):
-            pipeline(**arguments)
-        tape += recorder.batches
-    if not tape:
-        raise CannotRunError(f"the pipeline never ran its component '{component}'")
-    return tape
+    run = _Run(pipeline, components, data, samples, seed, sampling)
+    return run.tapes(progress)
 
 
-def _batch_size(denoiser: Any) -> int:
-    config = denoiser.config
-    size = config.get("sample_size")
-    if size is None:
-        return _UNKNOWN_SIZE_BATCH
-    dimensions = 1 if "1D" in type(denoiser).__name__ else 2
-    sides = [size] * dimensions if isinstance(size, int) else list(size)
-    elements = config.get("in_channels", 1) * math.prod(sides)
-    return int(max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // elements)))
-
-
-def _arguments(
-    pipeline: Any, denoiser: Any, data: Samples, numbers: range, seed: int
-) -> dict[str, Any]:
-    """Arguments for one run of the pipeline that makes the samples of these numbers."""
-    known = inspect.signature(type(pipeline).__call__).parameters
-    generator = torch.Generator().manual_seed(seed + numbers[0])
-    given: dict[str, Any] = {"generator": generator, "num_inference_steps": _steps(pipeline)}
-    if "prompt" in known:
-        texts = data.texts or NEUTRAL_PROMPTS
-        given["prompt"] = [texts[i % len(texts)] for i in numbers]
-        given["output_type"] = "latent"
-    elif "class_labels" in known:
-        given["class_labels"] = _labels(denoiser, data, numbers, generator)
-        if _classes(denoiser) != _IMAGENET_CLASSES:
-            given["guidance_scale"] = 1.0  # DiTPipeline takes class 1000 for none
-    elif "batch_size" in known:
-        given["batch_size"] = len(numbers)
-    if data.texts and "prompt" not in known:
-        raise ConfigurationError(f"calibration_data: {type(pipeline).__name__} takes no prompts")
-    if data.labels and "class_labels" not in known:
-        raise ConfigurationError(f"calibration_data: {type(pipeline).__name__} takes no labels")
-    missing = [
-        name
-        for name, parameter in list(known.items())[1:]
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        and name not in given
-    ]
-    if missing:
-        raise CannotRunError(
-            f"{type(pipeline).__name__} needs {', '.join(missing)}; give calibration_data as a "
-            "callable that makes batches"
-        )
-    return {name: value for name, value in given.items() if name in known}
-
-
-def _steps(pipeline: Any) -> int:
-    most = pipeline.scheduler.config.get("num_train_timesteps", CALIBRATION.sampler_steps)
-    return min(CALIBRATION.sampler_steps, int(most))
-
-
-def _classes(denoiser: Any) -> int:
-    config = denoiser.config
-    classes = config.get("num_embeds_ada_norm") or config.get("num_class_embeds")
-    if not classes:
-        raise CannotRunError("the denoiser does not say how many classes it knows")
-    return int(classes)
-
-
-def _labels(denoiser: Any, data: Samples, numbers: range, generator: torch.Generator) -> list[int]:
-    classes = _classes(denoiser)
-    if data.labels:
-        wrong = [label for label in data.labels if not 0 <= label < classes]
-        if wrong:
-            raise ConfigurationError(
-                f"calibration_data: expected class labels from 0 to {classes - 1}, found {wrong[0]}"
-            )
-        return [data.labels[i % len(data.labels)] for i in numbers]
-    drawn = torch.randint(0, classes, (len(numbers),), generator=generator)
-    return [int(label) for label in drawn]
-
-
-class _Recorder:
-    """Copies what the denoiser is given at the chosen steps of some trajectories."""
+class _Run:
+    """The samples of a pipeline: counted once, then recorded batch by batch."""
 
     def __init__(
         self,
         pipeline: Any,
-        denoiser: nn.Module,
-        clean: Tensor | None,
-        numbers: range,
-        seed: int,
+        components: Sequence[str],
+        data: Samples,
         samples: int,
-        progress: Callable[[float], None],
+        seed: int,
+        sampling: Sampling,
     ) -> None:
-        self.batches: list[Batch] = []
         self._pipeline = pipeline
-        self._denoiser = denoiser
-        self._clean = clean
-        self._numbers = torch.tensor(numbers)
-        self._generator = torch.Generator().manual_seed(seed + numbers[0])
+        self._denoisers = {name: getattr(pipeline, name) for name in components}
+        self._first = self._denoisers[components[0]]
+        self._data = data
         self._samples = samples
-        self._progress = progress
-        self._signature = inspect.signature(denoiser.forward)
-        self._time_name = self._name(TIME_ARGUMENTS)
-        self._sample_name = self._name(_SAMPLE_NAMES)
-        self._step = -1
-        self._last_time: float | None = None
-        self._wanted = torch.zeros(0, 0, dtype=torch.bool)
+        self._seed = seed
+        self._sampling = sampling
+        if sampling.size is None:
+            sampling = replace(sampling, size=size_of_latents(pipeline, self._first, data))
+        self._geometry = geometry_of(pipeline, self._first, sampling)
+        self._clean: Tensor | None = None
+        if not takes_images(pipeline):
+            self._clean = clean_latents(pipeline, self._first, data, self._geometry)
+        self._shared: dict[tuple[str, str], list[Any]] = {}
 
-    def _name(self, candidates: tuple[str, ...]) -> str:
-        for name in candidates:
-            if name in self._signature.parameters:
-                return name
-        raise CannotRunError(
-            f"{type(self._denoiser).__name__} has none of the arguments {', '.join(candidates)}"
-        )
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Record the calls of the denoiser; latents are not decoded."""
-        handle = self._denoiser.register_forward_pre_hook(self._hear, with_kwargs=True)
-        vae = getattr(self._pipeline, "vae", None)
-        if vae is not None:
-            vae.decode = _stop
+    def tapes(self, progress: Callable[[float], None]) -> dict[str, list[Batch]]:
+        """The tape of each component that runs."""
+        inputs, counted = self._count()
+        size = min(self._batch_size(), self._samples)
         try:
-            yield
-        finally:
-            handle.remove()
-            if vae is not None:
-                del vae.decode
+            return self._record(inputs, counted, size, progress)
+        except CannotRunError:
+            raise
+        except Exception:
+            # Pipelines that start from a picture often take one at a time.
+            if size == 1 or self._clean is not None:
+                raise
+            self._shared.clear()
+            return self._record(inputs, counted, 1, progress)
 
-    def _hear(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = self._signature.bind(*args, **kwargs).arguments
-        time = torch.as_tensor(given[self._time_name]).detach().double().reshape(-1)
-        if self._step < 0:
-            self._choose_steps()
-        if float(time[0]) != self._last_time:
-            self._step += 1
-            self._last_time = float(time[0])
-            done = self._step / self._wanted.shape[1] * len(self._numbers)
-            self._progress(min((int(self._numbers[0]) + done) / self._samples, 1.0))
-        if self._step >= self._wanted.shape[1]:
-            raise _TapeFullError
-        self._record(given, time)
+    def _count(self) -> tuple[Inputs, dict[str, Counted]]:
+        """The first inputs that the pipeline runs on, and the calls of a run of one sample."""
+        failures: list[Exception] = []
+        tried: list[dict[str, Any]] = []
+        for inputs in _ATTEMPTS:
+            try:
+                given = self._arguments(inputs, range(1))
+                if any(given.keys() == other.keys() for other in tried):
+                    continue
+                tried.append(given)
+                counter = Counter(self._denoisers)
+                self._run(given, counter, self._seed)
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                failures.append(error)
+            else:
+                counted = counter.counted()
+                if counted:
+                    return inputs, counted
+        if failures:
+            raise failures[0]
+        names = "' and '".join(self._denoisers)
+        raise CannotRunError(f"the pipeline never ran its component '{names}'")
 
-    def _choose_steps(self) -> None:
-        """For each trajectory one step in each of several equal parts of the schedule."""
-        timesteps = getattr(self._pipeline.scheduler, "timesteps", None)
-        steps = len(timesteps) if timesteps is not None else _steps(self._pipeline)
-        parts = min(CALIBRATION.steps_per_trajectory, steps)
-        edges = torch.linspace(0, steps, parts + 1, dtype=torch.float64)
-        self._wanted = torch.zeros(len(self._numbers), steps, dtype=torch.bool)
-        for low, high in itertools.pairwise(edges):
-            draw = torch.rand(len(self._numbers), generator=self._generator, dtype=torch.float64)
-            chosen = (low + draw * (high - low)).long().clamp(max=steps - 1)
-            self._wanted[torch.arange(len(self._numbers)), chosen] = True
+    def _record(
+        self,
+        inputs: Inputs,
+        counted: Mapping[str, Counted],
+        size: int,
+        progress: Callable[[float], None],
+    ) -> dict[str, list[Batch]]:
+        tapes: dict[str, list[Batch]] = {name: [] for name in counted}
+        for numbers in batches_of(self._samples, size):
+            seed = self._seed + numbers[0]
+            generators = {name: torch.Generator().manual_seed(seed) for name in counted}
 
-    def _record(self, given: dict[str, Any], time: Tensor) -> None:
-        sample = given[self._sample_name]
-        count = len(sample)
-        # Guidance stacks the batch: row r belongs to trajectory r modulo their number.
-        trajectory = torch.arange(count) % len(self._numbers)
-        rows = torch.nonzero(self._wanted[trajectory, self._step])[:, 0]
-        if not len(rows):
-            return
-        kept = {name: rows_of(value, rows, count) for name, value in self._flat(given).items()}
-        if self._clean is not None:
-            kept[self._sample_name] = self._noised(trajectory[rows], kept[self._sample_name])
-        self.batches.append(
-            Batch(
-                kwargs=kept,
-                timestep=time[rows] if len(time) == count else float(time[0]),
-                held_out=is_held_out(self._numbers[trajectory[rows]]),
+            def report(part: float, numbers: range = numbers) -> None:
+                progress(min((numbers[0] + part * len(numbers)) / self._samples, 1.0))
+
+            recorder = Recorder(
+                self._denoisers,
+                counted,
+                numbers,
+                self._noise(numbers, generators) if self._clean is not None else None,
+                generators,
+                report,
+                self._shared,
             )
+            self._run(self._arguments(inputs, numbers), recorder, seed)
+            for name, batches in recorder.batches.items():
+                tapes[name] += batches
+        return tapes
+
+    def _run(self, given: Mapping[str, Any], listener: Counter | Recorder, seed: int) -> None:
+        with (
+            listening(self._pipeline, self._denoisers, listener),
+            contextlib.suppress(RunEndedError),
+            _seeded(seed),
+        ):
+            try:
+                self._pipeline(**given)
+            except (RunEndedError, ArrowQuantError):
+                raise
+            except Exception:
+                # What comes after the last step, decoding for one, does not matter here.
+                if not (isinstance(listener, Counter) and listener.ended):
+                    raise
+
+    def _arguments(self, inputs: Inputs, numbers: range) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(self._seed + numbers[0])
+        request = Request(
+            self._pipeline,
+            self._first,
+            self._data,
+            numbers,
+            self._seed,
+            self._geometry,
+            self._sampling,
+            generator,
         )
+        return arguments(request, inputs)
 
-    def _flat(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Arguments by name; those beyond the named ones join them."""
-        flat: dict[str, Any] = {}
-        for name, value in given.items():
-            kind = self._signature.parameters[name].kind
-            if kind is inspect.Parameter.VAR_KEYWORD:
-                flat.update(value)
-            elif kind is not inspect.Parameter.VAR_POSITIONAL:
-                flat[name] = value
-        return flat
+    def _batch_size(self) -> int:
+        channels = self._first.config.get("in_channels") or 1
+        if isinstance(channels, list | tuple):
+            channels = channels[0]
+        elements = channels * self._geometry.latents
+        return int(max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // elements)))
 
-    def _noised(self, trajectories: Tensor, like: Tensor) -> Tensor:
-        """Clean samples with the noise of the present step."""
+    def _noise(
+        self, numbers: range, generators: Mapping[str, torch.Generator]
+    ) -> Callable[[str, Tensor, Any, Any], Any]:
+        """What makes noisy samples of the clean ones of these trajectories."""
         assert self._clean is not None
-        clean = self._clean[self._numbers[trajectories] % len(self._clean)]
+        clean, of = self._clean, torch.tensor(numbers)
+
+        def noised(name: str, trajectories: Tensor, like: Any, time: Any) -> Any:
+            chosen = clean[of[trajectories] % len(clean)]
+            if isinstance(like, PerSample):
+                noisy = self._noisy(chosen, torch.stack(like), time, generators[name])
+                return PerSample(noisy.unbind())
+            return self._noisy(chosen, like, time, generators[name])
+
+        return noised
+
+    def _noisy(self, clean: Tensor, like: Tensor, time: Any, generator: torch.Generator) -> Tensor:
+        """Clean samples with the noise of the present step, as the scheduler makes it."""
         if clean.shape != like.shape:
             raise ConfigurationError(
                 f"calibration_data: the samples have shape {list(clean.shape[1:])}, and the "
                 f"denoiser takes {list(like.shape[1:])}"
             )
-        scheduler = self._pipeline.scheduler
-        time = scheduler.timesteps[self._step].reshape(1)
-        noise = torch.randn(clean.shape, generator=self._generator)
+        scheduler = getattr(self._pipeline, "scheduler", None) or schedulers_of(self._pipeline)[0]
+        at = torch.as_tensor(time).reshape(1)
+        noise = torch.randn(clean.shape, generator=generator)
         if hasattr(scheduler, "scale_noise"):
-            noisy = scheduler.scale_noise(clean, time, noise)
+            noisy = scheduler.scale_noise(clean, at, noise)
         else:
-            noisy = scheduler.add_noise(clean, noise, time.expand(len(clean)))
-            noisy = scheduler.scale_model_input(noisy, time[0])
+            noisy = scheduler.add_noise(clean, noise, at.expand(len(clean)))
+            noisy = scheduler.scale_model_input(noisy, at[0])
         return noisy.to(like.dtype)
-
-
-def _stop(*args: Any, **kwargs: Any) -> Any:
-    raise _TapeFullError
 
 
 @contextlib.contextmanager

@@ -16,21 +16,26 @@ from torch import Tensor
 
 from arrow_quant_v2.errors import ConfigurationError
 
-__all__ = ["Samples", "read_samples"]
+__all__ = ["Samples", "open_image", "read_samples"]
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _SOUNDS = {".wav"}
 _KEYS = ("prompt", "text", "label")
+_IMAGE_KEYS = ("image", "file_name")
+_METADATA = "metadata.jsonl"
 _ACCEPTED = (
-    "prompts or texts, class labels, an array of clean samples, batches (args, kwargs, timestep), "
-    "a callable that makes such batches, or the path of a .txt, .jsonl or .npy file or of a folder "
-    "of images or .wav files"
+    "prompts or texts, class labels, dicts with a prompt and the path of an image, an array of "
+    "clean samples, batches (args, kwargs, timestep), a callable that makes such batches, or the "
+    "path of a .txt, .jsonl or .npy file or of a folder of images or .wav files"
 )
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one kind; all others are empty or None."""
+    """Samples of one kind; all others are empty or None.
+
+    Texts and images together are pairs: as many of one as of the other.
+    """
 
     texts: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
@@ -82,6 +87,36 @@ def read_samples(data: Any) -> Samples:
     raise _unknown(f"a {type(data).__name__}", "calibration_data")
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """A prompt and the image that goes with it."""
+
+    text: str
+    image: Path
+
+
+def _pair(item: Mapping[str, Any], where: str, folder: Path | None) -> _Pair:
+    """A prompt or text, and an image whose path may be relative to a folder."""
+    text = next((item[key] for key in ("prompt", "text") if key in item), None)
+    image = next((item[key] for key in _IMAGE_KEYS if key in item), None)
+    if not isinstance(text, str) or not isinstance(image, (str, os.PathLike)):
+        raise ConfigurationError(
+            f"{where}: expected a prompt and the path of an image, found the keys "
+            f"{', '.join(map(str, item))}",
+            hint="Keys are 'prompt' or 'text', and 'image' or 'file_name'.",
+        )
+    path = Path(image) if folder is None else folder / image
+    if not path.is_file():
+        raise ConfigurationError(f"{where}: {path}: no such image", path=str(path))
+    return _Pair(text, path)
+
+
+def _from_pairs(pairs: Sequence[_Pair]) -> Samples:
+    return Samples(
+        texts=tuple(pair.text for pair in pairs), images=tuple(pair.image for pair in pairs)
+    )
+
+
 def _from_items(items: Sequence[Any], where: str) -> Samples:
     if not items:
         raise ConfigurationError(f"{where}: expected at least one sample, found none")
@@ -94,6 +129,11 @@ def _from_items(items: Sequence[Any], where: str) -> Samples:
             return _from_array(torch.stack([torch.as_tensor(item) for item in items]))
         except RuntimeError as error:
             raise ConfigurationError(f"{where}: expected arrays of one shape: {error}") from error
+    if all(isinstance(item, Mapping) for item in items):
+        pairs = [_pair(item, f"{where}, item {i}", None) for i, item in enumerate(items)]
+        return _from_pairs(pairs)
+    if all(isinstance(item, _Pair) for item in items):
+        return _from_pairs(items)
     if all(isinstance(item, tuple) or type(item).__name__ == "Batch" for item in items):
         return Samples(batches=tuple(items))
     kinds = sorted({type(item).__name__ for item in items})
@@ -135,6 +175,8 @@ def _from_path(path: Path) -> Samples:
 def _jsonl_item(line: str, number: int, path: Path) -> Any:
     item = json.loads(line)
     if isinstance(item, Mapping):
+        if any(key in item for key in _IMAGE_KEYS):
+            return _pair(item, f"{path}, line {number}", path.parent)
         found = [item[key] for key in _KEYS if key in item]
         if not found:
             raise ConfigurationError(
@@ -146,6 +188,9 @@ def _jsonl_item(line: str, number: int, path: Path) -> Any:
 
 
 def _from_folder(folder: Path) -> Samples:
+    """Images, sounds, or pairs where a file says which prompt goes with which image."""
+    if (folder / _METADATA).is_file():
+        return _from_path(folder / _METADATA)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     images = tuple(path for path in files if path.suffix.lower() in _IMAGES)
     sounds = tuple(path for path in files if path.suffix.lower() in _SOUNDS)
@@ -156,6 +201,25 @@ def _from_folder(folder: Path) -> Samples:
             path=str(folder),
         )
     return Samples(images=images, sounds=sounds)
+
+
+def open_image(path: Path, size: tuple[int, int], mode: str) -> Any:
+    """The picture of a file in a PIL mode, fitted to a height and width by cropping.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be read.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.fit(image.convert(mode), (size[1], size[0]))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ConfigurationError(
+            f"{path}: the image cannot be read: {error}", path=str(path)
+        ) from error
 
 
 def _unknown(found: str, where: str) -> ConfigurationError:

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from arrow_quant_v2.config.settings import CALIBRATION
 
-__all__ = ["Batch", "as_batches"]
+__all__ = ["Batch", "PerSample", "as_batches"]
+
+
+class PerSample(list[Tensor]):
+    """A list of tensors of which each belongs to one sample, as some denoisers take them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Batch:
     masked
         Booleans of the same shape: the tokens that a language model is asked about; None: its whole
         output counts.
+    shared
+        Names of keyword arguments that all samples share, whatever their lengths are.
     """
 
     args: tuple[Any, ...] = ()
@@ -41,19 +47,39 @@ class Batch:
     held_out: Tensor | None = None
     valid: Tensor | None = None
     masked: Tensor | None = None
+    shared: frozenset[str] = frozenset()
 
     @property
     def samples(self) -> int:
         """How many samples the batch has."""
         if isinstance(self.timestep, Tensor) and self.timestep.numel() > 1:
             return int(self.timestep.numel())
-        tensors = (v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor))
-        return next((len(tensor) for tensor in tensors if tensor.ndim > 0), 1)
+        named = [value for name, value in self.kwargs.items() if name not in self.shared]
+        for value in (*self.args, *named):
+            if isinstance(value, PerSample) or (isinstance(value, Tensor) and value.ndim > 0):
+                return len(value)
+        return 1
 
     def times(self) -> Tensor:
         """One timestep for each sample, float64."""
         times = torch.as_tensor(self.timestep, dtype=torch.float64, device="cpu").reshape(-1)
         return times.expand(self.samples) if len(times) == 1 else times
+
+    def take(self, rows: Tensor) -> Batch:
+        """The samples with these numbers."""
+        count = self.samples
+        return replace(
+            self,
+            args=rows_of(self.args, rows, count),
+            kwargs={
+                name: value if name in self.shared else rows_of(value, rows, count)
+                for name, value in self.kwargs.items()
+            },
+            timestep=self.times()[rows],
+            held_out=rows_of(self.held_out, rows, count),
+            valid=rows_of(self.valid, rows, count),
+            masked=rows_of(self.masked, rows, count),
+        )
 
 
 def as_batches(items: Iterable[Any], *, held_out: bool) -> list[Batch]:
@@ -93,11 +119,18 @@ def rows_of(value: Any, rows: Tensor, count: int) -> Any:
         if value.ndim > 0 and len(value) == count:
             return value.detach()[rows.to(value.device)]
         return value.detach().clone()
+    if isinstance(value, PerSample):
+        return PerSample(value[int(row)].detach().clone() for row in rows)
     if isinstance(value, Mapping):
         return {key: rows_of(item, rows, count) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return type(value)(rows_of(item, rows, count) for item in value)
     return value
+
+
+def copied(value: Any) -> Any:
+    """`value` with every tensor in it copied."""
+    return rows_of(value, torch.zeros(0, dtype=torch.long), -1)
 
 
 def _as_batch(item: Any) -> Batch:
