@@ -17,7 +17,7 @@ endif
 
 SYSTEM_PACKAGES := g++ libgmock-dev libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
 
-.PHONY: demo test build cpp lint tidy bench asan stubs docs clean system
+.PHONY: demo test build cpp lint tidy bench asan tsan stubs docs clean system
 
 demo: build ## Quantize the shipped model at 8, 4 and 2 bits; table and samples in demo-output/
 	$(PY) examples/demo.py
@@ -60,6 +60,11 @@ asan: $(VENV)/.ready ## The C++ tests under AddressSanitizer and UndefinedBehavi
 	cmake --preset asan -DPython_EXECUTABLE=$(PY)
 	cmake --build --preset asan
 	ctest --preset asan
+
+tsan: $(VENV)/.ready ## The C++ tests of what uses threads, under ThreadSanitizer
+	cmake --preset tsan -DPython_EXECUTABLE=$(PY)
+	cmake --build --preset tsan
+	ctest --preset tsan
 
 $(VENV)/.ready: pyproject.toml | system
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed" if sys.version_info < (3, 10) else 0)'

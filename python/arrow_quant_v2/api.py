@@ -121,6 +121,7 @@ class ArrowQuantV2:
             progress_callback=progress_callback,
             statistics=statistics,
             calibration_data=calibration_data,
+            is_diffusion=self._mode == "diffusion",
         )
         for warning in result["warnings"]:
             warn_caller(warning)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arrow_quant_v2.calibration.memory import check_memory
 from arrow_quant_v2.calibration.model_kind import (
     CannotRunError,
     detect_model_kind,
@@ -76,11 +77,14 @@ class LoadedModel:
             if self.config.calibration_samples == 0:
                 raise CannotRunError("calibration_samples is 0")
             detect_model_kind(self.path)
+            check_memory(self.path, self.config)
             try:
+                from arrow_quant_v2.torch.record.sampling import Sampling
                 from arrow_quant_v2.torch.record.session import Session
             except ImportError as error:
                 raise library_missing(error) from error
-            self._session = Session(self.path, self.plan, self.data)
+            sampling = Sampling.of(self.config)
+            self._session = Session(self.path, self.plan, self.data, sampling)
         return self._session
 
     def without_path(self, message: str) -> str:

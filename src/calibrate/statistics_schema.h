@@ -15,6 +15,9 @@ inline constexpr std::string_view kDataKey = "data";
 inline constexpr std::string_view kNotesKey = "notes";
 inline constexpr std::string_view kFoldsKey = "folds";  // JSON; absent where nobody looked for them
 inline constexpr std::string_view kSensitivitiesKey = "sensitivities";  // JSON; absent: unknown
+// JSON; absent where each sensitivity is of one run.
+inline constexpr std::string_view kRolesKey = "roles";  // JSON; absent: nobody looked
+inline constexpr std::string_view kSensitivityRunsKey = "sensitivity_runs";
 
 // Kinds of rows.
 inline constexpr std::string_view kLayer = "layer";

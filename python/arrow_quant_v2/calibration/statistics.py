@@ -271,8 +271,20 @@ class CalibrationStatistics:
         """What :meth:`set_sensitivities` was told; empty where nobody measured."""
         return self._core.sensitivities
 
+    def set_roles(self, roles: Mapping[str, str]) -> None:
+        """Say which weights are not to be quantized, by name, and what they are to the network."""
+        self._core.set_roles(dict(roles))
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """What :meth:`set_roles` was told; empty where nobody looked."""
+        return self._core.roles
+
     def merge(self, other: CalibrationStatistics) -> None:
-        """Add what `other` has seen; folds stay that both know, of sensitivities the mean.
+        """Add what `other` has seen; folds stay that both know.
+
+        The sensitivity of a layer becomes the mean of all runs that measured it, whatever the order
+        of merging.
 
         Raises
         ------

@@ -225,7 +225,9 @@ V1_NAMES: Mapping[str, str] = {
     "strategy": "method",
 }
 
-#: Settings that do not change a byte of the artefact, so they are not recorded in it.
+#: Settings that are not recorded in the artefact, since they do not change a byte of it. Where
+#: `max_memory_mb` does, by withholding matrices from layers, the engine records `memory_limits`;
+#: learned rounding, which trains as many weights at a time as it allows, records it.
 _NOT_RECORDED = {"num_threads", "max_memory_mb", "validation_thresholds"}
 
 #: How samples are made; recorded where somebody chose it.
@@ -622,7 +624,8 @@ class DiffusionQuantConfig(BaseModel):
 
     def recorded_json(self) -> str:
         """JSON of the settings that decide the bytes of the artefact, as it is embedded there."""
-        values = self.model_dump(exclude=_NOT_RECORDED)
+        matters = {"max_memory_mb"} if self.method == "learned" else set()
+        values = self.model_dump(exclude=_NOT_RECORDED - matters)
         chosen = {k: v for k, v in values.items() if k not in _SAMPLING or v is not None}
         return json.dumps(chosen, sort_keys=True)
 

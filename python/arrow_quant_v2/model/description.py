@@ -14,6 +14,9 @@ __all__ = ["Component", "Kind", "Names", "Refusal", "ResolvedModel", "TensorHead
 #: one safetensors file; one file of torch.
 Kind = Literal["pipeline", "component", "transformers", "weight_file", "state_dict"]
 
+#: How many files a note names.
+_SHOWN = 5
+
 #: What a file is that holds an adapter alone.
 ADAPTER = "this is an adapter (LoRA), not a model"
 
@@ -94,6 +97,8 @@ class Component:
         Why the weights cannot be quantized; None when they can.
     kept
         Whether nobody quantizes it: its files are handed on for the library to read.
+    remarks
+        What else the files hold.
     """
 
     name: str
@@ -109,6 +114,21 @@ class Component:
     other_networks: tuple[str, ...] = ()
     refusal: Refusal | None = None
     kept: bool = False
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know about the component: what was chosen, and what happens to it."""
+        found = list(self.remarks)
+        if self.weights is not None and self.weights.variant:
+            found.append(f"the weights are those of the variant {self.weights.variant}")
+        if self.other_networks:
+            prefixes = ", ".join(f"{prefix}*" for prefix in self.other_networks)
+            found.append(f"not quantized, since they are other networks: {prefixes}")
+        if self.scales:
+            count = len(self.scales)
+            found.append(f"{count} scaled 8-bit weights are multiplied by their scales")
+        return [f"{self.name}: {note}" if self.name else note for note in found]
 
     @property
     def is_adapter(self) -> bool:
@@ -136,8 +156,6 @@ class ResolvedModel:
         Weight files that nothing reads: other formats, other precisions, other programs.
     missing
         Components that ``model_index.json`` names and that are not there.
-    notes
-        What a user should know: what was left out, and what was chosen.
     pipeline
         The pipeline that a component's folder lies in; None where it lies in none.
     from_hub
@@ -151,7 +169,6 @@ class ResolvedModel:
     components: tuple[Component, ...] = ()
     foreign: tuple[Path, ...] = ()
     missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     pipeline: Path | None = None
     from_hub: bool = False
 
@@ -164,6 +181,17 @@ class ResolvedModel:
         if root.parent.name == "snapshots" and "--" in root.parents[1].name:
             return root.parents[1].name.rpartition("--")[2]
         return root.name or "model"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know: what was left out, and what was chosen."""
+        found = [note for component in self.components for note in component.notes]
+        if self.foreign:
+            shown = ", ".join(str(file.relative_to(self.root)) for file in self.foreign[:_SHOWN])
+            count = len(self.foreign) - _SHOWN
+            more = f" and {count} more" if count > 0 else ""
+            found.insert(0, f"left out, since no component reads them: {shown}{more}")
+        return tuple(found)
 
     @property
     def names(self) -> Names:

@@ -27,7 +27,6 @@ from arrow_quant_v2.paths import StrPath
 __all__ = ["resolve"]
 
 _INDEX = "model_index.json"
-_SHOWN = 5
 _GGUF = Refusal(
     "already quantized with GGUF (llama.cpp, ComfyUI-GGUF)",
     "Quantize the original weights: what was rounded away cannot be brought back.",
@@ -87,21 +86,27 @@ def _at(source: str, root: Path, variant: str | None) -> ResolvedModel:
         (component,),
         pipeline=above if os.path.isfile(above / _INDEX) else None,
     )
-    return _with_notes(model, _foreign(root, [component]))
+    return replace(model, foreign=_foreign(root, [component]))
 
 
 def _file(source: str, root: Path) -> ResolvedModel:
     if root.suffix in TORCH_SUFFIXES:
         weights = Weights((root,), "torch", root.stem)
-        component, notes = _read(Component("", root.parent, weights=weights))
-        return _with_notes(ResolvedModel(source, root, "state_dict", "", (component,)), (), notes)
+        component = _read(Component("", root.parent, weights=weights))
+        return ResolvedModel(source, root, "state_dict", "", (component,))
     weights = Weights((root,), "safetensors", root.stem)
-    component, notes = _read(Component("", root.parent, weights=weights))
-    with open(root, "rb") as file:
-        is_gguf = root.suffix != ".safetensors" and file.read(4) == b"GGUF"
-    if is_gguf:
+    component = _read(Component("", root.parent, weights=weights))
+    if root.suffix != ".safetensors" and _starts_with(root, b"GGUF"):
         component = replace(component, refusal=_GGUF)
-    return _with_notes(ResolvedModel(source, root, "weight_file", "", (component,)), (), notes)
+    return ResolvedModel(source, root, "weight_file", "", (component,))
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False  # the engine says why
 
 
 def _pipeline(source: str, root: Path, variant: str | None) -> ResolvedModel:
@@ -117,7 +122,6 @@ def _pipeline(source: str, root: Path, variant: str | None) -> ResolvedModel:
         if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str)
     }
     components: list[Component] = []
-    notes: list[str] = []
     beside = _beside_index(root, named)
     for name in entries:
         folder = root / name
@@ -143,7 +147,7 @@ def _pipeline(source: str, root: Path, variant: str | None) -> ResolvedModel:
         tuple(components),
         missing=missing,
     )
-    return _with_notes(model, _foreign(root, components), notes)
+    return replace(model, foreign=_foreign(root, components))
 
 
 def _beside_index(root: Path, named: Mapping[str, tuple[str, str]]) -> str:
@@ -166,13 +170,13 @@ def _component(name: str, folder: Path, variant: str | None, *, is_model: bool) 
     weights = choose_weights(folder, variant, is_model=is_model)
     if weights is None and any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors")):
         return Component(name, folder, library, class_name, config, refusal=_GGUF)
-    return _read(Component(name, folder, library, class_name, config, weights))[0]
+    return _read(Component(name, folder, library, class_name, config, weights))
 
 
-def _read(component: Component) -> tuple[Component, list[str]]:
-    """The component with what the headers of its weights say, and remarks about the files."""
+def _read(component: Component) -> Component:
+    """The component with what the headers of its weights say."""
     if component.weights is None:
-        return component, []
+        return component
     tensors: dict[str, TensorHeader] = {}
     notes: list[str] = []
     for file in component.weights.files:
@@ -186,8 +190,9 @@ def _read(component: Component) -> tuple[Component, list[str]]:
     names = final_names((name for name in tensors if name not in dropped), component.library)
     if not scales:
         names |= dict.fromkeys(dropped, "")
-    filled = replace(
+    return replace(
         component,
+        remarks=tuple(notes),
         tensors=tensors,
         names=names,
         scales=scales,
@@ -195,7 +200,6 @@ def _read(component: Component) -> tuple[Component, list[str]]:
         other_networks=other_networks(tensors) if not component.library else (),
         refusal=find_refusal(tensors, scales, component.config),
     )
-    return filled, notes
 
 
 def _class_of(config: Mapping[str, Any]) -> tuple[str, str]:
@@ -229,26 +233,3 @@ def _foreign(root: Path, components: Iterable[Component]) -> tuple[Path, ...]:
             if is_weight_like(file) and file not in read and file.parent not in open_folders
         )
     )
-
-
-def _with_notes(
-    model: ResolvedModel, foreign: tuple[Path, ...], notes: Iterable[str] = ()
-) -> ResolvedModel:
-    found = list(notes)
-    if foreign:
-        shown = ", ".join(str(file.relative_to(model.root)) for file in foreign[:_SHOWN])
-        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
-        found.append(f"left out, since no component reads them: {shown}{more}")
-    for component in model.components:
-        where = f"{component.name}: " if component.name else ""
-        if component.weights is not None and component.weights.variant:
-            found.append(f"{where}the weights are those of the variant {component.weights.variant}")
-        if component.other_networks:
-            found.append(
-                f"{where}not quantized, since they are other networks: "
-                f"{', '.join(prefix + '*' for prefix in component.other_networks)}"
-            )
-        if component.scales:
-            count = len(component.scales)
-            found.append(f"{where}{count} scaled 8-bit weights are multiplied by their scales")
-    return replace(model, foreign=foreign, notes=tuple(found))

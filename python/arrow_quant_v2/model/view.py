@@ -33,6 +33,8 @@ __all__ = ["View", "check_quantizable", "readable_model"]
 
 #: What the libraries call weights.
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+#: What pipelines call networks of transformers that run at every step; the others encode text.
+_TEXT_DENOISERS = frozenset(("model", "transformer", "transformer_2", "denoiser", "dit", "prior"))
 #: Name of a file of torch -> what transformers calls the same in safetensors.
 _SAFE_STEMS = {"pytorch_model": "model"}
 
@@ -128,7 +130,7 @@ def _worked_on(model: ResolvedModel, wanted: Collection[str] | None) -> Resolved
     def chosen(component: Component) -> bool:
         if wanted is not None:
             return component.name in wanted
-        return component.library != "transformers"
+        return component.library != "transformers" or component.name in _TEXT_DENOISERS
 
     return replace(
         model,

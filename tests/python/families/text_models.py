@@ -73,8 +73,16 @@ def masked(
 
     assert name not in BUILDERS, name
     BUILDERS[name] = Builder(
-        name, f"{kind}ForMaskedLM", GROUP, make, load, masked_text, (), notes,
-        prepare=prepare, sample=unmask,
+        name,
+        f"{kind}ForMaskedLM",
+        GROUP,
+        make,
+        load,
+        masked_text,
+        (),
+        notes,
+        prepare=prepare,
+        sample=unmask,
     )
 
 

@@ -11,7 +11,10 @@ from arrow_quant_v2.torch.observe.tokens import Window, count_tokens
 from arrow_quant_v2.torch.observe.watch import InputNumbers, watch
 from arrow_quant_v2.torch.record.trajectory import Batch
 
-__all__ = ["ObservedInput", "Survey", "survey"]
+__all__ = ["UNUSED", "ObservedInput", "Survey", "survey"]
+
+#: Why nothing is known of a weight that no layer used.
+UNUSED = "no linear map or convolution used it"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def survey(
         if weight not in refused and met:
             sharing.setdefault(tuple(met), []).append(weight)
         elif not met:
-            refused.setdefault(weight, "no linear map or convolution used it")
+            refused.setdefault(weight, UNUSED)
     samples = sum(batch.samples for batch in batches)
     found = [
         ObservedInput(tuple(group), weights[group[0]][0].numel(), tokens[group[0]] / samples)
