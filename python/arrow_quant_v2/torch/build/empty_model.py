@@ -15,17 +15,27 @@ from torch.overrides import TorchFunctionMode
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.text_families import family_of
 
-__all__ = ["empty_model", "is_pipeline", "pipeline_classes", "read_index", "uninitialised"]
+__all__ = [
+    "INDEX",
+    "empty_model",
+    "is_pipeline",
+    "pipeline_classes",
+    "read_index",
+    "uninitialised",
+]
+
+#: What names the components of a pipeline.
+INDEX = "model_index.json"
 
 
 def is_pipeline(folder: Path) -> bool:
     """Whether the folder is a diffusers pipeline."""
-    return (folder / "model_index.json").is_file()
+    return (folder / INDEX).is_file()
 
 
 def read_index(folder: Path) -> dict[str, Any]:
     """What ``model_index.json`` of a pipeline says."""
-    found: dict[str, Any] = json.loads((folder / "model_index.json").read_bytes())
+    found: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
     return found
 
 

@@ -17,9 +17,15 @@ __all__ = ["TimeBins", "first_output"]
 
 
 def first_output(output: Any) -> Tensor:
-    """The prediction in what a network returns: a tensor, or the first of several."""
-    found: Tensor = output if isinstance(output, Tensor) else output[0]
-    return found
+    """The prediction in what a network returns: a tensor, or the first of several.
+
+    A list of equal tensors, one for each sample, is put together: Z-Image returns such.
+    """
+    found = output if isinstance(output, Tensor) else output[0]
+    if isinstance(found, list | tuple):
+        found = torch.stack(list(found))
+    result: Tensor = found
+    return result
 
 
 class TimeBins:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from arrow_quant_v2.calibration.model_kind import missing_components
 from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
-from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline, read_index
+from arrow_quant_v2.torch.build.empty_model import INDEX, empty_model, is_pipeline, read_index
 from arrow_quant_v2.torch.layers.adapters import accept_adapters
 from arrow_quant_v2.torch.layers.clock import clock_of
 from arrow_quant_v2.torch.layers.execution import Execution, execution_of
@@ -159,8 +162,44 @@ def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) 
     }
     if is_text_pipeline(read_index(folder)):
         return text_pipeline(folder, built[MODEL])
+    optional = {name: built.pop(name) for name in _optional_components(folder) if name in built}
     built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
-    return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
+    with _without_components(folder, optional) as place:
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
+            place, local_files_only=True, **built
+        )
+    pipeline.register_modules(**optional)
+    return pipeline
+
+
+def _optional_components(folder: Path) -> list[str]:
+    """Components that the pipeline's class can do without.
+
+    diffusers reads these from the folder even where they were passed.
+    """
+    import diffusers
+
+    kind = getattr(diffusers, read_index(folder).get("_class_name", ""), None)
+    if kind is None:
+        return []
+    parameters = inspect.signature(kind.__init__).parameters
+    return [name for name, p in parameters.items() if p.default is not p.empty]
+
+
+@contextmanager
+def _without_components(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """The folder of a pipeline as if it had no such components: links, and an index without."""
+    absent = set(names)
+    if not absent:
+        yield folder
+        return
+    index = {k: [None, None] if k in absent else v for k, v in read_index(folder).items()}
+    with tempfile.TemporaryDirectory(prefix="arrow-quant-") as place:
+        for entry in folder.iterdir():
+            if entry.name not in absent | {INDEX}:
+                Path(place, entry.name).symlink_to(entry.absolute())
+        Path(place, INDEX).write_text(json.dumps(index))
+        yield Path(place)
 
 
 def _dtype_argument(version: str) -> str:
