@@ -10,9 +10,6 @@ import torch
 
 pytest.importorskip("diffusers")
 
-from families.builders import BUILDERS, REPRESENTATIVE
-from families.test_builders import need
-
 from arrow_quant_v2 import CalibrationStatistics, DiffusionQuantConfig
 from arrow_quant_v2.torch import capture
 from arrow_quant_v2.torch.record.pipelines import pipeline_tapes
@@ -20,6 +17,8 @@ from arrow_quant_v2.torch.record.recorder import Counter, listening
 from arrow_quant_v2.torch.record.samples import Samples
 from arrow_quant_v2.torch.record.sampling import Sampling
 from arrow_quant_v2.torch.record.trajectory import Batch
+from families.builders import BUILDERS, REPRESENTATIVE
+from families.test_builders import need
 
 SAMPLES, STEPS = 3, 4
 

@@ -274,6 +274,16 @@ def _control_image(request: Request) -> Any:
     return _as_channels(request, one)
 
 
+def _strength(request: Request) -> float | None:
+    """All of the way where the default share of few steps would be none."""
+    known = call_parameters(request.pipeline)
+    default = known["strength"].default
+    if "num_inference_steps" not in known or not isinstance(default, float):
+        return None
+    steps = steps_of(request.pipeline, "num_inference_steps", request.sampling)
+    return 1.0 if int(steps * default) < 1 else None
+
+
 def _control_mode(request: Request) -> int | None:
     """The first kind of picture of a network that was trained for several."""
     config = getattr(getattr(request.pipeline, "controlnet", None), "config", {})
@@ -409,6 +419,9 @@ MAKERS: Mapping[str, Maker] = {
     "condtioning_image": _control_image,
     "control_image": _control_image,
     "control_mode": _control_mode,
+    "strength": _strength,
+    "mask_start_seconds": lambda _: _SECONDS / 4,
+    "mask_end_seconds": lambda _: _SECONDS / 2,
     "hint": _hint,
     "mask_image": _mask,
     "control_mask": _mask,
@@ -429,6 +442,8 @@ MAKERS: Mapping[str, Maker] = {
     "expand_prompts": lambda _: False,
     "prompt_upsampling": lambda _: False,
     "use_pe": lambda _: False,
+    "_auto_resize": lambda _: False,
+    "max_area": lambda request: request.height * request.width,
     "text_encoder_out_layers": _encoder_layers,
     "source_prompt": _prompt,
     "task_prompt": lambda _: "Each row is a pair of pictures of one scene.",
@@ -446,6 +461,7 @@ _ALWAYS = (
     "audio_duration", "audio_duration_s", "ip_adapter_image", "task_prompt", "content_prompt",
     "text_encoder_out_layers", "enable_prompt_rewrite", "enable_prompt_enhancement",
     "expand_prompts", "prompt_upsampling", "use_pe", "control_mode",
+    "_auto_resize", "max_area", "strength", "mask_start_seconds", "mask_end_seconds",
 )  # fmt: skip
 
 #: Arguments that pictures of the user can be.
