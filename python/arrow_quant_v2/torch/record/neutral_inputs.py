@@ -284,6 +284,13 @@ def _strength(request: Request) -> float | None:
     return 1.0 if int(steps * default) < 1 else None
 
 
+def _processing_resolution(request: Request) -> int | None:
+    """The side that pictures are brought to, where the model does not say it."""
+    if getattr(request.pipeline, "default_processing_resolution", None) is not None:
+        return None
+    return max(request.height, request.width)
+
+
 def _control_mode(request: Request) -> int | None:
     """The first kind of picture of a network that was trained for several."""
     config = getattr(getattr(request.pipeline, "controlnet", None), "config", {})
@@ -420,6 +427,7 @@ MAKERS: Mapping[str, Maker] = {
     "control_image": _control_image,
     "control_mode": _control_mode,
     "strength": _strength,
+    "processing_resolution": _processing_resolution,
     "mask_start_seconds": lambda _: _SECONDS / 4,
     "mask_end_seconds": lambda _: _SECONDS / 2,
     "hint": _hint,
@@ -462,6 +470,7 @@ _ALWAYS = (
     "text_encoder_out_layers", "enable_prompt_rewrite", "enable_prompt_enhancement",
     "expand_prompts", "prompt_upsampling", "use_pe", "control_mode",
     "_auto_resize", "max_area", "strength", "mask_start_seconds", "mask_end_seconds",
+    "processing_resolution",
 )  # fmt: skip
 
 #: Arguments that pictures of the user can be.
