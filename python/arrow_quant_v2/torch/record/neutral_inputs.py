@@ -67,12 +67,13 @@ class Inputs:
     ----------
     optional
         Pictures, sounds and the like too where the signature does not require them.
-    size
-        The size of the samples; without it the pipeline takes its own.
+    multiple
+        Sides of the samples are rounded up to multiples of this; None: the pipeline takes its own
+        size.
     """
 
     optional: bool
-    size: bool
+    multiple: int | None
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def arguments(request: Request, inputs: Inputs) -> dict[str, Any]:
     names = [name for name in dict.fromkeys(wanted) if name in known and name in MAKERS]
     given = {name: MAKERS[name](request) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
-    if inputs.size:
+    if inputs.multiple is not None:
         given |= request.geometry.given
     missing = [name for name in required if name not in given]
     if missing:

@@ -38,7 +38,8 @@ _LARGEST_BATCH = 32
 #: What a pipeline is given, in the order in which it is tried: a pipeline that needs more than its
 #: signature says, or that cannot make another size than its own, says so by an error.
 _ATTEMPTS = tuple(
-    Inputs(optional, size) for size, optional in itertools.product((True, False), (False, True))
+    Inputs(optional, multiple)
+    for multiple, optional in itertools.product((1, 64, None), (False, True))
 )
 
 
@@ -150,13 +151,16 @@ class _Run:
     def _count(self) -> tuple[Inputs, dict[str, Counted]]:
         """The first inputs that the pipeline runs on, and the calls of a run of one sample."""
         failures: list[Exception] = []
-        tried: list[dict[str, Any]] = []
+        tried: list[Any] = []
         for inputs in _ATTEMPTS:
+            if inputs.multiple != 1 and not any(map(_is_about_size, failures)):
+                continue  # a pipeline's own size may be far larger
             try:
                 given = self._arguments(inputs, range(1))
-                if any(given.keys() == other.keys() for other in tried):
+                form = (given.keys(), inputs.multiple)
+                if form in tried:
                     continue
-                tried.append(given)
+                tried.append(form)
                 counter = Counter(self._denoisers)
                 self._run(given, counter, self._seed)
             except ConfigurationError:
@@ -225,7 +229,7 @@ class _Run:
             self._data,
             numbers,
             self._seed,
-            self._geometry,
+            self._geometry.rounded(inputs.multiple or 1),
             self._sampling,
             generator,
         )
@@ -270,6 +274,11 @@ class _Run:
             noisy = scheduler.add_noise(clean, noise, at.expand(len(clean)))
             noisy = scheduler.scale_model_input(noisy, at[0])
         return noisy.to(like.dtype)
+
+
+def _is_about_size(error: Exception) -> bool:
+    words = ("height", "width", "resolution", "divisible", "frames", "sample_size")
+    return any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager
