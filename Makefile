@@ -17,7 +17,10 @@ endif
 
 SYSTEM_PACKAGES := g++ libgmock-dev libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
 
-.PHONY: demo test build cpp lint tidy bench asan stubs docs clean system
+.PHONY: help demo test build cpp lint tidy bench asan tsan stubs docs clean system
+
+help: ## What there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: build ## Quantize the shipped model at 8, 4 and 2 bits; table and samples in demo-output/
 	$(PY) examples/demo.py
@@ -27,6 +30,7 @@ test: build cpp ## All tests, C++ and Python
 	ARROW_QUANT_CPP_BUILD=$(abspath $(CPP_BUILD)) $(PY) -m pytest
 
 build: $(VENV)/.ready ## The Python package, editable, with everything the tests need
+	@echo 'installing torch and other libraries, compiling the engine: minutes at the first time'
 	$(PIP) install --quiet --no-build-isolation --editable '.[dev]'
 
 cpp: $(VENV)/.ready ## The C++ library and its tests
@@ -60,6 +64,11 @@ asan: $(VENV)/.ready ## The C++ tests under AddressSanitizer and UndefinedBehavi
 	cmake --preset asan -DPython_EXECUTABLE=$(PY)
 	cmake --build --preset asan
 	ctest --preset asan
+
+tsan: $(VENV)/.ready ## The C++ tests of what uses threads, under ThreadSanitizer
+	cmake --preset tsan -DPython_EXECUTABLE=$(PY)
+	cmake --build --preset tsan
+	ctest --preset tsan
 
 $(VENV)/.ready: pyproject.toml | system
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed" if sys.version_info < (3, 10) else 0)'

@@ -139,6 +139,8 @@ void bind_calibrate(nb::module_& m) {
       .def("set_sensitivities", &CalibrationStatistics::set_sensitivities, nb::arg("sensitivities"),
            WithoutGil())
       .def_prop_ro("sensitivities", &CalibrationStatistics::sensitivities, WithoutGil())
+      .def("set_roles", &CalibrationStatistics::set_roles, nb::arg("roles"), WithoutGil())
+      .def_prop_ro("roles", &CalibrationStatistics::roles, WithoutGil())
       .def("merge", &CalibrationStatistics::merge, nb::arg("other"), WithoutGil())
       .def_prop_ro("component", &CalibrationStatistics::component, WithoutGil())
       .def_prop_ro("data", &CalibrationStatistics::data, WithoutGil())

@@ -128,25 +128,25 @@ using ImagesOut = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Pair = std::pair<size_t, size_t>;
 
 /// How a kernel moves over an image; (height, width) each.
-struct Moves {
+struct ConvGeometry {
   Pair kernel, stride, padding, dilation;
 };
 
-ConvShape conv_shape(const Moves& moves, size_t channels, size_t outputs) {
+ConvShape conv_shape(const ConvGeometry& geometry, size_t channels, size_t outputs) {
   const auto both = [](const Pair& pair) { return std::array{pair.first, pair.second}; };
   return {.channels = channels,
           .outputs = outputs,
-          .kernel = both(moves.kernel),
-          .stride = both(moves.stride),
-          .padding = both(moves.padding),
-          .dilation = both(moves.dilation)};
+          .kernel = both(geometry.kernel),
+          .stride = both(geometry.stride),
+          .padding = both(geometry.padding),
+          .dilation = both(geometry.dilation)};
 }
 
-ConvCall conv_call(const Images& x, const ImagesOut& y, const Moves& moves,
+ConvCall conv_call(const Images& x, const ImagesOut& y, const ConvGeometry& geometry,
                    const std::optional<Floats>& bias, const std::optional<Floats>& input_factors,
                    size_t outputs) {
   ConvCall call{
-      .shape = conv_shape(moves, x.shape(3), outputs), .x = input_of(x), .y = output_of(y)};
+      .shape = conv_shape(geometry, x.shape(3), outputs), .x = input_of(x), .y = output_of(y)};
   call.shape.batch = x.shape(0);
   call.shape.size = {x.shape(1), x.shape(2)};
   const auto out = call.shape.output_size();
@@ -162,21 +162,22 @@ ConvCall conv_call(const Images& x, const ImagesOut& y, const Moves& moves,
 }
 
 void bind_conv(nb::module_& m) {
-  nb::class_<Moves>(m, "Moves", "How a kernel moves over an image; (height, width) each.")
+  nb::class_<ConvGeometry>(m, "ConvGeometry",
+                           "How a kernel moves over an image; (height, width) each.")
       .def(
           "__init__",
-          [](Moves* self, const Pair& kernel, const Pair& stride, const Pair& padding,
-             const Pair& dilation) { new (self) Moves{kernel, stride, padding, dilation}; },
+          [](ConvGeometry* self, const Pair& kernel, const Pair& stride, const Pair& padding,
+             const Pair& dilation) { new (self) ConvGeometry{kernel, stride, padding, dilation}; },
           nb::arg("kernel"), nb::arg("stride"), nb::arg("padding"), nb::arg("dilation"));
   m.def(
       "conv2d_packed",
       [](const Images& x, const ImagesOut& y, const Bytes& codes, const Bytes& params,
          const HalfBits& row_scales, const ChunkTable& chunks, uint64_t cols,
-         const AffineSpec& spec, const Moves& moves, const std::optional<Floats>& bias,
+         const AffineSpec& spec, const ConvGeometry& geometry, const std::optional<Floats>& bias,
          const std::optional<Floats>& input_factors, int planes, float activation_scale,
          int num_threads) {
         const PackedWeight weight(codes, params, row_scales, chunks, cols, spec);
-        ConvCall call = conv_call(x, y, moves, bias, input_factors, codes.shape(0));
+        ConvCall call = conv_call(x, y, geometry, bias, input_factors, codes.shape(0));
         call.planes = planes;
         call.activation_scale = activation_scale;
         call.threads = num_threads;
@@ -184,47 +185,47 @@ void bind_conv(nb::module_& m) {
         conv2d(weight.view, call);
       },
       nb::arg("x"), nb::arg("y"), nb::arg("codes"), nb::arg("params"), nb::arg("row_scales"),
-      nb::arg("chunks"), nb::arg("cols"), nb::arg("spec"), nb::arg("moves"), nb::arg("bias").none(),
-      nb::arg("input_factors").none(), nb::arg("planes"), nb::arg("activation_scale"),
-      nb::arg("num_threads"),
+      nb::arg("chunks"), nb::arg("cols"), nb::arg("spec"), nb::arg("geometry"),
+      nb::arg("bias").none(), nb::arg("input_factors").none(), nb::arg("planes"),
+      nb::arg("activation_scale"), nb::arg("num_threads"),
       "Convolve channels-last images with a packed weight; activations as linear_packed takes "
       "them, "
       "one scale per sample.");
   m.def(
       "conv2d_panels",
       [](const Images& x, const ImagesOut& y, const PanelBytes& panels, const Floats& row_scales,
-         const Moves& moves, const std::optional<Floats>& bias,
+         const ConvGeometry& geometry, const std::optional<Floats>& bias,
          const std::optional<Floats>& input_factors, int planes, float activation_scale,
          int num_threads) {
-        ConvCall call = conv_call(x, y, moves, bias, input_factors, row_scales.size());
+        ConvCall call = conv_call(x, y, geometry, bias, input_factors, row_scales.size());
         call.planes = planes;
         call.activation_scale = activation_scale;
         call.threads = num_threads;
         const nb::gil_scoped_release unlocked;
         conv2d({{panels.data(), panels.size()}, {row_scales.data(), row_scales.size()}}, call);
       },
-      nb::arg("x"), nb::arg("y"), nb::arg("panels"), nb::arg("row_scales"), nb::arg("moves"),
+      nb::arg("x"), nb::arg("y"), nb::arg("panels"), nb::arg("row_scales"), nb::arg("geometry"),
       nb::arg("bias").none(), nb::arg("input_factors").none(), nb::arg("planes"),
       nb::arg("activation_scale"), nb::arg("num_threads"),
       "The same on a weight that make_conv_panels expanded to int8.");
   m.def(
       "conv_panels_bytes",
-      [](size_t outputs, size_t channels, const Moves& moves) {
-        return conv_panels_bytes(conv_shape(moves, channels, outputs));
+      [](size_t outputs, size_t channels, const ConvGeometry& geometry) {
+        return conv_panels_bytes(conv_shape(geometry, channels, outputs));
       },
-      nb::arg("outputs"), nb::arg("channels"), nb::arg("moves"));
+      nb::arg("outputs"), nb::arg("channels"), nb::arg("geometry"));
   m.def(
       "make_conv_panels",
       [](const Bytes& codes, const Bytes& params, const HalfBits& row_scales,
          const ChunkTable& chunks, uint64_t cols, const AffineSpec& spec, size_t channels,
-         const Moves& moves, const PanelsOut& panels, int num_threads) {
+         const ConvGeometry& geometry, const PanelsOut& panels, int num_threads) {
         const PackedWeight weight(codes, params, row_scales, chunks, cols, spec);
         const nb::gil_scoped_release unlocked;
-        make_conv_panels(weight.view, conv_shape(moves, channels, codes.shape(0)), num_threads,
+        make_conv_panels(weight.view, conv_shape(geometry, channels, codes.shape(0)), num_threads,
                          {panels.data(), panels.size()});
       },
       nb::arg("codes"), nb::arg("params"), nb::arg("row_scales"), nb::arg("chunks"),
-      nb::arg("cols"), nb::arg("spec"), nb::arg("channels"), nb::arg("moves"), nb::arg("panels"),
+      nb::arg("cols"), nb::arg("spec"), nb::arg("channels"), nb::arg("geometry"), nb::arg("panels"),
       nb::arg("num_threads"), "Expand a weight whose parameters are not fp16 for conv2d_panels.");
 }
 

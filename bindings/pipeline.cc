@@ -17,12 +17,12 @@
 namespace arrow_quant::python {
 namespace {
 
-EarlierResult earlier_result(const QuantizeReport& report,
-                             const std::vector<std::pair<std::string, Tensor>>& tensors) {
-  EarlierResult earlier{.bit_width = report.bit_width,
-                        .meets_min_accuracy = report.meets_min_accuracy,
-                        .attempts = report.attempts,
-                        .warnings = report.warnings};
+EarlierResult precomputed_result(const QuantizeReport& report,
+                                 const std::vector<std::pair<std::string, Tensor>>& tensors) {
+  EarlierResult precomputed{.bit_width = report.bit_width,
+                            .meets_min_accuracy = report.meets_min_accuracy,
+                            .attempts = report.attempts,
+                            .warnings = report.warnings};
   std::map<std::pair<std::string, std::string>, const TensorReport*> reports;
   for (const TensorReport& tensor : report.tensors) {
     reports[{tensor.component, tensor.info.name}] = &tensor;
@@ -34,14 +34,14 @@ EarlierResult earlier_result(const QuantizeReport& report,
       throw Error(ErrorCode::kConfiguration, "the tensor is not one of the earlier run",
                   {.tensor = info.name});
     }
-    EarlierTensor& entry = earlier.tensors[found->first];
+    EarlierTensor& entry = precomputed.tensors[found->first];
     entry = {.report = *found->second, .tensor = tensor.tensor};
     if (info.spec.method == Method::kLearned) {
       entry.report.info.spec.method = Method::kLearned;
       entry.report.info.candidates = info.candidates;
     }
   }
-  return earlier;
+  return precomputed;
 }
 
 void bind_options(nb::module_& m) {
@@ -73,17 +73,19 @@ void bind_options(nb::module_& m) {
       .def_rw("num_time_groups", &QuantizeOptions::num_time_groups)
       .def_rw("data_free_reason", &QuantizeOptions::data_free_reason)
       .def_rw("activation_bits", &QuantizeOptions::activation_bits)
+      .def_rw("is_diffusion", &QuantizeOptions::is_diffusion)
+      .def_rw("torch_version", &QuantizeOptions::torch_version)
       .def_rw("config_json", &QuantizeOptions::config_json)
       .def_rw("mixed_precision_json", &QuantizeOptions::mixed_precision_json)
       .def_rw("refinements_json", &QuantizeOptions::refinements_json)
       .def(
-          "store_again",
+          "reuse",
           [](QuantizeOptions& o, const QuantizeReport& report,
              const std::vector<std::pair<std::string, Tensor>>& tensors) {
-            o.earlier = std::make_shared<const EarlierResult>(earlier_result(report, tensors));
+            o.earlier = std::make_shared<const EarlierResult>(precomputed_result(report, tensors));
           },
           nb::arg("report"), nb::arg("tensors"),
-          "Write quantized tensors of an earlier run, by component, in place of new ones.");
+          "Write these quantized tensors, given by component, in place of new ones.");
 }
 
 void bind_quantize_report(nb::module_& m) {

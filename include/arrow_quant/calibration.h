@@ -33,12 +33,13 @@ ARROW_QUANT_API std::vector<uint64_t> weight_sample_positions(uint64_t elements)
 /// Whether two samples come from one weight, allowing for conversion to f16 or bf16.
 ARROW_QUANT_API bool same_weight(std::span<const float> a, std::span<const float> b) noexcept;
 
+/// Tokens that WeightedSum::sample keeps, at most.
 inline constexpr size_t kSampleTokens = 4;
 
-/// Tokens as they enter a Gram matrix: sum of weight * x, and of weights.
+/// Sums over tokens as they enter a Gram matrix.
 struct WeightedSum {
-  double weight = 0;
-  std::vector<double> sum;  ///< per channel
+  double weight = 0;        ///< sum of the weights of the tokens
+  std::vector<double> sum;  ///< per channel: sum of weight * x
   /// Some of them as they are, [n][channels], n at most kSampleTokens: those whose bytes have the
   /// least hashes, so that the choice does not depend on the order of adding.
   std::vector<float> sample;
@@ -46,9 +47,9 @@ struct WeightedSum {
 
 /// Range and moments of every channel over the tokens whose timestep lies in [begin, end).
 struct TimeBin {
-  double begin = 0;
-  double end = 0;
-  uint64_t tokens = 0;
+  double begin = 0;                  ///< the first timestep
+  double end = 0;                    ///< the first timestep after
+  uint64_t tokens = 0;               ///< of both kinds
   std::vector<float> low, high;      ///< per channel
   std::vector<double> sum, squares;  ///< per channel: of values and of their squares
   WeightedSum fitted;                ///< of the tokens in `gram`
@@ -68,15 +69,15 @@ struct FoldSource {
 /// are divided, and nothing else changes: (p + offset) / f for each row p of all `sources`.
 struct Fold {
   std::vector<std::string> layers;  ///< all that read the input, by their weights
-  std::vector<FoldSource> sources;
+  std::vector<FoldSource> sources;  ///< their rows, one after the other, are the channels
 
   bool operator==(const Fold&) const = default;
 };
 
 /// What is known about one input.
 struct InputStatistics {
-  std::vector<CalibratedLayer> layers;
-  GramMatrix gram;
+  std::vector<CalibratedLayer> layers;  ///< that read the input
+  GramMatrix gram;                      ///< of the tokens to fit to
   GramMatrix held_out;  ///< of tokens set aside to choose by; no channels if there were none
   uint64_t tokens = 0;  ///< in `gram`
   uint64_t held_out_tokens = 0;  ///< in `held_out`
@@ -87,6 +88,7 @@ struct InputStatistics {
 inline constexpr const char* kNeutralData = "neutral";  ///< made up, from a seed alone
 inline constexpr const char* kUserData = "user";        ///< the user's own
 
+/// Settings of new statistics.
 struct CalibrationOptions {
   std::string component;         ///< of the pipeline that the layers belong to; empty: the only one
   std::string data = kUserData;  ///< or kNeutralData
@@ -95,19 +97,22 @@ struct CalibrationOptions {
 
 /// A block of activations: values[tokens][channels], row-major.
 struct Activations {
-  std::span<const float> values;
-  double timestep = 0;  ///< or mask ratio, or noise level
-  float weight = 1.0F;  ///< of these tokens in the Gram matrix, above 0
-  bool held_out = false;
+  std::span<const float> values;           ///< tokens * channels
+  double timestep = 0;                     ///< or mask ratio, or noise level
+  float weight = 1.0F;                     ///< of these tokens in the Gram matrix, above 0
+  bool held_out = false;                   ///< set these tokens aside to choose and to report by
   std::span<const double> timesteps = {};  ///< one a token, instead of `timestep`; or empty
 };
 
-/// Thread-safe; blocks are added one at a time, each with all threads. Whatever is read is a copy,
-/// so it stays as it was while others add.
+/// Sums over the inputs of layers, to be filled, merged, saved and loaded. Thread-safe; blocks are
+/// added one at a time, each with all threads. Whatever is read is a copy, so it stays as it was
+/// while others add.
 class ARROW_QUANT_API CalibrationStatistics {
  public:
+  /// Statistics without inputs.
   explicit CalibrationStatistics(const CalibrationOptions& options);
   ~CalibrationStatistics();
+  /// May be moved, not copied.
   CalibrationStatistics(CalibrationStatistics&&) noexcept;
   CalibrationStatistics& operator=(CalibrationStatistics&&) noexcept;
 
@@ -132,11 +137,17 @@ class ARROW_QUANT_API CalibrationStatistics {
   /// and at least 0.
   void set_sensitivities(std::map<std::string, double> sensitivities);
 
-  /// Add what `other` has seen; folds stay that both know, of sensitivities the mean. Inputs are
-  /// matched by their layers; new ones are taken over; data of which a part is the user's counts as
-  /// the user's. Raises kShapeMismatch when the two are not of the same model and component.
+  /// Say which weights are not to be quantized, by name, and what they are to the network: what a
+  /// run or the modules of the network told.
+  void set_roles(std::map<std::string, std::string> roles);
+
+  /// Add what `other` has seen; folds stay that both know. A layer's sensitivity becomes the mean
+  /// of all runs that measured it, whatever the order of merging. Inputs are matched by their
+  /// layers; new ones are taken over; data of which a part is the user's counts as the user's.
+  /// Raises kShapeMismatch when the two are not of the same model and component.
   void merge(const CalibrationStatistics& other);
 
+  /// Of the pipeline, as the options named it.
   std::string component() const;
   /// kNeutralData or kUserData.
   std::string data() const;
@@ -144,16 +155,24 @@ class ARROW_QUANT_API CalibrationStatistics {
   std::vector<std::string> notes() const;
   /// Nothing when nobody looked for them.
   std::optional<std::vector<Fold>> folds() const;
+  /// What set_sensitivities or a file said; empty when nothing did.
   std::map<std::string, double> sensitivities() const;
+  /// What set_roles or a file said; empty when nothing did.
+  std::map<std::string, std::string> roles() const;
+  /// Number of inputs.
   size_t size() const noexcept;
 
   /// Everything about one input, its matrices too; what follows copies less. All of them raise
   /// std::out_of_range when there is no such input.
   InputStatistics input(size_t number) const;
+  /// The layers that read it.
   std::vector<CalibratedLayer> layers(size_t input) const;
+  /// How many channels it has.
   uint64_t channels(size_t input) const;
   uint64_t block(size_t input) const;  ///< channels of a diagonal block of the Gram matrix
+  /// Tokens in the Gram matrix, of one kind.
   uint64_t tokens(size_t input, bool held_out) const;
+  /// Moments by time.
   std::vector<TimeBin> bins(size_t input) const;
   GramMatrix gram(size_t input, bool held_out) const;  ///< no channels: no token was held out
 

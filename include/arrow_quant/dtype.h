@@ -12,6 +12,7 @@
 
 namespace arrow_quant {
 
+/// An element type; the names are those of safetensors without underscores.
 enum class DType : uint8_t {
   kBool,
   kU8,
@@ -37,8 +38,9 @@ enum class DType : uint8_t {
   kF6E3M2,
 };
 
+/// Facts about an element type.
 struct DTypeInfo {
-  DType dtype;
+  DType dtype;            ///< which one
   std::string_view name;  ///< safetensors name, for example "BF16"
   uint32_t bits;          ///< bits per element; 4 and 6 occur
   bool quantizable;       ///< F64 F32 F16 BF16 F8_E4M3 F8_E5M2 and their FNUZ forms

@@ -13,6 +13,7 @@
 
 namespace arrow_quant {
 
+/// What kind of failure it is; decides the exception class in Python and the exit code.
 enum class ErrorCode {
   kConfiguration,  ///< A setting is invalid or contradicts another.
   kModelNotFound,  ///< A model, a shard or an artefact is absent or unreadable.
@@ -30,18 +31,24 @@ ARROW_QUANT_API int exit_code(ErrorCode code) noexcept;
 
 /// Where an error happened and what to do about it. Empty fields are left out of the text.
 struct ErrorContext {
-  std::string path = {};
-  std::string tensor = {};
-  std::string hint = {};
+  std::string path = {};    ///< of the file or folder
+  std::string tensor = {};  ///< name of the tensor
+  std::string hint = {};    ///< the probable cause or the next step
 };
 
+/// A failure; `what()` is the whole text.
 class ARROW_QUANT_API Error : public std::runtime_error {
  public:
+  /// `message` says what was expected and what was found.
   explicit Error(ErrorCode code, const std::string& message, ErrorContext context = {});
 
+  /// Which kind of failure.
   ErrorCode code() const noexcept { return code_; }
+  /// The fields of the context; empty where nothing was given.
   const std::string& path() const noexcept { return context_.path; }
+  /// See path().
   const std::string& tensor() const noexcept { return context_.tensor; }
+  /// See path().
   const std::string& hint() const noexcept { return context_.hint; }
 
  private:

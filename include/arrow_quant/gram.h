@@ -14,6 +14,7 @@
 
 namespace arrow_quant {
 
+/// A symmetric matrix in tiles; see the top of this file.
 class ARROW_QUANT_API GramMatrix {
  public:
   /// Rows and columns of a tile; those at the end may have fewer.
@@ -30,6 +31,7 @@ class ARROW_QUANT_API GramMatrix {
   /// Bytes that a matrix keeps.
   static uint64_t bytes(uint64_t channels, uint64_t block = 0) noexcept;
 
+  /// Rows and columns of the matrix.
   uint64_t channels() const noexcept { return channels_; }
   /// Channels of a diagonal block; `channels()` when there is one.
   uint64_t block() const noexcept { return block_; }
@@ -37,16 +39,18 @@ class ARROW_QUANT_API GramMatrix {
   /// H[i][j]; 0 outside the diagonal blocks.
   float at(uint64_t i, uint64_t j) const noexcept;
 
-  /// Tiles that are kept, in a fixed order.
+  /// Where a tile lies in the matrix and in memory.
   struct Tile {
     uint64_t row = 0, column = 0;    ///< first channel; row <= column
     uint64_t rows = 0, columns = 0;  ///< `columns` is also the distance of its rows
     size_t offset = 0;               ///< of its first element in `values`
   };
+  /// The tiles that are stored, in a fixed order.
   std::span<const Tile> tiles() const noexcept { return tiles_; }
 
   /// All tiles, each row-major. Of the tiles on the diagonal only the upper triangle counts.
   std::span<float> values() noexcept { return values_; }
+  /// The same, to be read.
   std::span<const float> values() const noexcept { return values_; }
 
  private:

@@ -13,14 +13,15 @@
 
 namespace arrow_quant {
 
+/// One tensor of a weight file.
 struct TensorInfo {
-  std::string name;
-  DType dtype = DType::kF32;
-  std::vector<uint64_t> shape;
-  uint32_t file = 0;    ///< index into ModelIndex::files
+  std::string name;             ///< as in the file
+  DType dtype = DType::kF32;    ///< of its elements
+  std::vector<uint64_t> shape;  ///< empty for a scalar
+  uint32_t file = 0;            ///< index into ModelIndex::files
   uint64_t offset = 0;  ///< absolute byte offset of the first element in that file; in an old
                         ///< Parquet layout the number of the tensor in ModelIndex::legacy
-  uint64_t nbytes = 0;
+  uint64_t nbytes = 0;  ///< bytes of its elements
 
   /// Number of elements; the read stage has checked that it fits.
   uint64_t elements() const noexcept {
@@ -32,10 +33,10 @@ struct TensorInfo {
 
 /// A weight file as it was when its header was validated; reading fails if it changes later.
 struct SourceFile {
-  std::string path;
-  uint64_t size = 0;
-  int64_t mtime_ns = 0;
-  uint64_t inode = 0;
+  std::string path;         ///< as it is opened
+  uint64_t size = 0;        ///< bytes
+  int64_t mtime_ns = 0;     ///< time of the last change, nanoseconds since 1970
+  uint64_t inode = 0;       ///< number of the file in its file system
   std::string header_hash;  ///< XXH3-128 of the header (Parquet: footer) bytes
 };
 
@@ -48,16 +49,17 @@ struct LegacyIndex;
 
 /// One component (a directory with config.json and weights, or a single weight file).
 struct ModelIndex {
-  std::string component;    ///< "unet"; empty when the model is itself one component
-  std::string path;         ///< directory of the component, or the weight file
-  std::string config_json;  ///< text of config.json; empty when there is none
-  std::string index_path;   ///< shard index beside the weights; empty when there is one file
-  std::vector<SourceFile> files;
+  std::string component;          ///< "unet"; empty when the model is itself one component
+  std::string path;               ///< directory of the component, or the weight file
+  std::string config_json;        ///< text of config.json; empty when there is none
+  std::string index_path;         ///< shard index beside the weights; empty when there is one file
+  std::vector<SourceFile> files;  ///< the weight files
   std::vector<TensorInfo> tensors;              ///< in source order: by file, then by offset
   std::map<std::string, std::string> metadata;  ///< of the weight files, merged over files
   std::string layout;                           ///< name of an old Parquet layout; else empty
   std::shared_ptr<const LegacyIndex> legacy;    ///< set for an old Parquet layout
 
+  /// Bytes of all weight files.
   uint64_t total_bytes() const noexcept {
     uint64_t n = 0;
     for (const SourceFile& file : files) n += file.size;
@@ -67,16 +69,16 @@ struct ModelIndex {
 
 /// A model as a user names it: a pipeline directory, one component, or one file.
 struct ModelDirectory {
-  enum class Kind { kFile, kComponent, kPipeline };
-  Kind kind = Kind::kComponent;
-  std::string path;
-  std::string model_index_json;        ///< text of model_index.json for a pipeline
+  enum class Kind { kFile, kComponent, kPipeline };  ///< what `path` is
+  Kind kind = Kind::kComponent;                      ///< the kind that was found
+  std::string path;                                  ///< as the user named it
+  std::string model_index_json;                      ///< text of model_index.json for a pipeline
   std::string metadata_json;           ///< text of metadata.json; empty when there is none
   std::vector<ModelIndex> components;  ///< those that have weights, by name
   /// Every other regular file to carry over, relative to `path` (configs, scheduler, tokenizer,
   /// README), sorted; weight files and shard indexes of `components` are not in it.
   std::vector<std::string> other_files;
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings;  ///< for the user, one line each
 };
 
 }  // namespace arrow_quant

@@ -10,6 +10,7 @@ namespace arrow_quant {
 /// it, and layers are alike. Thread-safe; several may live.
 class ARROW_QUANT_API PageReuse {
  public:
+  /// From now on, until it is destroyed.
   PageReuse() noexcept;
   ~PageReuse();
   PageReuse(const PageReuse&) = delete;

@@ -11,6 +11,7 @@
 
 namespace arrow_quant {
 
+/// What a caller implements to hear of a job and to stop it.
 class ARROW_QUANT_API Progress {
  public:
   virtual ~Progress() = default;

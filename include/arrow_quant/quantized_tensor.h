@@ -2,7 +2,7 @@
 //
 // A weight of any rank is a matrix [rows, cols]: rows = shape[0], cols = the product of the rest,
 // which is the input dimension. Groups of `group_size` run along a row; the last may be short.
-// How a code becomes a weight is described in docs/format.md.
+// How a code becomes a weight is described in docs/reference/format.md.
 #pragma once
 
 #include <cstdint>
@@ -33,18 +33,21 @@ enum class Method : uint8_t {
   kLearned,  ///< changed after one of the others, by gradient descent on the model's predictions
 };
 
+/// The name in artefacts and settings.
 ARROW_QUANT_API std::string_view to_string(Encoding encoding) noexcept;
+/// The name in artefacts and settings.
 ARROW_QUANT_API std::string_view to_string(ParamEncoding encoding) noexcept;
+/// The name in artefacts and settings.
 ARROW_QUANT_API std::string_view to_string(Method method) noexcept;
 
-/// What one weight is quantized to. Valid: bit_width 2, 4 or 8; group_size a multiple of 8, at
-/// least 8; two_level only with 2 and 4 bits and group_size a multiple of 32; residual_binary only
-/// with 2 bits and the same; row only with 8 bits.
+/// What one weight is quantized to. Valid: bit_width 2, 4 or 8; group_size a multiple of 8 from 8
+/// to 65536; two_level only with 2 and 4 bits and group_size a multiple of 32; residual_binary only
+/// with 2 bits and the same; row only with 8 bits. Other combinations raise kConfiguration.
 struct AffineSpec {
-  int bit_width = 4;
-  int group_size = 128;
-  ParamEncoding param_encoding = ParamEncoding::kTwoLevel;
-  Method method = Method::kSearch;
+  int bit_width = 4;                                        ///< bits of a code
+  int group_size = 128;                                     ///< weights of a row in a group
+  ParamEncoding param_encoding = ParamEncoding::kTwoLevel;  ///< how parameters are stored
+  Method method = Method::kSearch;                          ///< how they are found
 };
 
 /// What the artefact calls tensors of this spec.
@@ -76,12 +79,13 @@ constexpr uint64_t param_row_bytes(uint64_t cols, const AffineSpec& spec) noexce
 
 /// Sums over weights w and their reconstruction v, from which every weight metric follows.
 struct ARROW_QUANT_API ErrorSums {
-  double ww = 0;   ///< sum w^2
-  double vv = 0;   ///< sum v^2
-  double wv = 0;   ///< sum w*v
-  double err = 0;  ///< sum (w - v)^2
-  uint64_t count = 0;
+  double ww = 0;       ///< sum w^2
+  double vv = 0;       ///< sum v^2
+  double wv = 0;       ///< sum w*v
+  double err = 0;      ///< sum (w - v)^2
+  uint64_t count = 0;  ///< weights
 
+  /// Add the sums over other weights.
   void add(const ErrorSums& o) noexcept {
     ww += o.ww, vv += o.vv, wv += o.wv, err += o.err, count += o.count;
   }
@@ -91,8 +95,8 @@ struct ARROW_QUANT_API ErrorSums {
 
 /// What applies to activations whose timestep lies in [begin, end).
 struct TimeGroup {
-  double begin = 0;
-  double end = 0;
+  double begin = 0;                 ///< the first timestep
+  double end = 0;                   ///< the first timestep after
   float activation_scale = 0;       ///< of static int8 activations, x / scale + zero; 0: none
   float activation_zero = 0;        ///< 0: symmetric
   std::vector<float> output_scale;  ///< per row; empty: 1
@@ -104,9 +108,9 @@ struct TimeGroup {
 /// Rows [row_begin, row_begin + rows) of a tensor: one row of the Parquet table.
 /// For a copy, `codes` holds the raw source bytes and everything after it is empty.
 struct QuantizedChunk {
-  int32_t chunk = 0;
-  uint64_t row_begin = 0;
-  uint64_t rows = 0;
+  int32_t chunk = 0;                 ///< its number within the tensor
+  uint64_t row_begin = 0;            ///< the first row
+  uint64_t rows = 0;                 ///< how many rows
   ByteBuffer codes;                  ///< rows * packed_row_bytes
   ByteBuffer params;                 ///< rows * param_row_bytes
   std::vector<uint16_t> row_scales;  ///< fp16 bits, one per row; empty for fp16 parameters
@@ -116,28 +120,28 @@ struct QuantizedChunk {
   /// Empty: all 1. The same for every chunk of a tensor.
   std::vector<float> equalization;
   std::vector<TimeGroup> time_groups;  ///< by time, apart; of these rows
-  ErrorSums error;
+  ErrorSums error;                     ///< of the weights
   /// Of outputs W x and V x over inputs x that were held out; count 0 when there were none.
   ErrorSums output_error;
 };
 
 /// Everything about a stored tensor but its data.
 struct ARROW_QUANT_API QuantizedTensorInfo {
-  std::string name;
-  std::vector<uint64_t> shape;
-  DType source_dtype = DType::kF32;
-  Encoding encoding = Encoding::kCopy;
-  AffineSpec spec;  ///< bit_width, group_size and param_encoding; meaningless for copies
-  double cosine = 1.0;
-  double nmse = 0.0;
+  std::string name;                     ///< as in the weight file
+  std::vector<uint64_t> shape;          ///< of the weight
+  DType source_dtype = DType::kF32;     ///< of the elements in the weight file
+  Encoding encoding = Encoding::kCopy;  ///< kCopy: not quantized
+  AffineSpec spec;      ///< bit_width, group_size and param_encoding; meaningless for copies
+  double cosine = 1.0;  ///< similarity of the weights, before and after
+  double nmse = 0.0;    ///< sum (w - v)^2 / sum w^2
   std::optional<double> output_cosine;  ///< of outputs over held-out inputs
-  std::optional<double> output_nmse;
+  std::optional<double> output_nmse;    ///< the same for their errors
   std::string method;      ///< how the codes were found, as recorded; empty when nobody says
   std::string candidates;  ///< JSON of the candidates that it was chosen from; empty without choice
 
-  uint64_t elements() const noexcept;
-  uint64_t rows() const noexcept;  ///< shape[0]; 1 for rank 0
-  uint64_t cols() const noexcept;  ///< product of shape[1..]; 1 for rank 0 and 1
+  uint64_t elements() const noexcept;  ///< product of the shape
+  uint64_t rows() const noexcept;      ///< shape[0]; 1 for rank 0
+  uint64_t cols() const noexcept;      ///< product of shape[1..]; 1 for rank 0 and 1
 };
 
 /// Columns that one of `factors` equalization factors belongs to: the positions of a kernel.
@@ -145,8 +149,9 @@ inline uint64_t columns_per_factor(const QuantizedTensorInfo& info, uint64_t fac
   return factors == 0 ? 1 : info.cols() / factors;
 }
 
+/// A stored tensor in memory.
 struct QuantizedTensor {
-  QuantizedTensorInfo info;
+  QuantizedTensorInfo info;            ///< everything but the data
   std::vector<QuantizedChunk> chunks;  ///< in row order, together all rows
 };
 
@@ -155,16 +160,16 @@ struct QuantizedTensor {
 struct PackedWeightView {
   /// Rows from row_begin to the next chunk's share these numbers.
   struct Chunk {
-    uint64_t row_begin = 0;
-    float tensor_scale = 1.0F;
-    int8_t offset_unit = 0;
+    uint64_t row_begin = 0;     ///< the first of these rows
+    float tensor_scale = 1.0F;  ///< a power of two
+    int8_t offset_unit = 0;     ///< m of two_level
   };
 
-  AffineSpec spec;
-  uint64_t rows = 0;
-  uint64_t cols = 0;
-  std::span<const uint8_t> codes;
-  std::span<const uint8_t> params;
+  AffineSpec spec;                       ///< a valid one
+  uint64_t rows = 0;                     ///< outputs
+  uint64_t cols = 0;                     ///< inputs, times the positions of a kernel
+  std::span<const uint8_t> codes;        ///< rows * packed_row_bytes
+  std::span<const uint8_t> params;       ///< rows * param_row_bytes
   std::span<const uint16_t> row_scales;  ///< fp16 bits; empty for fp16 parameters
   std::span<const Chunk> chunks;         ///< in row order, the first at row 0
 };

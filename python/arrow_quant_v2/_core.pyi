@@ -369,6 +369,18 @@ class QuantizeOptions:
     def activation_bits(self, arg: int, /) -> None: ...
 
     @property
+    def is_diffusion(self) -> bool: ...
+
+    @is_diffusion.setter
+    def is_diffusion(self, arg: bool, /) -> None: ...
+
+    @property
+    def torch_version(self) -> str: ...
+
+    @torch_version.setter
+    def torch_version(self, arg: str, /) -> None: ...
+
+    @property
     def config_json(self) -> str: ...
 
     @config_json.setter
@@ -386,9 +398,9 @@ class QuantizeOptions:
     @refinements_json.setter
     def refinements_json(self, arg: Mapping[str, str], /) -> None: ...
 
-    def store_again(self, report: QuantizeReport, tensors: Sequence[tuple[str, Tensor]]) -> None:
+    def reuse(self, report: QuantizeReport, tensors: Sequence[tuple[str, Tensor]]) -> None:
         """
-        Write quantized tensors of an earlier run, by component, in place of new ones.
+        Write these quantized tensors, given by component, in place of new ones.
         """
 
 class TensorReport:
@@ -700,6 +712,11 @@ class CalibrationStatistics:
     @property
     def sensitivities(self) -> dict[str, float]: ...
 
+    def set_roles(self, roles: Mapping[str, str]) -> None: ...
+
+    @property
+    def roles(self) -> dict[str, str]: ...
+
     def merge(self, other: CalibrationStatistics) -> None: ...
 
     @property
@@ -811,22 +828,22 @@ def make_panels(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), 
     Expand a weight whose parameters are not fp16 into panels_bytes(outputs, inputs) bytes.
     """
 
-class Moves:
+class ConvGeometry:
     """How a kernel moves over an image; (height, width) each."""
 
     def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]) -> None: ...
 
-def conv2d_packed(x: Annotated[NDArray, dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], y: Annotated[NDArray, dict(shape=(None, None, None, None), order='C', device='cpu')], codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, moves: Moves, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, input_factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, planes: int, activation_scale: float, num_threads: int) -> None:
+def conv2d_packed(x: Annotated[NDArray, dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], y: Annotated[NDArray, dict(shape=(None, None, None, None), order='C', device='cpu')], codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, geometry: ConvGeometry, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, input_factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, planes: int, activation_scale: float, num_threads: int) -> None:
     """
     Convolve channels-last images with a packed weight; activations as linear_packed takes them, one scale per sample.
     """
 
-def conv2d_panels(x: Annotated[NDArray, dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], y: Annotated[NDArray, dict(shape=(None, None, None, None), order='C', device='cpu')], panels: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], moves: Moves, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, input_factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, planes: int, activation_scale: float, num_threads: int) -> None:
+def conv2d_panels(x: Annotated[NDArray, dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], y: Annotated[NDArray, dict(shape=(None, None, None, None), order='C', device='cpu')], panels: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], geometry: ConvGeometry, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, input_factors: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, planes: int, activation_scale: float, num_threads: int) -> None:
     """The same on a weight that make_conv_panels expanded to int8."""
 
-def conv_panels_bytes(outputs: int, channels: int, moves: Moves) -> int: ...
+def conv_panels_bytes(outputs: int, channels: int, geometry: ConvGeometry) -> int: ...
 
-def make_conv_panels(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, channels: int, moves: Moves, panels: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None:
+def make_conv_panels(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], params: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], row_scales: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], chunks: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)], cols: int, spec: AffineSpec, channels: int, geometry: ConvGeometry, panels: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')], num_threads: int) -> None:
     """Expand a weight whose parameters are not fp16 for conv2d_panels."""
 
 WIDEST_HEAD: int = 256

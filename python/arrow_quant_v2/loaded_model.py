@@ -77,15 +77,21 @@ class LoadedModel:
         if self._session is None:
             if self.config.calibration_samples == 0:
                 raise CannotRunError("calibration_samples is 0")
-            detect_model_kind(self.path)
+            trusted = self.config.trust_remote_code
+            detect_model_kind(self.path, trust_remote_code=trusted)
             check_memory(self.path, self.config)
             try:
                 from arrow_quant_v2.torch.record.sampling import Sampling
                 from arrow_quant_v2.torch.record.session import Session
             except ImportError as error:
                 raise library_missing(error) from error
-            sampling = Sampling.of(self.config)
-            self._session = Session(self.path, self.plan, self.data, sampling)
+            self._session = Session(
+                self.path,
+                self.plan,
+                self.data,
+                Sampling.of(self.config),
+                trust_remote_code=trusted,
+            )
         return self._session
 
     def without_path(self, message: str) -> str:

@@ -9,6 +9,7 @@
 #include "arrow_quant/calibration.h"
 #include "arrow_quant/error.h"
 #include "calibrate/accumulate.h"
+#include "calibrate/sensitivity_runs.h"
 #include "calibrate/statistics_file.h"
 #include "calibrate/time_bins.h"
 #include "core/thread_pool.h"
@@ -110,14 +111,6 @@ void keep_common(const std::optional<std::vector<Fold>>& from,
 }
 
 bool is_sensitivity(double value) { return std::isfinite(value) && value >= 0; }
-
-/// Two runs tell the same number, each with its own noise.
-void average(const std::map<std::string, double>& from, std::map<std::string, double>& to) {
-  for (const auto& [layer, value] : from) {
-    const auto [known, is_new] = to.try_emplace(layer, value);
-    if (!is_new) known->second = (known->second + value) / 2;
-  }
-}
 
 void add_matrix(const GramMatrix& from, GramMatrix& to) {
   if (from.channels() == 0) return;
@@ -231,7 +224,8 @@ struct CalibrationStatistics::State {
   std::map<std::string, size_t> by_layer;
   std::vector<std::string> notes;
   std::optional<std::vector<Fold>> folds;
-  std::map<std::string, double> sensitivities;
+  SensitivityRuns sensitivities;
+  std::map<std::string, std::string> roles;
 };
 
 CalibrationStatistics::CalibrationStatistics(const CalibrationOptions& options) {
@@ -294,7 +288,17 @@ void CalibrationStatistics::set_sensitivities(std::map<std::string, double> sens
                 {.tensor = layer});
   }
   const std::lock_guard lock(state_->mutex);
-  state_->sensitivities = std::move(sensitivities);
+  state_->sensitivities = one_run(sensitivities);
+}
+
+void CalibrationStatistics::set_roles(std::map<std::string, std::string> roles) {
+  const std::lock_guard lock(state_->mutex);
+  state_->roles = std::move(roles);
+}
+
+std::map<std::string, std::string> CalibrationStatistics::roles() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->roles;
 }
 
 void CalibrationStatistics::merge(const CalibrationStatistics& other) {
@@ -327,7 +331,8 @@ void CalibrationStatistics::merge(const CalibrationStatistics& other) {
   } else {
     keep_common(other.state_->folds, state_->folds);
   }
-  average(other.state_->sensitivities, state_->sensitivities);
+  merge_runs(other.state_->sensitivities, state_->sensitivities);
+  state_->roles.insert(other.state_->roles.begin(), other.state_->roles.end());
   if (other.state_->options.data == kUserData) state_->options.data = kUserData;
 }
 
@@ -353,7 +358,7 @@ std::optional<std::vector<Fold>> CalibrationStatistics::folds() const {
 
 std::map<std::string, double> CalibrationStatistics::sensitivities() const {
   const std::lock_guard lock(state_->mutex);
-  return state_->sensitivities;
+  return mean_of(state_->sensitivities);
 }
 
 size_t CalibrationStatistics::size() const noexcept {
@@ -404,7 +409,7 @@ void CalibrationStatistics::save(const std::string& path, bool overwrite) const 
   for (const auto& input : state_->inputs) inputs.push_back({input->facts, input->bins});
   write_statistics(path, overwrite,
                    {state_->options.component, state_->options.data, state_->notes, state_->folds,
-                    state_->sensitivities},
+                    mean_of(state_->sensitivities), state_->sensitivities, state_->roles},
                    inputs);
 }
 
@@ -415,9 +420,10 @@ CalibrationStatistics CalibrationStatistics::load(const std::string& path, int n
       {.component = origin.component, .data = origin.data, .num_threads = num_threads});
   result.state_->notes = origin.notes;
   result.state_->folds = origin.folds;
-  result.state_->sensitivities = origin.sensitivities;
+  result.state_->sensitivities = origin.sensitivity_runs;
+  result.state_->roles = origin.roles;
   for (size_t i = 0; i < reader.inputs().size(); ++i) {
-    const InputStatistics& facts = reader.inputs()[i];
+    const InputStatistics facts = reader.read_facts(i);
     State::Input& to =
         *result.state_->inputs[result.state_->append(facts.layers, reader.read_gram(i, false))];
     if (reader.has_held_out(i)) to.facts.held_out = reader.read_gram(i, true);

@@ -1,5 +1,5 @@
-// The Parquet file of calibration statistics (docs/format.md). Gram matrices are read one at a
-// time, so that a model's statistics may be larger than memory.
+// The Parquet file of calibration statistics (docs/reference/calibration-file.md). Gram matrices
+// are read one at a time, so that a model's statistics may be larger than memory.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arrow_quant/calibration.h"
+#include "calibrate/sensitivity_runs.h"
 #include "calibrate/time_bins.h"
 
 namespace arrow_quant {
@@ -21,6 +22,8 @@ struct StatisticsOrigin {
   std::vector<std::string> notes;
   std::optional<std::vector<Fold>> folds;            ///< nothing when nobody looked for them
   std::map<std::string, double> sensitivities = {};  ///< of layers, where they were measured
+  SensitivityRuns sensitivity_runs = {};             ///< of which these are the means
+  std::map<std::string, std::string> roles = {};     ///< of weights that are not to be quantized
 };
 
 /// What is written of one input; its bins are made when their turn comes.
@@ -36,8 +39,8 @@ void write_statistics(const std::string& path, bool overwrite, const StatisticsO
 /// Not thread-safe.
 class StatisticsReader {
  public:
-  /// Read everything but the Gram matrices. Raises kModelNotFound, kMetadata for a file of another
-  /// kind, kValidation for a damaged one.
+  /// Check everything but the Gram matrices, a part of the file at a time. Raises kModelNotFound,
+  /// kMetadata for a file of another kind, kValidation for a damaged one.
   explicit StatisticsReader(const std::string& path);
   ~StatisticsReader();
   StatisticsReader(StatisticsReader&&) noexcept;
@@ -46,10 +49,15 @@ class StatisticsReader {
   const StatisticsOrigin& origin() const noexcept;
   const std::string& component() const noexcept { return origin().component; }
 
-  /// One entry per input; their matrices have no channels.
+  /// One entry per input, without bins; their matrices have no channels.
   const std::vector<InputStatistics>& inputs() const noexcept;
 
+  /// The same entry with its bins. They are much larger than all else but the matrices, so they are
+  /// read when asked for and not kept.
+  InputStatistics read_facts(size_t input) const;
+
   uint64_t channels(size_t input) const;
+  uint64_t block(size_t input) const;  ///< channels of a diagonal block of its matrices
 
   /// Bytes that a matrix of an input takes in memory.
   uint64_t gram_bytes(size_t input) const;

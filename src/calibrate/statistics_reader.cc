@@ -30,11 +30,21 @@ namespace {
 
 using namespace statistics_schema;
 
-constexpr uint64_t kMostChannels = 1ULL << 24;
+constexpr uint64_t kMaxChannels = 1ULL << 24;
 
 [[noreturn]] void fail_damaged(const std::string& path, const std::string& what) {
   throw Error(ErrorCode::kValidation, "damaged calibration statistics: " + what,
               {.path = path, .hint = "Calibrate again."});
+}
+
+std::map<std::string, std::string> read_roles(const nlohmann::json& json, const std::string& path) {
+  if (!json.is_object()) fail_damaged(path, "roles are no object");
+  std::map<std::string, std::string> found;
+  for (const auto& [weight, role] : json.items()) {
+    if (!role.is_string()) fail_damaged(path, "a role is no text");
+    found[weight] = role.get<std::string>();
+  }
+  return found;
 }
 
 std::map<std::string, double> read_sensitivities(const nlohmann::json& json,
@@ -46,6 +56,22 @@ std::map<std::string, double> read_sensitivities(const nlohmann::json& json,
       fail_damaged(path, "a sensitivity is no number");
     }
     found[layer] = value.get<double>();
+  }
+  return found;
+}
+
+/// Files of one run, and those from before runs were counted, have none.
+SensitivityRuns read_runs(const nlohmann::json& json, const std::string& path) {
+  const auto is_run = [](const nlohmann::json& value) {
+    return value.is_number() && value.get<double>() >= 0;
+  };
+  if (!json.is_object()) fail_damaged(path, "runs of sensitivities are no object");
+  SensitivityRuns found;
+  for (const auto& [layer, values] : json.items()) {
+    if (!values.is_array() || values.empty() || !std::ranges::all_of(values, is_run)) {
+      fail_damaged(path, "runs of a sensitivity are no numbers");
+    }
+    merge_runs({{layer, values.get<std::vector<double>>()}}, found);
   }
   return found;
 }
@@ -104,6 +130,12 @@ class RowGroup {
   const std::string& path_;
 };
 
+/// Where a row of the table lies.
+struct Place {
+  int row_group = 0;
+  int64_t row = 0;
+};
+
 /// Where some rows of a matrix lie.
 struct Piece {
   int row_group = 0;
@@ -137,6 +169,7 @@ struct StatisticsReader::State {
   std::vector<InputStatistics> inputs;
   std::vector<uint64_t> channels;
   std::vector<Matrix> grams, held_out;
+  std::vector<std::vector<Place>> bins;  // of each input
 
   void open() {
     {
@@ -170,11 +203,21 @@ struct StatisticsReader::State {
     }
     if (const auto known = metadata->Get(kSensitivitiesKey); known.ok()) {
       origin.sensitivities = read_sensitivities(parse_json(*known, path), path);
+      origin.sensitivity_runs = one_run(origin.sensitivities);
+    }
+    if (const auto known = metadata->Get(kRolesKey); known.ok()) {
+      origin.roles = read_roles(parse_json(*known, path), path);
+    }
+    if (const auto known = metadata->Get(kSensitivityRunsKey); known.ok()) {
+      origin.sensitivity_runs = read_runs(parse_json(*known, path), path);
+      if (mean_of(origin.sensitivity_runs) != origin.sensitivities) {
+        fail_damaged(path, "sensitivities are not the means of their runs");
+      }
     }
     PARQUET_ASSIGN_OR_THROW(
         reader, parquet::arrow::FileReader::Make(page_memory_pool(), std::move(parquet)));
     check_schema();
-    for (int i = 0; i < reader->num_row_groups(); ++i) read_facts(i);
+    for (int i = 0; i < reader->num_row_groups(); ++i) index(i);
     check_complete();
   }
 
@@ -207,7 +250,7 @@ struct StatisticsReader::State {
     return {std::move(table), path};
   }
 
-  void read_facts(int number) {
+  void index(int number) {
     const RowGroup group = read(number, false);
     for (int64_t row = 0; row < group.rows(); ++row) {
       const size_t at = group.input(row);
@@ -217,15 +260,16 @@ struct StatisticsReader::State {
         channels.push_back(width);
         grams.emplace_back();
         held_out.emplace_back();
+        bins.emplace_back();
       }
-      if (at + 1 != inputs.size() || channels[at] != width || width == 0 || width > kMostChannels) {
+      if (at + 1 != inputs.size() || channels[at] != width || width == 0 || width > kMaxChannels) {
         fail_damaged(path, "rows out of order");
       }
       const std::string_view kind = group.text(kStatKind, row);
       if (kind == kLayer)
         read_layer(group, row);
       else if (kind == kTime)
-        read_bin(group, row);
+        (void)read_bin(group, row, width), bins[at].push_back({number, row});
       else if (kind == kGram)
         read_piece(group, number, row, grams[at]);
       else if (kind == kHeldOut)
@@ -264,7 +308,7 @@ struct StatisticsReader::State {
     return result;
   }
 
-  void read_bin(const RowGroup& group, int64_t row) {
+  TimeBin read_bin(const RowGroup& group, int64_t row, size_t n) const {
     TimeBin bin{
         .begin = group.real(kStatBegin, row),
         .end = group.real(kStatEnd, row),
@@ -280,7 +324,6 @@ struct StatisticsReader::State {
     const auto finite = [](const auto& values) {
       return std::ranges::all_of(values, [](auto v) { return std::isfinite(v); });
     };
-    const size_t n = channels.back();
     const auto sound = [&](const WeightedSum& s) {
       return std::isfinite(s.weight) && s.weight >= 0 && s.sum.size() == n && finite(s.sum) &&
              s.sample.size() % n == 0 && s.sample.size() <= kSampleTokens * n && finite(s.sample);
@@ -291,7 +334,22 @@ struct StatisticsReader::State {
                       finite(bin.low) && finite(bin.high) && finite(bin.sum) &&
                       finite(bin.squares) && sound(bin.fitted) && sound(bin.held_out);
     if (!fits) fail_damaged(path, "an impossible time bin");
-    inputs.back().bins.push_back(std::move(bin));
+    return bin;
+  }
+
+  InputStatistics read_facts(size_t input) const {
+    InputStatistics facts = inputs.at(input);
+    std::optional<RowGroup> group;
+    int loaded = -1;
+    for (const Place& place : bins[input]) {
+      if (place.row_group != loaded) {
+        group.reset();  // one at a time
+        group.emplace(read(place.row_group, false));
+        loaded = place.row_group;
+      }
+      facts.bins.push_back(read_bin(*group, place.row, channels[input]));
+    }
+    return facts;
   }
 
   void read_piece(const RowGroup& group, int number, int64_t row, Matrix& matrix) {
@@ -383,7 +441,18 @@ const std::vector<InputStatistics>& StatisticsReader::inputs() const noexcept {
   return state_->inputs;
 }
 
+InputStatistics StatisticsReader::read_facts(size_t input) const {
+  (void)inputs().at(input);
+  try {
+    return state_->read_facts(input);
+  } catch (...) {
+    rethrow_parquet_error(path(), false);
+  }
+}
+
 uint64_t StatisticsReader::channels(size_t input) const { return state_->channels.at(input); }
+
+uint64_t StatisticsReader::block(size_t input) const { return state_->grams.at(input).block; }
 
 uint64_t StatisticsReader::gram_bytes(size_t input) const {
   const uint64_t width = state_->channels.at(input);

@@ -129,8 +129,16 @@ class StatisticsWriter {
          std::string(kNotesKey)},
         {std::string(kVersion), origin.component, origin.data, lines(origin.notes)});
     if (origin.folds) metadata->Append(std::string(kFoldsKey), folds_json(*origin.folds).dump());
+    if (!origin.roles.empty()) {
+      metadata->Append(std::string(kRolesKey), nlohmann::json(origin.roles).dump());
+    }
     if (!origin.sensitivities.empty()) {
       metadata->Append(std::string(kSensitivitiesKey), nlohmann::json(origin.sensitivities).dump());
+    }
+    const auto merged = [](const auto& layer) { return layer.second.size() > 1; };
+    if (std::ranges::any_of(origin.sensitivity_runs, merged)) {
+      metadata->Append(std::string(kSensitivityRunsKey),
+                       nlohmann::json(origin.sensitivity_runs).dump());
     }
     const auto described = schema()->WithMetadata(metadata);
     PARQUET_ASSIGN_OR_THROW(writer_,

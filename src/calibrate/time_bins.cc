@@ -32,20 +32,20 @@ TimeBin empty_bin(uint64_t channels) {
 
 /// Add x[][channels] to a sample: the kSampleTokens different tokens of the least hashes.
 void sample_tokens(std::span<const float> x, size_t channels, std::vector<float>& sample) {
-  std::map<uint64_t, const float*> least;
+  std::map<uint64_t, const float*> smallest;
   const auto offer = [&](std::span<const float> tokens) {
     for (size_t at = 0; at + channels <= tokens.size(); at += channels) {
       const uint64_t hash = hash_64(std::as_bytes(tokens.subspan(at, channels)));
-      if (least.size() == kSampleTokens && hash >= least.rbegin()->first) continue;
-      least.emplace(hash, tokens.data() + at);
-      if (least.size() > kSampleTokens) least.erase(std::prev(least.end()));
+      if (smallest.size() == kSampleTokens && hash >= smallest.rbegin()->first) continue;
+      smallest.emplace(hash, tokens.data() + at);
+      if (smallest.size() > kSampleTokens) smallest.erase(std::prev(smallest.end()));
     }
   };
   const std::vector<float> before = std::move(sample);
   offer(before);
   offer(x);
   sample.clear();
-  for (const auto& [hash, token] : least) sample.insert(sample.end(), token, token + channels);
+  for (const auto& [hash, token] : smallest) sample.insert(sample.end(), token, token + channels);
 }
 
 void merge(const WeightedSum& from, double factor, WeightedSum& to) {

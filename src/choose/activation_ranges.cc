@@ -80,15 +80,16 @@ class Group {
       return other.step * other.step < kWorthZero * kWorthZero * found.step * found.step ? other
                                                                                          : found;
     }
-    double least = HUGE_VAL;
+    double min_error = HUGE_VAL;
     Scale with_zero;
-    double least_with_zero = HUGE_VAL;
+    double min_error_with_zero = HUGE_VAL;
     for (const float part : parts) {
       const Scale even = symmetric(low_, high_, part), odd = affine(low_, high_, part);
-      if (const double e = error(even); e < least) least = e, found = even;
-      if (const double e = error(odd); e < least_with_zero) least_with_zero = e, with_zero = odd;
+      if (const double e = error(even); e < min_error) min_error = e, found = even;
+      if (const double e = error(odd); e < min_error_with_zero)
+        min_error_with_zero = e, with_zero = odd;
     }
-    return least_with_zero < kWorthZero * least ? with_zero : found;
+    return min_error_with_zero < kWorthZero * min_error ? with_zero : found;
   }
 
  private:

@@ -19,16 +19,17 @@ struct ReadingLayer {
   std::span<const double> energy;  ///< [cols] sum of the squared weights of these rows
 };
 
-/// Scale and zero of static activations x / s for each of `spans`. Of ranges from the whole one
-/// down, the one whose rounding and clipping moves the outputs least: rounding is tried on the
-/// sampled tokens, clipping on these and on the extremes of all tokens, which a sample may miss.
-/// Symmetric where that costs less than a tenth more. `equalization` is s, per input channel, or
-/// empty. Few ranges are tried where a `rough` answer will do.
+/// Scale and zero of static activations x / s for each of `spans`. The clipping range is
+/// grid-searched by output error: rounding is tried on the sampled tokens, clipping on these and on
+/// the extremes of all tokens, which a sample may miss. The range is symmetric where that costs
+/// less than 10 % more error. `equalization` is s, per input channel, or empty. `rough`: try few
+/// ranges.
 std::vector<TimeGroup> activation_groups(const InputStatistics& facts,
                                          std::span<const TimeSpan> spans, const ReadingLayer& layer,
                                          std::span<const float> equalization, bool rough = false);
 
-/// Sum of squares of what rounding adds to the outputs of `layer`, over all tokens that judge.
+/// Sum of squared errors that rounding adds to the outputs of `layer`, over the sampled held-out
+/// tokens; over those to fit to where none are held out.
 double activation_error(const InputStatistics& facts, std::span<const TimeGroup> groups,
                         const ReadingLayer& layer, std::span<const float> equalization);
 

@@ -13,8 +13,8 @@
 namespace arrow_quant {
 namespace {
 
-// Of the energy of an input: below that, f32 would not tell damping from rounding.
-constexpr double kLeastSpread = 0.01;
+// Relative to the energy of an input: below that, damping is smaller than rounding in f32.
+constexpr double kMinSpread = 0.01;
 
 /// The elements of a weight that calibration kept a copy of.
 std::vector<float> read_sample(const TensorReader& reader, const TensorInfo& tensor) {
@@ -37,10 +37,8 @@ void divide_by(const std::vector<float>& factors, uint64_t channels, std::vector
   }
 }
 
-InputStatistics divided(const InputStatistics& facts, const std::vector<float>& factors,
-                        uint64_t channels) {
-  InputStatistics result = facts;
-  for (TimeBin& bin : result.bins) {
+void divide_facts(const std::vector<float>& factors, uint64_t channels, InputStatistics& facts) {
+  for (TimeBin& bin : facts.bins) {
     divide_by(factors, channels, bin.low);
     divide_by(factors, channels, bin.high);
     divide_by(factors, channels, bin.sum);
@@ -51,7 +49,6 @@ InputStatistics divided(const InputStatistics& facts, const std::vector<float>& 
       divide_by(factors, channels, sum->sample);
     }
   }
-  return result;
 }
 
 /// H[i][j] / (f_i f_j).
@@ -82,7 +79,7 @@ CalibrationSource::CalibrationSource(const std::string& path, uint64_t max_bytes
       max_bytes_(max_bytes),
       pool_(pool),
       poll_(std::move(poll)),
-      float_inputs_(float_input_layers(reader_.inputs(), reader_.origin().sensitivities)) {
+      float_inputs_(float_input_layers(each_input(), reader_.origin().sensitivities)) {
   for (size_t i = 0; i < reader_.inputs().size(); ++i) {
     for (const CalibratedLayer& layer : reader_.inputs()[i].layers) by_layer_[layer.name] = i;
   }
@@ -137,15 +134,24 @@ std::optional<size_t> CalibrationSource::find(const std::string& name) const {
 }
 
 const InputStatistics& CalibrationSource::facts(size_t input) const {
-  const auto found = divided_.find(input);
-  return found == divided_.end() ? reader_.inputs().at(input) : found->second;
+  if (known_ == input) return facts_;
+  known_.reset();
+  facts_ = {};  // first room for the next one
+  facts_ = reader_.read_facts(input);
+  const auto factors = factors_.find(input);
+  if (factors != factors_.end()) divide_facts(factors->second, reader_.channels(input), facts_);
+  known_ = input;
+  return facts_;
+}
+
+EachInput CalibrationSource::each_input() const {
+  return [this](const std::function<void(const InputStatistics&)>& visit) {
+    for (size_t i = 0; i < inputs().size(); ++i) visit(reader_.read_facts(i));
+  };
 }
 
 void CalibrationSource::divide(std::map<size_t, std::vector<float>> factors) {
-  divided_.clear();
-  for (const auto& [input, values] : factors) {
-    divided_[input] = divided(reader_.inputs().at(input), values, reader_.channels(input));
-  }
+  known_.reset();
   factors_ = std::move(factors);
   matrices_.reset();
   centred_.clear();
@@ -220,7 +226,7 @@ std::shared_ptr<const InputMatrices> CalibrationSource::matrices(size_t input, i
     loaded->gram = held_out ? read_gram(input, false) : loaded->held_out;
     const double spread =
         by_time ? spread_about(means_by_time(facts(input), times), loaded->gram) : 1.0;
-    loaded->factor = factor_of(loaded->gram, input, bit_width, std::max(spread, kLeastSpread));
+    loaded->factor = factor_of(loaded->gram, input, bit_width, std::max(spread, kMinSpread));
   }
   loaded_ = input;
   bit_width_ = bit_width;

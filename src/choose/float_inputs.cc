@@ -26,11 +26,11 @@ double rounding_nmse(const InputStatistics& input) {
 
 }  // namespace
 
-std::set<std::string> float_input_layers(const std::vector<InputStatistics>& inputs,
+std::set<std::string> float_input_layers(const EachInput& inputs,
                                          const std::map<std::string, double>& sensitivities) {
   std::vector<std::pair<double, std::string>> effects;
   double total = 0;
-  for (const InputStatistics& input : inputs) {
+  inputs([&](const InputStatistics& input) {
     const double nmse = rounding_nmse(input);
     for (const CalibratedLayer& layer : input.layers) {
       const auto known = sensitivities.find(layer.name);
@@ -38,7 +38,7 @@ std::set<std::string> float_input_layers(const std::vector<InputStatistics>& inp
       effects.emplace_back(effect, layer.name);
       total += effect;
     }
-  }
+  });
   std::ranges::sort(effects, std::greater<>());
   std::set<std::string> found;
   double sum = 0;

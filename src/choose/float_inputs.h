@@ -1,18 +1,18 @@
-// Layers whose inputs 8 bits are too few for. Pure functions.
+// Layers whose inputs need more than 8 bits. Pure functions.
 #pragma once
 
 #include <map>
 #include <set>
 #include <string>
-#include <vector>
 
-#include "arrow_quant/calibration.h"
+#include "calibrate/each_input.h"
 
 namespace arrow_quant {
 
-/// Where rounding inputs to 8 bits would move the prediction mostly through a few layers, at most
-/// one in six, these: weights by their names. Empty where `sensitivities` are not known.
-std::set<std::string> float_input_layers(const std::vector<InputStatistics>& inputs,
+/// The names of the weights whose inputs should stay floats: where a few layers, at most one in
+/// six, cause most of the error of the prediction when inputs are rounded to 8 bits, these layers.
+/// Empty where `sensitivities` are not known.
+std::set<std::string> float_input_layers(const EachInput& inputs,
                                          const std::map<std::string, double>& sensitivities);
 
 }  // namespace arrow_quant

@@ -150,8 +150,8 @@ class FoldSearch {
     // A parameter that a constant is added to rounds beside it: it must not become the smaller one.
     const auto has_offset = [](const FoldSource& source) { return source.offset != 0; };
     if (std::ranges::any_of(fold.sources, has_offset)) {
-      const float most = *std::ranges::max_element(factors);
-      for (float& factor : factors) factor = byte_factor(factor / most);
+      const float max_factor = *std::ranges::max_element(factors);
+      for (float& factor : factors) factor = byte_factor(factor / max_factor);
     }
     return factors;
   }
@@ -217,8 +217,10 @@ class FoldSearch {
       auto member = std::make_unique<Member>(reader_, tensor, info, input,
                                              component_.files[tensor.file].path, quantizer_);
       ChoiceOptions options = options_;
-      options.matrices = ChunkQuantizer::calibrated_scratch_bytes(
-                             info.cols(), tensor.dtype, threads_) <= max_memory_bytes_ / 2;
+      const int threads = ChunkQuantizer::calibrated_threads(info.cols(), tensor.dtype, threads_,
+                                                             max_memory_bytes_ / 2);
+      options.matrices = threads > 0;
+      quantizer_.use_threads(std::max(1, threads));
       member->plain = first_choice(member->info, calibration_, input, options);
       if (options.static_activations && !options.times.empty()) {
         member->trial.round_activations(calibration_.facts(input), options.times);
@@ -234,7 +236,7 @@ class FoldSearch {
     const ActivationSizes sizes(calibration_.facts(members[0]->input), channels);
     const ChannelSizes weights = sizes_of(members);
     const double plain = tried(members, {});
-    double least = kWorthwhile * plain;
+    double min_error = kWorthwhile * plain;
     std::vector<float> best;
     for (const float strength : kStrengths) {
       const auto factors_of = [&](Pooling pooling, float alpha) {
@@ -248,7 +250,7 @@ class FoldSearch {
       if (!form) continue;
       std::vector<float> factors = factors_of(form->pooling, form->alpha);
       const double error = tried(members, factors);
-      if (error < least) least = error, best = std::move(factors);
+      if (error < min_error) min_error = error, best = std::move(factors);
     }
     return best;
   }

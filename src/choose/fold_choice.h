@@ -1,6 +1,6 @@
-// Which factors of equalization a run folds into parameters before the layers. All layers that read
-// one input share its factors, so the choice is one for all of them: the factors with which the
-// errors of their outputs add up to least.
+// Which equalization scales a run fuses into parameters before the layers. All layers that read one
+// input share its scales, so one choice is made for all of them: the scales with the smallest sum
+// of output errors.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ struct FoldPlan {
   std::vector<std::string> warnings;  ///< what is not folded, and why
 };
 
-/// Decide about the folds that `calibration` names. From then on, it gives the inputs of the folded
-/// layers divided by their factors.
+/// Decide about the folds that `calibration` names. From then on, it gives the inputs of the fused
+/// layers divided by their scales.
 FoldPlan choose_folds(const ModelIndex& component, const ComponentPlan& plan,
                       const ChoiceOptions& options, uint64_t max_memory_bytes,
                       CalibrationSource& calibration, ThreadPool& pool, Progress& progress);

@@ -65,7 +65,7 @@ void take(const AffineSpec& spec, LayerChoice& choice) {
 /// The best of `specs`; returns its error.
 double choose_spec(const std::vector<AffineSpec>& specs, LayerTrial& trial, LayerChoice& best,
                    Json& tried) {
-  double least = HUGE_VAL;
+  double min_error = HUGE_VAL;
   LayerChoice choice = best;
   for (const AffineSpec& spec : specs) {
     take(spec, choice);
@@ -73,10 +73,10 @@ double choose_spec(const std::vector<AffineSpec>& specs, LayerTrial& trial, Laye
     tried.push_back({{"method", to_string(spec.method)},
                      {"param_encoding", to_string(spec.param_encoding)},
                      {"output_nmse", rounded(error)}});
-    if (error < least || best.sample == nullptr) best = choice;
-    least = std::min(least, error);
+    if (error < min_error || best.sample == nullptr) best = choice;
+    min_error = std::min(min_error, error);
   }
-  return least;
+  return min_error;
 }
 
 /// Static activation parameters for the layer as it was decided.
@@ -95,7 +95,7 @@ void add_activation_ranges(const InputStatistics& facts, const ChoiceOptions& op
 
 /// Rows rescaled so that the regression of their outputs on the original ones has slope 1, or by
 /// least squares, where that lowers the error on inputs that were not fitted to. It costs no bits.
-void rescale_rows(LayerTrial& trial, LayerChoice& best, double& least, Json& tried) {
+void rescale_rows(LayerTrial& trial, LayerChoice& best, double& min_error, Json& tried) {
   if (best.info.spec.bit_width == 8 || best.gram == nullptr || best.gram->channels() == 0) return;
   const LayerChoice plain = best;
   for (const RowGain gain : {RowGain::kUnitSlope, RowGain::kLeastSquares}) {
@@ -106,8 +106,8 @@ void rescale_rows(LayerTrial& trial, LayerChoice& best, double& least, Json& tri
                      {"param_encoding", to_string(choice.info.spec.param_encoding)},
                      {"row_gain", gain == RowGain::kUnitSlope ? "unit_slope" : "least_squares"},
                      {"output_nmse", rounded(error)}});
-    if (error >= least) continue;
-    least = error;
+    if (error >= min_error) continue;
+    min_error = error;
     best = std::move(choice);
   }
 }
@@ -141,15 +141,15 @@ LayerChoice choose_layer(const QuantizedTensorInfo& planned, const RowSource& ro
   if (static_activations) trial.round_activations(facts, options.times);
   if (best.matrices->judge() != nullptr) {
     Json tried = Json::array();
-    double least = choose_spec(specs, trial, best, tried);
+    double min_error = choose_spec(specs, trial, best, tried);
     if (options.time_aware && options.has_bias && by_time) {
       const auto centre = [&](const TimeMeans& means) { return source.centred(means); };
-      correct_over_time(facts, options.times, centre, trial, best, least, tried);
+      correct_over_time(facts, options.times, centre, trial, best, min_error, tried);
     }
     if (options.equalize && planned.shape.size() >= 2) {
-      equalize_layer(facts, trial, best, least, tried);
+      equalize_layer(facts, trial, best, min_error, tried);
     }
-    rescale_rows(trial, best, least, tried);
+    rescale_rows(trial, best, min_error, tried);
     if (tried.size() > 1) best.info.candidates = tried.dump();
   }
   if (static_activations) add_activation_ranges(facts, options, trial, best);

@@ -1,6 +1,6 @@
-// How a layer with a known input is quantized: the candidate whose outputs move least on inputs
-// that were held out, tried on a sample of the layer's rows. Methods and encodings come first, then
-// what depends on time, then equalization; each is kept only where it pays.
+// How a layer with a known input is quantized: the candidate with the smallest output error on
+// inputs that were held out, tried on a sample of the layer's rows. Methods and encodings come
+// first, then what depends on time, then equalization; each is used only where it pays.
 #pragma once
 
 #include <string>
@@ -18,9 +18,9 @@ struct ChoiceOptions {
   bool equalize = false;
   std::vector<TimeSpan> times = {};  ///< groups of time; one: nothing depends on it
   bool time_aware = false;
-  bool has_bias = false;            ///< beside the weight: it can take up corrections of means
+  bool has_bias = false;            ///< beside the weight, which bias correction can be added to
   bool static_activations = false;  ///< 8 bits, by group of time
-  bool matrices = true;             ///< there is memory for them; else the diagonal has to do
+  bool matrices = true;  ///< there is memory for Gram matrices; else only their diagonals are used
 };
 
 /// What is tried first: the preferred method and encoding, without anything that depends on time or

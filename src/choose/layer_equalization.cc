@@ -94,7 +94,7 @@ std::optional<FactorForm> best_form(double plain,
 }
 
 void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice& best,
-                    double& least, nlohmann::json& tried) {
+                    double& min_error, nlohmann::json& tried) {
   if (facts.bins.empty()) return;
   const ActivationSizes sizes(facts, best.info.shape[1]);
   const ChannelSizes& weights = trial.weight_sizes();
@@ -116,8 +116,8 @@ void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice
   LayerChoice choice = with_factors(plain, sizes.factors(form->pooling, weights, form->alpha));
   const double error = trial.output_nmse(choice);
   candidate["output_nmse"] = rounded(error);
-  if (error >= share * least) return;
-  least = error;
+  if (error >= share * min_error) return;
+  min_error = error;
   best = std::move(choice);
 }
 

@@ -1,4 +1,5 @@
-// Spatial quantization of one layer: factors of its input channels, kept only where they pay.
+// Equalization (smoothing) of one layer: scales of its input channels, used only where they lower
+// the output error by more than the same bytes would as wider codes.
 #pragma once
 
 #include <cstdint>
@@ -37,10 +38,10 @@ struct FactorForm {
 std::optional<FactorForm> best_form(double plain,
                                     const std::function<double(Pooling, float)>& error);
 
-/// Look for factors that lower the output error of `best`, which is `least` without them, by more
-/// than the same bytes would lower it as wider codes. Change `best` and `least` if there are some;
-/// add what was tried to `tried`. `facts` are of the layer's input.
+/// Look for factors that lower the output error of `best`, which is `min_error` without them, by
+/// more than the same bytes would lower it as wider codes. Change `best` and `min_error` if there
+/// are some; add what was tried to `tried`. `facts` are of the layer's input.
 void equalize_layer(const InputStatistics& facts, LayerTrial& trial, LayerChoice& best,
-                    double& least, nlohmann::json& tried);
+                    double& min_error, nlohmann::json& tried);
 
 }  // namespace arrow_quant

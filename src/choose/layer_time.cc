@@ -40,11 +40,11 @@ std::vector<float> directions(const TimeMeans& means) {
 }  // namespace
 
 void correct_over_time(const InputStatistics& facts, std::span<const TimeSpan> times,
-                       const Centre& centre, LayerTrial& trial, LayerChoice& best, double& least,
-                       nlohmann::json& tried) {
+                       const Centre& centre, LayerTrial& trial, LayerChoice& best,
+                       double& min_error, nlohmann::json& tried) {
   const LayerChoice plain = best;
-  const double before = least;
-  double lowest = least;
+  const double before = min_error;
+  double lowest = min_error;
   const auto consider = [&](LayerChoice choice, size_t groups, double error) {
     tried.push_back({{"method", to_string(choice.info.spec.method)},
                      {"param_encoding", to_string(choice.info.spec.param_encoding)},
@@ -54,7 +54,7 @@ void correct_over_time(const InputStatistics& facts, std::span<const TimeSpan> t
     const double share = error / fair_share(choice.info, groups);
     if (share >= lowest) return;
     lowest = share;
-    least = error;
+    min_error = error;
     best = std::move(choice);
   };
   const std::vector<TimeSpan> whole = {{times.front().begin, times.back().end}};
@@ -70,8 +70,8 @@ void correct_over_time(const InputStatistics& facts, std::span<const TimeSpan> t
     consider(choice, spans.size(), kept);
     if (needs_statistics(plain.info.spec.method)) {
       // Codes that need not care for the means any more: worth a factor of their own?
-      const double left = cost_without(*plain.factor, directions(correction->means),
-                                       correction->means.fitted_weights.size());
+      const double left = downdate_cost(*plain.factor, directions(correction->means),
+                                        correction->means.fitted_weights.size());
       const double expected = spread_about(correction->means, *plain.gram) < kMostlyMeans
                                   ? 0
                                   : std::min(kept, left * before);

@@ -13,11 +13,12 @@ namespace arrow_quant {
 /// Makes the Gram matrix and the factor of inputs less their means.
 using Centre = std::function<Centred(const TimeMeans&)>;
 
-/// Look for a correction of the mean error that lowers the output error of `best`, which is `least`
-/// without it, by more than its bytes would as wider codes: one for each of `times`, or one for all
-/// of them. Change `best` and `least` if there is one; add what was tried to `tried`.
+/// Look for a correction of the mean error that lowers the output error of `best`, which is
+/// `min_error` without it, by more than its bytes would as wider codes: one for each of `times`, or
+/// one for all of them. Change `best` and `min_error` if there is one; add what was tried to
+/// `tried`.
 void correct_over_time(const InputStatistics& facts, std::span<const TimeSpan> times,
-                       const Centre& centre, LayerTrial& trial, LayerChoice& best, double& least,
-                       nlohmann::json& tried);
+                       const Centre& centre, LayerTrial& trial, LayerChoice& best,
+                       double& min_error, nlohmann::json& tried);
 
 }  // namespace arrow_quant

@@ -26,8 +26,8 @@ ChunkInput LayerChoice::input() const {
           .row_gain = row_gain};
 }
 
-SampledRows::SampledRows(const RowSource& all, uint64_t rows, uint64_t most)
-    : all_(all), rows_(rows), count_(std::min(rows, most)) {}
+SampledRows::SampledRows(const RowSource& all, uint64_t rows, uint64_t max_rows)
+    : all_(all), rows_(rows), count_(std::min(rows, max_rows)) {}
 
 std::span<const std::byte> SampledRows::rows(uint64_t row, uint64_t count,
                                              std::vector<std::byte>& scratch) const {

@@ -1,4 +1,4 @@
-// What a choice about a layer would mean for its outputs, tried on a sample of its rows.
+// The output error of a choice about a layer, measured on a sample of its rows.
 #pragma once
 
 #include <cstdint>
@@ -27,24 +27,24 @@ struct LayerChoice {
   std::vector<float> importance;  ///< of columns, after equalization
   std::vector<float> equalization;
   std::shared_ptr<const InputMatrices> matrices;
-  /// What is fitted to, before equalization: less the means when errors of means are corrected.
+  /// To fit to, before equalization; without the means of inputs when biases correct these.
   std::shared_ptr<const GramMatrix> gram;
   std::shared_ptr<const FeedbackFactor> factor;  ///< of `gram` after equalization; null: unknown
   std::shared_ptr<const TimeCorrection> time;    ///< null: nothing depends on time
   std::optional<RowGain> row_gain;
-  /// What this made of the sample of rows when it was last tried.
+  /// The quantized sample of rows of the last trial.
   std::shared_ptr<const QuantizedChunk> sample;
 
   bool has_factor() const noexcept { return factor != nullptr && factor->usable; }
-  /// What the chunks of the layer are to be quantized with; valid as long as this object.
+  /// The input for quantizing the chunks of the layer; valid as long as this object.
   ChunkInput input() const;
 };
 
 /// Rows of a layer, evenly spread over it.
 class SampledRows final : public RowSource {
  public:
-  /// At most `most` of `rows` rows.
-  SampledRows(const RowSource& all, uint64_t rows, uint64_t most);
+  /// At most `max_rows` of `rows` rows.
+  SampledRows(const RowSource& all, uint64_t rows, uint64_t max_rows);
   uint64_t count() const noexcept { return count_; }
   std::span<const std::byte> rows(uint64_t row, uint64_t count,
                                   std::vector<std::byte>& scratch) const override;
@@ -65,7 +65,7 @@ class LayerTrial {
   /// each where that pays for its bytes. Both must outlive this object.
   void round_activations(const InputStatistics& facts, std::span<const TimeSpan> times);
 
-  /// Errors of the outputs of the sample over the inputs that judge, relative to their energy. Sets
+  /// Errors of the outputs of the sample over held-out inputs, relative to their energy. Sets
   /// `choice.sample`.
   double output_nmse(LayerChoice& choice);
 
@@ -74,8 +74,8 @@ class LayerTrial {
   double rescaled_nmse(LayerChoice& choice);
   double corrected_nmse(LayerChoice& choice);
 
-  /// What to expect of `plain`, which was tried, with these factors: a few of the rows are rounded
-  /// without feedback, and errors count by what they cost then. Enough to tell factors apart.
+  /// An estimate for `plain`, which was tried, with these factors: a few of the rows are rounded
+  /// without feedback, and each error is weighted by its cost. Precise enough to rank factors.
   double expected_nmse(const LayerChoice& plain, std::span<const float> factors);
 
   /// Whether the sample is the whole layer.

@@ -10,11 +10,10 @@
 
 namespace arrow_quant {
 
-/// With error feedback every column is rounded from a weight that has taken on errors, and the
-/// error of the outputs is the sum of squared errors of rounding times FeedbackBlock::cost. The
-/// steps hardly depend on what a weight has taken on, so that weights rounded as they are have
-/// about the same errors. Measured: as good a guide among factors as feedback over a quarter of the
-/// sample.
+/// With error feedback, a weight is rounded after the errors of earlier columns were added to it.
+/// The output error is the sum of squared rounding errors times FeedbackBlock::cost. The step size
+/// hardly depends on the added errors, so weights that are rounded without feedback have about the
+/// same rounding errors. Measured: ranks factors as well as feedback over a quarter of the sample.
 class RoundingCosts {
  public:
   /// For weights[rows][cols] under `choice`, without equalization; both must outlive this object.

@@ -44,7 +44,7 @@ class RunCost {
     }
   }
 
-  /// Of the times [begin, end), as a part of the energy of the input.
+  /// Of the times [begin, end), relative to the energy of the input.
   double operator()(size_t begin, size_t end) const {
     const double tokens = tokens_[end] - tokens_[begin];
     if (!(energy_ > 0) || !(tokens > 0)) return 0;
@@ -105,30 +105,30 @@ double middle(const TimeBin& bin) noexcept { return 0.5 * (bin.begin + bin.end);
 
 size_t span_of(std::span<const TimeSpan> spans, double time) noexcept {
   size_t best = 0;
-  double least = std::numeric_limits<double>::infinity();
+  double min_distance = std::numeric_limits<double>::infinity();
   for (size_t i = 0; i < spans.size(); ++i) {
     const double distance = std::max(
         {0.0, spans[i].begin - time, time - std::nexttoward(spans[i].end, spans[i].begin)});
-    if (distance < least) least = distance, best = i;
+    if (distance < min_distance) min_distance = distance, best = i;
   }
   return best;
 }
 
-std::vector<TimeSpan> partition_times(const std::vector<InputStatistics>& inputs, size_t most,
+std::vector<TimeSpan> partition_times(const EachInput& inputs, size_t max_groups,
                                       int activation_bits) {
-  const InputStatistics* reference = nullptr;
-  for (const InputStatistics& input : inputs) {
-    if (reference == nullptr || input.bins.size() > reference->bins.size()) reference = &input;
-  }
-  if (reference == nullptr || reference->bins.empty()) return {};
-  std::vector<TimeSpan> times;
-  for (const TimeBin& bin : reference->bins) times.push_back({bin.begin, bin.end});
+  std::vector<TimeSpan> times;  // of the first input with the most of them
+  inputs([&](const InputStatistics& input) {
+    if (input.bins.size() <= times.size()) return;
+    times.clear();
+    for (const TimeBin& bin : input.bins) times.push_back({bin.begin, bin.end});
+  });
+  if (times.empty()) return {};
   std::vector<RunCost> costs;
-  for (const InputStatistics& input : inputs) {
+  inputs([&](const InputStatistics& input) {
     if (!input.bins.empty()) costs.emplace_back(input, times, activation_bits);
-  }
+  });
   const std::vector<size_t> begins =
-      best_partition(times.size(), most, [&](size_t begin, size_t end) {
+      best_partition(times.size(), max_groups, [&](size_t begin, size_t end) {
         double sum = 0;
         for (const RunCost& cost : costs) sum += cost(begin, end);
         return sum;

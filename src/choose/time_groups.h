@@ -1,5 +1,5 @@
-// Time-aware quantization: groups of adjacent timesteps, one partition for a whole model, and what
-// a layer gets for each of them.
+// Time-aware quantization: groups of adjacent timesteps, one partition for a whole model, and the
+// means of inputs in each of them.
 #pragma once
 
 #include <span>
@@ -8,6 +8,7 @@
 #include "arrow_quant/calibration.h"
 #include "arrow_quant/gram.h"
 #include "arrow_quant/quantized_tensor.h"
+#include "calibrate/each_input.h"
 #include "quantize/time_correction.h"
 
 namespace arrow_quant {
@@ -18,17 +19,19 @@ struct TimeSpan {
   double end = 0;
 };
 
-/// The partition of all times into at most `most` groups that keeps the means of the inputs within
-/// a group alike: the sum over inputs and times of the squared distance of a channel's mean from
-/// that of its group, relative to the energy of the input. With `activation_bits`, also the error
-/// of activations rounded in the range that they have in the group. Exact, by dynamic programming.
-std::vector<TimeSpan> partition_times(const std::vector<InputStatistics>& inputs, size_t most,
+/// The partition of all times into at most `max_groups` groups that keeps the means of the inputs
+/// within a group alike: the sum over inputs and times of the squared distance of a channel's mean
+/// from that of its group, relative to the energy of the input. With `activation_bits`, also the
+/// error of activations rounded in the range that they have in the group. Exact, by dynamic
+/// programming.
+std::vector<TimeSpan> partition_times(const EachInput& inputs, size_t max_groups,
                                       int activation_bits);
 
-/// Means of an input in each of `spans`, of the tokens to fit to and of those that judge.
+/// Means of an input in each of `spans`, of the tokens to fit to and of the held-out ones.
 TimeMeans means_by_time(const InputStatistics& facts, std::span<const TimeSpan> spans);
 
-/// What part of the energy in H is spread about these means: of those that were fitted to.
+/// The fraction of the energy in H that is variance about these means, those of the tokens to fit
+/// to.
 double spread_about(const TimeMeans& means, const GramMatrix& gram);
 
 /// H - sum over groups of n m m^T: the Gram matrix of the tokens less the means of their groups.

@@ -28,7 +28,7 @@ class Hasher {
   std::unique_ptr<State> state_;
 };
 
-/// A shorter one, to order or tell apart values in memory.
+/// A shorter one, to order values in memory or to find equal ones.
 uint64_t hash_64(std::span<const std::byte> bytes) noexcept;
 
 /// Digest of one span.

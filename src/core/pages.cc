@@ -17,7 +17,7 @@ constexpr size_t kHugePage = 2U << 20;
 // Blocks are of small pages: of huge ones, the last would be resident as a whole.
 constexpr size_t kPage = 4096;
 constexpr size_t kKeptBytes = 64U << 20;
-constexpr size_t kMostKept = 32;  // blocks
+constexpr size_t kMaxKept = 32;  // blocks
 
 size_t whole_pages(size_t size) noexcept { return (size + kPage - 1) / kPage * kPage; }
 
@@ -84,7 +84,7 @@ class KeptBlocks {
     void* start = nullptr;
     size_t size = 0;
   };
-  using Blocks = std::array<Block, kMostKept>;
+  using Blocks = std::array<Block, kMaxKept>;
 
   void remove(Blocks::iterator at) noexcept {
     bytes_ -= at->size;

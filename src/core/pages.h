@@ -1,5 +1,5 @@
-// Memory straight from the kernel, in huge pages where it has them; see PageReuse for what is kept.
-// Thread-safe.
+// Memory straight from the kernel, in huge pages where it has them; see PageReuse for what waits
+// for reuse. Thread-safe.
 #pragma once
 
 #include <cstddef>

@@ -46,13 +46,14 @@ std::string nearest(std::string_view name, const std::vector<std::string>& candi
   return best;
 }
 
-std::string join(const std::vector<std::string>& parts, size_t most) {
+std::string join(const std::vector<std::string>& parts, size_t max_entries) {
   std::string text;
-  for (size_t i = 0; i < std::min(parts.size(), most); ++i) {
+  for (size_t i = 0; i < std::min(parts.size(), max_entries); ++i) {
     if (i != 0) text += ", ";
     text += parts[i];
   }
-  if (parts.size() > most) text += " and " + std::to_string(parts.size() - most) + " more";
+  if (parts.size() > max_entries)
+    text += " and " + std::to_string(parts.size() - max_entries) + " more";
   return text;
 }
 

@@ -1,4 +1,5 @@
-// Small helpers for texts: the nearest of some names, a list of them, names and numbers kept short.
+// Small helpers for texts: the nearest of some names, a list of them, short forms of names and
+// numbers.
 #pragma once
 
 #include <string>
@@ -10,8 +11,8 @@ namespace arrow_quant {
 /// The candidate nearest to `name` by edit distance, or empty when none is near.
 std::string nearest(std::string_view name, const std::vector<std::string>& candidates);
 
-/// "a, b, c", cut after `most` entries with a count of the rest.
-std::string join(const std::vector<std::string>& parts, size_t most = 10);
+/// "a, b, c", cut after `max_entries` entries with a count of the rest.
+std::string join(const std::vector<std::string>& parts, size_t max_entries = 10);
 
 /// `value` to four significant digits: enough to compare, and short as text.
 double rounded(double value) noexcept;

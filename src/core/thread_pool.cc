@@ -33,6 +33,7 @@ struct ThreadPool::State {
 
   const Fn* fn = nullptr;
   size_t blocks = 0;
+  int threads = 0;  // that take part
   std::atomic<size_t> next{0};
   std::exception_ptr error;
   std::vector<std::thread> workers;
@@ -62,8 +63,9 @@ struct ThreadPool::State {
       start.wait(lock, [&] { return stopping || generation != seen; });
       if (stopping) return;
       seen = generation;
+      const bool takes_part = worker < threads;
       lock.unlock();
-      work(worker, nullptr);
+      if (takes_part) work(worker, nullptr);
       lock.lock();
       if (--active == 0) finished.notify_all();
     }
@@ -96,13 +98,14 @@ ThreadPool::~ThreadPool() { state_->stop(); }
 int ThreadPool::size() const noexcept { return static_cast<int>(state_->workers.size()) + 1; }
 
 void ThreadPool::parallel_for(size_t blocks, const std::function<void(size_t, int)>& fn,
-                              const std::function<void()>& poll) {
+                              const std::function<void()>& poll, int threads) {
   State& s = *state_;
-  const bool parallel = !s.workers.empty() && blocks > 1;
+  const bool parallel = !s.workers.empty() && blocks > 1 && threads > 1;
   {
     const std::lock_guard lock(s.mutex);
     s.fn = &fn;
     s.blocks = blocks;
+    s.threads = threads;
     s.next.store(0);
     s.error = nullptr;
     if (parallel) {

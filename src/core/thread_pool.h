@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <memory>
 
 namespace arrow_quant {
@@ -24,9 +25,11 @@ class ThreadPool {
 
   /// Run fn(block, worker) for every block in [0, blocks); worker is in [0, size()) and tells
   /// scratch buffers apart. The first exception, from a block or from `poll`, stops the loop and is
-  /// rethrown here after all workers have come to rest.
+  /// rethrown here after all workers have come to rest. At most `threads` of them take part, at
+  /// least the caller.
   void parallel_for(size_t blocks, const std::function<void(size_t block, int worker)>& fn,
-                    const std::function<void()>& poll = {});
+                    const std::function<void()>& poll = {},
+                    int threads = std::numeric_limits<int>::max());
 
  private:
   struct State;

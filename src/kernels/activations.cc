@@ -43,15 +43,15 @@ HWY_INLINE hn::Vec<DF> load_product(const float* HWY_RESTRICT x, const float* HW
 
 float TokenAbsmax(const float* x, const float* factors, size_t count) {
   const DF d;
-  auto most = hn::Zero(d);
+  auto max_abs = hn::Zero(d);
   auto poison = hn::Zero(d);  // NaN as soon as one value is NaN or infinite
   for_vectors(count, [&](size_t i, size_t n) {
     const auto v = load_product(x, factors, i, n);
-    most = hn::Max(most, hn::Abs(v));
+    max_abs = hn::Max(max_abs, hn::Abs(v));
     poison = hn::MulAdd(v, hn::Zero(d), poison);
   });
   HWY_ALIGN float lanes[hn::MaxLanes(d)];
-  hn::Store(hn::Add(most, poison), d, lanes);
+  hn::Store(hn::Add(max_abs, poison), d, lanes);
   float result = 0;
   for (size_t i = 0; i < hn::Lanes(d); ++i) {
     if (!(lanes[i] <= result)) result = lanes[i];  // keeps a NaN

@@ -12,7 +12,7 @@ namespace arrow_quant {
 
 inline constexpr int kMaxPlanes = 3;
 
-/// Largest integer of `planes` planes whose first is at most 127.
+/// Largest integer of `planes` byte limbs whose first is at most 127.
 constexpr int32_t largest_integer(int planes) noexcept {
   return planes == 1 ? 127 : planes == 2 ? 127 * 256 + 127 : (127 * 256 + 127) * 256 + 127;
 }
@@ -26,7 +26,7 @@ struct TokenSums {
 /// Largest magnitude of x[i] * factors[i]; NaN when one is NaN or infinite. `factors` may be null.
 float token_absmax(const float* x, const float* factors, size_t count) noexcept;
 
-/// Quantize x[i] * factors[i] in steps of `scale` into `count` bytes of each of the planes, which
+/// Quantize x[i] * factors[i] in steps of `scale` into `count` bytes of each of the limbs, which
 /// lie `stride` apart. Values beyond the largest integer are clamped to it; a scale that is 0 or
 /// not a number gives zeros.
 TokenSums quantize_token(const float* x, const float* factors, size_t count, float scale,

@@ -20,8 +20,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using DF = hn::CappedTag<float, kPanelColumns>;
 
-/// The sums of all planes of a token as one number per column; `bias` times the token's own sums is
-/// subtracted, exactly.
+/// The sums of all byte limbs of a token as one number per column; `bias` times the token's own
+/// sums is subtracted, exactly.
 template <int kPlanes>
 HWY_INLINE hn::Vec<DF> join_planes(const PanelSums& s, size_t t, size_t column, int bias) {
   const DF d;

@@ -1,7 +1,7 @@
 // From sums of integer products to floats.
 //
-// Sums lie as multiply_panel leaves them: one row of kPanelColumns per plane of a token, the planes
-// of a token one after the other. Pure functions, safe from many threads.
+// Sums lie as multiply_panel leaves them: one row of kPanelColumns per byte limb of a token, the
+// limbs of a token one after the other. Pure functions, safe from many threads.
 #pragma once
 
 #include <cstddef>

@@ -18,7 +18,7 @@ inline constexpr size_t kPanelColumns = 64;
 inline constexpr int kPanelBias = 128;
 
 /// Inputs that one call may sum over without leaving 32 bits: 2^31 / (127 * 255), in whole quads.
-inline constexpr size_t kLongestSum = 65536;
+inline constexpr size_t kMaxReduction = 65536;
 
 /// Bytes of a panel of `inputs` inputs.
 constexpr size_t panel_bytes(size_t inputs) noexcept {

@@ -120,8 +120,8 @@ HWY_INLINE DotVec phase_codes(DotVec packed) {
 }
 
 /// Sums of codes times x of the lanes of some packed bytes of kRows rows; `x` are the token's bytes
-/// there. A plane counts 256 times the next: the sum so far moves up by 8 bits before each, which
-/// fits, as 8 codes of 4 bits times 127 * 2^16 do.
+/// there. A byte limb counts 256 times the next: the sum so far moves up by 8 bits before each,
+/// which fits, as 8 codes of 4 bits times 127 * 2^16 do.
 template <class Dot, int kBits, int kPlanes, size_t kRows>
 HWY_INLINE void multiply_lanes(const DotVec* packed, const int8_t* x, DotVec* sums) {
   constexpr size_t kPhases = 8 / kBits;
@@ -175,7 +175,7 @@ HWY_INLINE void multiply_rows(const uint8_t* codes, size_t stride, const uint8_t
   for (size_t r = 0; r < kRows; ++r) rows[r] = acc[r];
 }
 
-/// The sums of the planes of sub-groups as one number per lane.
+/// The sums of the byte limbs of sub-groups as one number per lane.
 HWY_INLINE FloatVec join_groups(const DotVec* planes) {
   const DotFloat d;
   auto value = hn::ConvertTo(d, planes[0]);

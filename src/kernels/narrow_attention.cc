@@ -23,9 +23,9 @@ using DF = hn::CappedTag<float, kKeyBlock / 2>;
 using VF = hn::Vec<DF>;
 constexpr size_t kLanes = hn::MaxLanes(DF());
 
-/// Scores of kQueryBlock queries; the largest of each goes to `most`.
+/// Scores of kQueryBlock queries; the largest of each goes to `max_score`.
 HWY_INLINE void score(const KeyColumns& head, const float* HWY_RESTRICT queries,
-                      float* HWY_RESTRICT scores, float* HWY_RESTRICT most) {
+                      float* HWY_RESTRICT scores, float* HWY_RESTRICT max_score) {
   const DF d;
   const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
   VF highest[kQueryBlock];
@@ -58,14 +58,14 @@ HWY_INLINE void score(const KeyColumns& head, const float* HWY_RESTRICT queries,
     }
   }
   for (size_t q = 0; q < kQueryBlock; ++q) {
-    most[q] = hn::GetLane(hn::MaxOfLanes(d, highest[q]));
+    max_score[q] = hn::GetLane(hn::MaxOfLanes(d, highest[q]));
   }
 }
 
 /// scores -> 2^(scores - most); the sum of them.
-HWY_INLINE float weigh(size_t padded, float most, float* HWY_RESTRICT scores) {
+HWY_INLINE float weigh(size_t padded, float max_score, float* HWY_RESTRICT scores) {
   const DF d;
-  const auto shift = hn::Set(d, most);
+  const auto shift = hn::Set(d, max_score);
   auto a = hn::Zero(d), b = hn::Zero(d);
   for (size_t k = 0; k < padded; k += 2 * kLanes) {
     const auto x = exp2_of_negative(d, hn::Sub(hn::Load(d, scores + k), shift));
@@ -106,10 +106,10 @@ void Attend(const KeyColumns& head, const float* queries, float* scores, float* 
   float inverse[kQueryBlock];
   score(head, queries, scores, inverse);
   for (size_t q = 0; q < kQueryBlock; ++q) {
-    const float most = inverse[q];
+    const float max_score = inverse[q];
     const float sum =
-        weigh(head.padded, std::isfinite(most) ? most : 0.0F, scores + q * head.padded);
-    inverse[q] = std::isfinite(most) ? 1.0F / sum : std::numeric_limits<float>::quiet_NaN();
+        weigh(head.padded, std::isfinite(max_score) ? max_score : 0.0F, scores + q * head.padded);
+    inverse[q] = std::isfinite(max_score) ? 1.0F / sum : std::numeric_limits<float>::quiet_NaN();
   }
   const size_t width = (head.width + kWidthBlock - 1) / kWidthBlock * kWidthBlock;
   for (size_t q = 0; q < kQueryBlock; q += 2) {

@@ -153,7 +153,7 @@ void SearchResidualBinary(const Tile& tile, const float* row_scale, const float*
     const V high = load(outer + lane), low = load(inner + lane);
     const V near1 = hn::Round(hn::Mul(hn::Add(high, low), half));
     const V near2 = hn::Round(hn::Mul(hn::Sub(high, low), half));
-    V best_q1 = set(1), best_q2 = set(0), least = set(kWorstError);
+    V best_q1 = set(1), best_q2 = set(0), min_error = set(kWorstError);
     for (float d1 : {0.0F, -1.0F, 1.0F}) {
       const V q1 = clamp(hn::Add(near1, set(d1)), set(layout::kMinQ1), set(layout::kMaxQ1));
       V q2[3], outers[3], inners[3], errors[3];
@@ -165,13 +165,13 @@ void SearchResidualBinary(const Tile& tile, const float* row_scale, const float*
       }
       add_errors(lanes, outers, inners, errors);
       for (int j = 0; j < 3; ++j) {
-        const auto better = hn::Lt(errors[j], least);
+        const auto better = hn::Lt(errors[j], min_error);
         best_q1 = hn::IfThenElse(better, q1, best_q1);
         best_q2 = hn::IfThenElse(better, q2[j], best_q2);
-        least = hn::IfThenElse(better, errors[j], least);
+        min_error = hn::IfThenElse(better, errors[j], min_error);
       }
     }
-    store(least, error + lane);
+    store(min_error, error + lane);
     const auto q1 = hn::ConvertTo(di, hn::Sub(best_q1, set(layout::kMinQ1)));
     const auto q2 = hn::ShiftLeft<layout::kFieldBits>(hn::ConvertTo(di, best_q2));
     hn::StoreU(hn::DemoteTo(d8, hn::Or(q1, q2)), d8, params + lane);

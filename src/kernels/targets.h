@@ -7,9 +7,9 @@
 #pragma once
 
 #define HWY_COMPILE_ALL_ATTAINABLE
-// Under AddressSanitizer the scalar target and one other are enough: the rest takes most of the
-// time of the build and has the same loads and stores, wider.
-#if defined(__SANITIZE_ADDRESS__)
+// Under a sanitizer the scalar target and one other are enough: the rest takes most of the time of
+// the build and has the same loads and stores, wider.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define HWY_DISABLED_TARGETS (~(HWY_AVX2 | HWY_NEON | HWY_EMU128 | HWY_SCALAR))
 #else
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE_256 | HWY_SVE2 | HWY_SVE2_128)

@@ -114,19 +114,19 @@ HWY_INLINE void weigh(size_t count, size_t value_width, size_t q, float* HWY_RES
   }
   auto highest = lowest;
   for (size_t k = 0; k < whole; k += kLanes) highest = hn::Max(highest, hn::Load(d, scores + k));
-  const float before = gathered.most[q];
+  const float before = gathered.max_score[q];
   const float found = hn::GetLane(hn::MaxOfLanes(d, highest));
-  const float most = found > before ? found : before;
-  const auto shift = hn::Set(d, most);
+  const float max_score = found > before ? found : before;
+  const auto shift = hn::Set(d, max_score);
   auto sum = hn::Zero(d);
   for (size_t k = 0; k < whole; k += kLanes) {
     const auto weight = exp2_of_negative(d, hn::Sub(hn::Load(d, scores + k), shift));
     hn::Store(weight, d, scores + k);
     sum = hn::Add(sum, weight);
   }
-  gathered.most[q] = most;
-  if (most != before) {
-    const auto factor = exp2_of_negative(d, hn::Set(d, before - most));
+  gathered.max_score[q] = max_score;
+  if (max_score != before) {
+    const auto factor = exp2_of_negative(d, hn::Set(d, before - max_score));
     gathered.sums[q] *= hn::GetLane(factor);
     float* out = gathered.out + q * value_width;
     for (size_t i = 0; i < value_width; i += kLanes) {

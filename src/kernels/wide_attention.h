@@ -28,9 +28,9 @@ struct KeyBlock {
 
 /// What kWideQueries queries have gathered so far.
 struct Gathered {
-  float most[kWideQueries]{};  ///< largest score of each; -infinity before the first block
-  float sums[kWideQueries]{};  ///< of 2^(score - most)
-  float* out = nullptr;        ///< [kWideQueries][value_width], sums of 2^(score - most) * value
+  float max_score[kWideQueries]{};  ///< largest score of each; -infinity before the first block
+  float sums[kWideQueries]{};       ///< of 2^(score - max_score)
+  float* out = nullptr;  ///< [kWideQueries][value_width], sums of 2^(score - max_score) * value
 };
 
 /// Adds a block of keys. Queries are [width][kWideQueries], or pairs like those of keys, multiplied

@@ -67,8 +67,8 @@ class ComponentRun {
  private:
   TensorReport run_tensor(const TensorPlan& plan) {
     const TensorInfo& source = component_.tensors[plan.tensor];
-    if (const EarlierTensor* earlier = find_earlier(source.name)) {
-      return store_again(*earlier, plan, source);
+    if (const EarlierTensor* precomputed = find_precomputed(source.name)) {
+      return reuse(*precomputed, plan, source);
     }
     TensorReport report{.component = component_.component,
                         .info = {.name = source.name,
@@ -120,23 +120,23 @@ class ComponentRun {
     return found == context_.folds->end() ? nullptr : &found->second;
   }
 
-  const EarlierTensor* find_earlier(const std::string& name) const {
-    if (context_.earlier == nullptr) return nullptr;
-    const auto found = context_.earlier->tensors.find({component_.component, name});
-    return found == context_.earlier->tensors.end() ? nullptr : &found->second;
+  const EarlierTensor* find_precomputed(const std::string& name) const {
+    if (context_.precomputed == nullptr) return nullptr;
+    const auto found = context_.precomputed->tensors.find({component_.component, name});
+    return found == context_.precomputed->tensors.end() ? nullptr : &found->second;
   }
 
-  // The chunks of an earlier run, with their errors as they are now.
-  TensorReport store_again(const EarlierTensor& earlier, const TensorPlan& plan,
-                           const TensorInfo& source) {
-    TensorReport report = earlier.report;
+  // The chunks of a tensor that was quantized before, with their errors as they are now.
+  TensorReport reuse(const EarlierTensor& precomputed, const TensorPlan& plan,
+                     const TensorInfo& source) {
+    TensorReport report = precomputed.report;
     const TensorRows source_rows(reader_, source, report.info.cols(), fold_of(source));
     const auto info = std::make_shared<const QuantizedTensorInfo>(report.info);
-    EarlierInput input(context_.calibration, *info);
+    PrecomputedInput input(context_.calibration, *info);
     ErrorSums sums;
     ErrorSums outputs;
     report.stored_bytes = 0;
-    for (const QuantizedChunk& stored : earlier.tensor->chunks) {
+    for (const QuantizedChunk& stored : precomputed.tensor->chunks) {
       const uint64_t reserved = stored_bytes(stored);
       queue_.reserve(reserved);
       QuantizedChunk chunk = stored;
@@ -155,6 +155,7 @@ class ComponentRun {
   // that need them become the search.
   std::optional<LayerChoice> choose(const TensorInfo& source, const RowSource& rows,
                                     TensorReport& report) {
+    quantizer_.use_threads(context_.pool.size());
     if (report.info.encoding == Encoding::kCopy) return std::nullopt;
     const auto input =
         context_.calibration == nullptr ? std::nullopt : context_.calibration->find(source.name);
@@ -162,10 +163,12 @@ class ComponentRun {
       if (needs_statistics(report.info.spec.method)) report.info.spec.method = Method::kSearch;
       return std::nullopt;
     }
-    const uint64_t scratch = ChunkQuantizer::calibrated_scratch_bytes(
-        report.info.cols(), source.dtype, context_.pool.size());
+    // Rather fewer threads than other bytes.
+    const int threads = ChunkQuantizer::calibrated_threads(
+        report.info.cols(), source.dtype, context_.pool.size(), context_.max_memory_bytes / 2);
+    if (threads > 0) quantizer_.use_threads(threads);
     ChoiceOptions options = context_.choice;
-    options.matrices = scratch <= context_.max_memory_bytes / 2;
+    options.matrices = threads > 0;
     options.has_bias = has_bias(source.name);
     options.equalize = options.equalize && !report.folded;
     options.static_activations =
@@ -174,6 +177,7 @@ class ComponentRun {
                                       *input, options, quantizer_);
     report.info = choice.info;
     report.calibrated = true;
+    report.lacked_memory = choice.matrices->factor == nullptr;
     for (const float factor : choice.equalization) {
       report.equalization = std::max(report.equalization, factor);
     }

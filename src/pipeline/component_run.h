@@ -30,8 +30,8 @@ struct RunContext {
   Progress& progress;
   CalibrationSource* calibration = nullptr;  ///< of this component; null: data-free
   ChoiceOptions choice = {};
-  const TensorFolds* folds = nullptr;      ///< what happens to weights before anything else
-  const EarlierResult* earlier = nullptr;  ///< tensors to store again; null: none
+  const TensorFolds* folds = nullptr;          ///< what happens to weights before anything else
+  const EarlierResult* precomputed = nullptr;  ///< tensors to write as they are; null: none
 };
 
 /// Quantize or copy every tensor of `component` as `plan` says and hand the chunks to `sink`.

@@ -5,14 +5,14 @@
 
 namespace arrow_quant {
 
-EarlierInput::EarlierInput(CalibrationSource* calibration, const QuantizedTensorInfo& info)
+PrecomputedInput::PrecomputedInput(CalibrationSource* calibration, const QuantizedTensorInfo& info)
     : calibration_(calibration) {
   if (calibration_ == nullptr) return;
   input_ = calibration_->find(info.name);
   if (input_) matrices_ = calibration_->matrices(*input_, info.spec.bit_width);
 }
 
-ChunkInput EarlierInput::of(const QuantizedChunk& chunk) {
+ChunkInput PrecomputedInput::of(const QuantizedChunk& chunk) {
   if (!input_ || matrices_->judge() == nullptr) return {};
   time_ = {.groups = chunk.time_groups, .means = {}};
   const auto has_bias = [](const TimeGroup& group) { return !group.output_bias.empty(); };

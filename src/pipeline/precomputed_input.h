@@ -1,4 +1,4 @@
-// What calibration knows about the input of a tensor that an earlier run has quantized.
+// What calibration knows about the input of a tensor whose codes exist already.
 #pragma once
 
 #include <memory>
@@ -10,10 +10,10 @@
 
 namespace arrow_quant {
 
-class EarlierInput {
+class PrecomputedInput {
  public:
   /// Of the weight that `info` describes; `calibration` may be null.
-  EarlierInput(CalibrationSource* calibration, const QuantizedTensorInfo& info);
+  PrecomputedInput(CalibrationSource* calibration, const QuantizedTensorInfo& info);
 
   /// What `chunk` is measured by; valid until the next call.
   ChunkInput of(const QuantizedChunk& chunk);

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "core/blas.h"
+#include "kernels/isa.h"
 #include "pipeline/summary.h"
 
 namespace arrow_quant {
@@ -33,6 +35,12 @@ void summarize(QuantizeReport& report) {
   report.nmse = nmse / elements;
   if (output_elements > 0) report.output_nmse = output_nmse / output_elements;
   report.bits_per_weight = static_cast<double>(stored) * 8 / elements;
+}
+
+std::string machine_json(const QuantizeOptions& options) {
+  nlohmann::json machine = {{"instruction_set", active_isa()}, {"openblas", blas::describe()}};
+  if (!options.torch_version.empty()) machine["torch"] = options.torch_version;
+  return machine.dump();
 }
 
 std::string report_json(const QuantizeReport& report, const std::string& mixed_precision_json) {

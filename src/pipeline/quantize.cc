@@ -36,7 +36,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr uint64_t kLeastMemoryMb = 64;
+constexpr uint64_t kMinMemoryMb = 64;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -44,10 +44,10 @@ double seconds_since(Clock::time_point start) {
 
 void check_options(const QuantizeOptions& options) {
   check_plan_options(options.plan);
-  if (options.max_memory_mb < kLeastMemoryMb) {
+  if (options.max_memory_mb < kMinMemoryMb) {
     throw Error(ErrorCode::kConfiguration,
                 "Invalid max_memory_mb: " + std::to_string(options.max_memory_mb) +
-                    ". Must be at least " + std::to_string(kLeastMemoryMb) + ".");
+                    ". Must be at least " + std::to_string(kMinMemoryMb) + ".");
   }
   if (options.num_time_groups < 1 || options.num_time_groups > 1000) {
     throw Error(ErrorCode::kConfiguration,
@@ -133,6 +133,7 @@ class QuantizeJob {
     std::vector<Attempt> attempts;
     Plan plan = make_plan(model_, options_.plan);
     open_statistics(plan);
+    if (statistics_tell_roles()) plan = make_plan(model_, with_roles_of_statistics());
     for (;;) {
       const Clock::time_point attempt_start = Clock::now();
       Staging staging(output_path_, options_.overwrite, planned_bytes(plan));
@@ -159,6 +160,24 @@ class QuantizeJob {
   }
 
  private:
+  // What a run said about weights comes after what is known of their class.
+  PlanOptions with_roles_of_statistics() const {
+    PlanOptions options = options_.plan;
+    for (const auto& [number, calibrated] : calibrated_) {
+      const std::string& component = model_.components[number].component;
+      for (const auto& [name, role] : calibrated.source->origin().roles) {
+        options.roles.push_back({component, name, role, false, "run"});
+      }
+    }
+    return options;
+  }
+
+  bool statistics_tell_roles() const {
+    return std::ranges::any_of(calibrated_, [](const auto& entry) {
+      return !entry.second.source->origin().roles.empty();
+    });
+  }
+
   void open_statistics(const Plan& plan) {
     if (options_.statistics_path.empty()) return;
     const std::vector<std::string> paths = statistics_files(options_.statistics_path);
@@ -178,8 +197,8 @@ class QuantizeJob {
                   {.path = path, .hint = "Merge them: arrow-quant calibrate --merge."});
     }
     const int groups = options_.enable_time_aware ? options_.num_time_groups : 1;
-    std::vector<TimeSpan> times =
-        partition_times(source->inputs(), static_cast<size_t>(groups), options_.activation_bits);
+    std::vector<TimeSpan> times = partition_times(source->each_input(), static_cast<size_t>(groups),
+                                                  options_.activation_bits);
     std::ranges::copy(source->origin().notes, std::back_inserter(warnings_));
     if (!source->holds_out()) {
       warnings_.push_back(
@@ -199,11 +218,11 @@ class QuantizeJob {
   }
 
   // How many bits, and whether they are good enough, was decided before.
-  static void take_verdict(const EarlierResult& earlier, QuantizeReport& report) {
-    report.bit_width = earlier.bit_width;
-    report.meets_min_accuracy = earlier.meets_min_accuracy;
-    report.attempts = earlier.attempts;
-    report.warnings = earlier.warnings;
+  static void take_verdict(const EarlierResult& precomputed, QuantizeReport& report) {
+    report.bit_width = precomputed.bit_width;
+    report.meets_min_accuracy = precomputed.meets_min_accuracy;
+    report.attempts = precomputed.attempts;
+    report.warnings = precomputed.warnings;
   }
 
   // Records whether `report` meets min_accuracy and min_layer_accuracy, and says what it misses.
@@ -317,7 +336,7 @@ class QuantizeJob {
                    .times = times,
                    .time_aware = options_.enable_time_aware,
                    .static_activations = options_.activation_bits == 8},
-        .earlier = options_.earlier.get()};
+        .precomputed = options_.earlier.get()};
     const FoldPlan folds = plan_folds(component, component_plan, context);
     context.folds = &folds.tensors;
     for (const std::string& warning : folds.warnings) {
@@ -380,7 +399,7 @@ class QuantizeJob {
     return fingerprint_;
   }
 
-  // The weights of components that are kept, and every file that is not a weight.
+  // The weights of components that are not quantized, and every file that is not a weight.
   void copy_the_rest(const Plan& plan, Staging& staging) {
     const auto poll = [this] { progress_.poll(); };
     for (size_t i = 0; i < model_.components.size(); ++i) {
@@ -419,6 +438,7 @@ class QuantizeJob {
                         .source_fingerprint = fingerprint(),
                         .config_json = options_.config_json,
                         .report_json = report_json(report, options_.mixed_precision_json),
+                        .machine_json = !calibrated_.empty() ? machine_json(options_) : "",
                         .components = components_,
                         .files = files_});
     report.total_bytes = manifest.size();

@@ -17,6 +17,7 @@ using Json = nlohmann::json;
 
 constexpr const char* kSpatialKey = "spatial_quant";
 constexpr const char* kFoldsKey = "folds";
+constexpr const char* kLimitsKey = "memory_limits";
 
 Json off(const std::string& reason) { return {{"enabled", false}, {"reason", reason}}; }
 
@@ -41,24 +42,24 @@ Json activation_json(const CalibrationSource* source, const QuantizeOptions& opt
   if (source == nullptr) return off(not_calibrated(options));
   Json layers = Json::array(), mean = Json::array(), deviation = Json::array();
   Json low = Json::array(), high = Json::array();
-  for (const InputStatistics& input : source->inputs()) {
+  source->each_input()([&](const InputStatistics& input) {
     double count = 0, sum = 0, squares = 0;
-    float least = std::numeric_limits<float>::infinity(), most = -least;
+    float min_value = std::numeric_limits<float>::infinity(), max_value = -min_value;
     for (const TimeBin& bin : input.bins) {
       count += static_cast<double>(bin.tokens) * static_cast<double>(bin.sum.size());
       for (const double value : bin.sum) sum += value;
       for (const double value : bin.squares) squares += value;
-      least = std::min(least, *std::ranges::min_element(bin.low));
-      most = std::max(most, *std::ranges::max_element(bin.high));
+      min_value = std::min(min_value, *std::ranges::min_element(bin.low));
+      max_value = std::max(max_value, *std::ranges::max_element(bin.high));
     }
     count = std::max(count, 1.0);
     const double average = sum / count;
     layers.push_back(input.layers[0].name);
     mean.push_back(rounded(average));
     deviation.push_back(rounded(std::sqrt(std::max(0.0, squares / count - average * average))));
-    low.push_back(rounded(least));
-    high.push_back(rounded(most));
-  }
+    low.push_back(rounded(min_value));
+    high.push_back(rounded(max_value));
+  });
   return {{"enabled", true},
           {"layers", std::move(layers)},
           {"mean", std::move(mean)},
@@ -127,6 +128,24 @@ Json time_json(const std::vector<TensorReport>& tensors) {
           {"time_group_params", std::move(params)}};
 }
 
+/// What memory withheld from layers, empty where nothing: then no limit decided a byte.
+Json limits_json(const std::vector<TensorReport>& tensors, const QuantizeOptions& options,
+                 const CalibrationSource* source) {
+  Json limits = Json::object();
+  for (const TensorReport& tensor : tensors) {
+    if (tensor.lacked_memory) limits["without_matrices"].push_back(tensor.info.name);
+  }
+  if (!limits.empty()) limits["max_memory_mb"] = options.max_memory_mb;
+  for (size_t i = 0; source != nullptr && i < source->inputs().size(); ++i) {
+    const uint64_t block = source->block(i);
+    if (block == source->channels(i)) continue;
+    for (const CalibratedLayer& layer : source->inputs()[i].layers) {
+      limits["diagonal_blocks"][layer.name] = block;
+    }
+  }
+  return limits;
+}
+
 }  // namespace
 
 std::string not_calibrated(const QuantizeOptions& options) {
@@ -141,13 +160,14 @@ Metadata schema_metadata(const Plan& plan, const ModelIndex& component,
   const Json source = {{"fingerprint", fingerprint},
                        {"component", component.component},
                        {"tensors", component.tensors.size()}};
-  Metadata metadata = {{"arrow_quant_v2.format", std::to_string(kFormatVersion)},
-                       {"is_diffusion_model", is_modality(plan.modality) ? "true" : "false"},
-                       {"modality", plan.modality},
-                       {"activation_stats", activation_json(calibration, options).dump()},
-                       {"calibration", calibration_json(calibration, options).dump()},
-                       {"config", Json::parse(options.config_json).dump()},
-                       {"source", source.dump()}};
+  Metadata metadata = {
+      {"arrow_quant_v2.format", std::to_string(kFormatVersion)},
+      {"is_diffusion_model", options.is_diffusion && is_modality(plan.modality) ? "true" : "false"},
+      {"modality", plan.modality},
+      {"activation_stats", activation_json(calibration, options).dump()},
+      {"calibration", calibration_json(calibration, options).dump()},
+      {"config", Json::parse(options.config_json).dump()},
+      {"source", source.dump()}};
   for (const auto& [key, json] : options.refinements_json) {
     metadata[key] = Json::parse(json).dump();
   }
@@ -166,7 +186,11 @@ Metadata result_metadata(const std::vector<TensorReport>& tensors, const Quantiz
   if (time_aware.is_null()) {
     time_aware = off(reason(options.enable_time_aware, "enable_time_aware"));
   }
-  return {{"time_aware_quant", time_aware.dump()}, {kSpatialKey, spatial.dump()}};
+  Metadata metadata = {{"time_aware_quant", time_aware.dump()}, {kSpatialKey, spatial.dump()}};
+  if (const Json limits = limits_json(tensors, options, calibration); !limits.empty()) {
+    metadata[kLimitsKey] = limits.dump();
+  }
+  return metadata;
 }
 
 std::vector<ChosenFold> stored_folds(const Metadata& metadata, const std::string& path) {

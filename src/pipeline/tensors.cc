@@ -6,6 +6,7 @@
 #include "arrow_quant/pipeline.h"
 #include "codec/spec.h"
 #include "core/half.h"
+#include "core/parallel.h"
 #include "core/thread_pool.h"
 #include "kernels/dequantize_rows.h"
 #include "kernels/isa.h"
@@ -78,10 +79,10 @@ void dequantize(const QuantizedTensor& tensor, std::span<float> out, int num_thr
   check_isa_override();
   const uint64_t cols = info.cols();
   if (cols == 0) return;
-  ThreadPool pool(num_threads);
+  const int threads = num_threads > 0 ? num_threads : available_cores();
   const uint64_t step = std::max<uint64_t>(1, kDequantizeBlock / cols);
   for (const QuantizedChunk& chunk : tensor.chunks) {
-    pool.parallel_for((chunk.rows + step - 1) / step, [&](size_t block, int) {
+    parallel_blocks(threads, (chunk.rows + step - 1) / step, [&](size_t block) {
       const uint64_t first = block * step;
       const uint64_t count = std::min(step, chunk.rows - first);
       dequantize_rows(info.spec, packed_rows(info, chunk, first, count),

@@ -15,7 +15,8 @@ struct Modality {
   std::string reason;  ///< for example "component class UNet2DModel"
 };
 
-/// Of a model that nothing tells about, where that will do: the plain method needs no modality.
+/// The modality of a model that gives no sign of one, where that is enough: the plain method needs
+/// none.
 inline constexpr std::string_view kUnknownModality = "unknown";
 
 bool is_modality(std::string_view name) noexcept;

@@ -20,7 +20,8 @@ namespace {
 // What diffusers calls the network that is run at every step.
 constexpr std::array<std::string_view, 8> kDenoisers = {
     "unet", "unet_2", "transformer", "transformer_2", "prior", "denoiser", "dit", "model"};
-constexpr uint64_t kTwoLevelInputs = 128;  // docs/format.md: fewer inputs do better with fp16
+// Rows with fewer inputs do better with fp16 (docs/reference/format.md).
+constexpr uint64_t kTwoLevelInputs = 128;
 
 std::vector<std::string> component_names(const ModelDirectory& model) {
   std::vector<std::string> names;
@@ -291,6 +292,14 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
     }
   }
   allocation.check_all_found();
+  const auto is_empty = [](const TensorInfo* tensor) { return tensor->elements() == 0; };
+  if (!quantizes && !tensors.empty() && std::ranges::all_of(tensors, is_empty)) {
+    const ModelIndex& first = model.components[chosen[0]];
+    throw Error(ErrorCode::kConfiguration, "all tensors of this model are empty",
+                {.path = first.files.empty() ? model.path : first.files[0].path,
+                 .tensor = tensors[0]->name,
+                 .hint = "Save the weights again: there is nothing to quantize."});
+  }
   if (!quantizes) {
     throw Error(ErrorCode::kConfiguration, "no tensor of this model would be quantized",
                 {.path = model.path,

@@ -67,14 +67,14 @@ ChunkSettings choose_chunk_settings(const AffineSpec& spec, const RowBlock& samp
   ChunkSettings settings;
   settings.tensor_scale = tensor_scale_for(spec, absmax(sample.weights, sample.rows * sample.cols));
   if (spec.param_encoding != ParamEncoding::kTwoLevel) return settings;
-  double least = HUGE_VAL;
+  double min_error = HUGE_VAL;
   int8_t best = spec.bit_width == 2 ? 2 : 3;
   constexpr std::array<int8_t, 5> kFourBits = {3, 2, 4, 6, 10};
   constexpr std::array<int8_t, 5> kTwoBits = {2, 1, 3, 4, 6};
   for (int8_t unit : spec.bit_width == 2 ? kTwoBits : kFourBits) {
     settings.offset_unit = unit;
     const double error = sample_error(spec, settings, sample);
-    if (error < least) least = error, best = unit;
+    if (error < min_error) min_error = error, best = unit;
   }
   settings.offset_unit = best;
   return settings;

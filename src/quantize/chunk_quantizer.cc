@@ -26,13 +26,13 @@ uint64_t rows_per_block(uint64_t cols) noexcept {
 }
 
 // Keep the smallest of the values offered by all threads.
-void keep_least(std::atomic<uint64_t>& least, uint64_t value) noexcept {
-  uint64_t seen = least.load();
-  while (value < seen && !least.compare_exchange_weak(seen, value)) {
+void keep_min(std::atomic<uint64_t>& smallest, uint64_t value) noexcept {
+  uint64_t seen = smallest.load();
+  while (value < seen && !smallest.compare_exchange_weak(seen, value)) {
   }
 }
 
-/// As the errors of a chunk of so many rows are kept.
+/// Storage for the errors of a chunk of so many rows.
 ErrorSums sums_of(const OutputSums& outputs, uint64_t rows) noexcept {
   return {
       .ww = outputs.yy, .vv = outputs.zz(), .wv = outputs.yz(), .err = outputs.err, .count = rows};
@@ -59,7 +59,10 @@ struct ChunkQuantizer::Job {
 };
 
 ChunkQuantizer::ChunkQuantizer(ThreadPool& pool, std::function<void()> poll)
-    : pool_(pool), poll_(std::move(poll)), scratch_(static_cast<size_t>(pool.size())) {}
+    : pool_(pool),
+      poll_(std::move(poll)),
+      threads_(pool.size()),
+      scratch_(static_cast<size_t>(pool.size())) {}
 
 uint64_t ChunkQuantizer::scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept {
   // Source bytes and f32 weights of a block, and what quantize_rows keeps: three times a tile.
@@ -75,6 +78,12 @@ uint64_t ChunkQuantizer::calibrated_scratch_bytes(uint64_t cols, DType dtype,
   return scratch_bytes(cols, dtype, threads) +
          std::max(kFeedbackRows, rows_per_block(cols)) * row * static_cast<uint64_t>(threads) +
          4 * std::max(kSlabElements, cols) * sizeof(float);
+}
+
+int ChunkQuantizer::calibrated_threads(uint64_t cols, DType dtype, int most,
+                                       uint64_t bytes) noexcept {
+  while (most > 0 && calibrated_scratch_bytes(cols, dtype, most) > bytes) --most;
+  return most;
 }
 
 // f32 rows [row, row + count) of the chunk: the source itself when it is f32 in memory.
@@ -99,9 +108,16 @@ const float* ChunkQuantizer::load(const Job& job, uint64_t row, uint64_t count,
   if (job.input.equalization.empty()) return source;
   const size_t n = count * job.cols;
   if (scratch.weights.size() < n) scratch.weights.resize(n);
+  const std::span<const float> factors = job.input.equalization;
   const size_t span = job.columns_per_factor();
-  for (size_t i = 0; i < n; ++i) {
-    scratch.weights[i] = source[i] * job.input.equalization[i % job.cols / span];
+  float* to = scratch.weights.data();
+  for (uint64_t r = 0; r < count; ++r, source += job.cols, to += job.cols) {
+    for (size_t channel = 0, column = 0; channel < factors.size(); ++channel) {
+      const float factor = factors[channel];
+      for (const size_t end = column + span; column < end; ++column) {
+        to[column] = source[column] * factor;
+      }
+    }
   }
   return scratch.weights.data();
 }
@@ -133,7 +149,7 @@ float ChunkQuantizer::absmax(const Job& job) {
         const float* w = load(job, row, count, scratch_[static_cast<size_t>(worker)]);
         mine = std::max(mine, arrow_quant::absmax(w, count * job.cols));
       },
-      poll_);
+      poll_, threads_);
   return *std::max_element(largest.begin(), largest.end());
 }
 
@@ -155,7 +171,7 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
         const float* w = load(job, row, count, scratch_[static_cast<size_t>(worker)]);
         const size_t bad = find_non_finite(w, count * job.cols);
         if (bad != count * job.cols) {
-          keep_least(first_bad, (job.row_begin + row) * job.cols + bad);
+          keep_min(first_bad, (job.row_begin + row) * job.cols + bad);
           return;
         }
         const PackedRowsOut out{
@@ -173,7 +189,7 @@ bool ChunkQuantizer::run_blocks(const Job& job, const ChunkSettings& settings,
                               : quantize_rows(spec, settings, rows, out, sums[block]);
         if (!fits) overflow = true;
       },
-      poll_);
+      poll_, threads_);
 
   if (first_bad != kNone) {
     throw Error(ErrorCode::kQuantization,
@@ -225,10 +241,10 @@ struct ChunkQuantizer::Slab {
 
 template <typename Visit>
 void ChunkQuantizer::each_slab(const Job& job, const QuantizedChunk& chunk, const Visit& visit) {
-  const uint64_t most = std::max<uint64_t>(1, kSlabElements / job.cols);
+  const uint64_t max_rows = std::max<uint64_t>(1, kSlabElements / job.cols);
   Slab slab;
-  for (; slab.first < job.rows; slab.first += most) {
-    slab.count = std::min(most, job.rows - slab.first);
+  for (; slab.first < job.rows; slab.first += max_rows) {
+    slab.count = std::min(max_rows, job.rows - slab.first);
     slab.original.resize(slab.count * job.cols);
     slab.restored.resize(slab.count * job.cols);
     restore(job, chunk, slab);
@@ -315,7 +331,7 @@ void ChunkQuantizer::restore(const Job& job, const QuantizedChunk& chunk, Slab& 
                         slab.restored.data() + at);
         sums[block] = error_sums({slab.original.data() + at, n}, {slab.restored.data() + at, n});
       },
-      poll_);
+      poll_, threads_);
   slab.error = {};
   for (const ErrorSums& block : sums) slab.error.add(block);
 }

@@ -68,6 +68,12 @@ class ChunkQuantizer {
   static uint64_t scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept;
   static uint64_t calibrated_scratch_bytes(uint64_t cols, DType dtype, int threads) noexcept;
 
+  /// How many of `most` threads keep within `bytes` when they need that; 0: not even one.
+  static int calibrated_threads(uint64_t cols, DType dtype, int most, uint64_t bytes) noexcept;
+
+  /// From now on, rows are worked on by at most that many of the pool's threads, at least 1.
+  void use_threads(int most) noexcept { threads_ = most; }
+
  private:
   struct Scratch {
     std::vector<std::byte> source;
@@ -90,6 +96,7 @@ class ChunkQuantizer {
 
   ThreadPool& pool_;
   std::function<void()> poll_;
+  int threads_;
   std::vector<Scratch> scratch_;  // one per worker
 };
 
@@ -100,7 +107,8 @@ uint64_t rows_per_chunk(uint64_t cols, int bit_width) noexcept;
 PackedRows packed_rows(const QuantizedTensorInfo& info, const QuantizedChunk& chunk, uint64_t first,
                        uint64_t count);
 
-/// Allocate the buffers of a chunk, zero-filled.
+/// Allocate the buffers of a chunk. Codes and parameters hold bytes of any value, of chunks before
+/// them too: whoever fills them writes every byte.
 QuantizedChunk make_chunk(const QuantizedTensorInfo& info, uint64_t row_begin, uint64_t rows);
 
 }  // namespace arrow_quant

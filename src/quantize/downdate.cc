@@ -33,7 +33,8 @@ std::vector<float> solve(const FeedbackBlock& block, std::span<const float> dire
 
 }  // namespace
 
-double cost_without(const FeedbackFactor& factor, std::span<const float> directions, size_t count) {
+double downdate_cost(const FeedbackFactor& factor, std::span<const float> directions,
+                     size_t count) {
   const size_t lanes = (count + kLanes - 1) / kLanes * kLanes;
   double before = 0, after = 0;
   std::vector<double> s(count * count), u(count);

@@ -1,13 +1,13 @@
-// Factors s of a layer's input channels, W diag(s) and diag(1/s) x instead of W and x: the layer is
-// the same function, but what is rounded changes. Pure functions.
+// Equalization (smoothing) scales s of a layer's input channels: W diag(s) and diag(1/s) x instead
+// of W and x. The layer is the same function, but other numbers are rounded. Pure functions.
 //
 // With a_j the range of channel j over time and w_j that of its weights,
 //   s_j = a_j^alpha / w_j^(1 - alpha)                       (SmoothQuant, arXiv 2211.10438, eq. 4;
 // DiTAS, arXiv 2409.07756), divided by the geometric mean so that weights keep their magnitude.
-// With roots of mean squares in place of ranges, alpha = 1/2 is what the error of a rounded group
-// asks for: steps go with its weights, sum_j s_j^2 w_j^2, errors of outputs with sum_j a_j^2 /
-// s_j^2, and the product is least where s_j^2 w_j^2 and a_j^2 / s_j^2 go together (Cauchy and
-// Schwarz).
+// With roots of mean squares in place of ranges, alpha = 1/2 minimises the output error of a group:
+// the squared step is proportional to sum_j s_j^2 w_j^2 and the output error to that times
+// sum_j a_j^2 / s_j^2. The product has its minimum where s_j^2 w_j^2 and a_j^2 / s_j^2 are
+// proportional (Cauchy and Schwarz).
 #pragma once
 
 #include <array>

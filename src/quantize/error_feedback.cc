@@ -70,7 +70,7 @@ class FeedbackTile {
   std::vector<float> weights_, first_, second_, limit_, correction_, mix_, row_first_, row_second_;
   std::vector<uint32_t> groups_, places_;
   std::vector<uint8_t> codes_;
-  std::vector<double> ww_, we_, ee_, cost_, least_;
+  std::vector<double> ww_, we_, ee_, cost_, min_cost_;
   std::vector<ErrorSums> kept_;
 };
 
@@ -89,15 +89,15 @@ void FeedbackTile::encode(const AffineSpec& spec, const ChunkSettings& settings,
   kept_.assign(rows.rows, {});
   run(factor, given_);
   for (size_t r = 0; r < rows.rows; ++r) keep(r, given_);
-  least_.assign(cost_.begin(), cost_.end());
+  min_cost_.assign(cost_.begin(), cost_.end());
   for (float gain : factors) {
     scaled_ = given_;
     std::vector<bool> fits(rows.rows);
     for (size_t r = 0; r < rows.rows; ++r) fits[r] = scale(r, gain, scaled_);
     run(factor, scaled_);
     for (size_t r = 0; r < rows.rows; ++r) {
-      if (!fits[r] || !(cost_[r] < least_[r])) continue;
-      least_[r] = cost_[r];
+      if (!fits[r] || !(cost_[r] < min_cost_[r])) continue;
+      min_cost_[r] = cost_[r];
       keep(r, scaled_);
     }
   }

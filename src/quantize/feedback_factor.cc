@@ -58,11 +58,11 @@ class Block {
   /// Whether more than a few channels are all but determined by those before them: by how much, as
   /// a fraction of the mean diagonal.
   bool missing(double fraction) const {
-    const double least = fraction * mean_;
+    const double min_square = fraction * mean_;
     uint64_t count = 0;
     for (uint64_t k = 0; k < out_.size; ++k) {
       const double pivot = pivot_at(k);
-      if (diagonal_[out_.order[k]] > 0.0F && pivot * pivot < least) ++count;
+      if (diagonal_[out_.order[k]] > 0.0F && pivot * pivot < min_square) ++count;
     }
     return static_cast<double>(count) > kDeficientShare * static_cast<double>(live_);
   }

@@ -1,8 +1,8 @@
 // What error feedback needs to know about an input, from its Gram matrix: computed once and shared
 // by all layers that read this input and by all their rows.
 //
-// Columns are rounded in the order of falling energy (act-order) and the error of each is made good
-// by the columns that come after it (GPTQ, arXiv 2210.17323). With the damped Gram matrix in that
+// Columns are rounded in the order of falling energy (act-order), and later columns compensate the
+// error of each (GPTQ, arXiv 2210.17323). With the damped Gram matrix in that
 // order H = V V^T, V upper triangular, the weight that column k is rounded from is
 //   w_k + sum_{j before k} (w_j - v_j) V[j][k] / V[k][k].
 // This is LDLQ (QuIP, arXiv 2307.13304, section 3), in exact arithmetic the same as GPTQ's update
@@ -30,7 +30,7 @@ struct FeedbackBlock {
   /// [size][size], lower triangle, in that order: mix[s][r] is how much of the error of s, which
   /// comes first, is added to r < s. The rest is unspecified.
   std::vector<float> mix;
-  /// [size] V[k][k]^2: what a squared error of the rounded value at this place costs in the end.
+  /// [size] V[k][k]^2: the output error of a squared error of 1 of the rounded value at this place.
   std::vector<float> cost;
 };
 
@@ -38,8 +38,8 @@ struct FeedbackFactor {
   uint64_t channels = 0;
   /// Mean square of each channel: the weights of a parameter search without error feedback.
   std::vector<float> importance;
-  /// With error feedback: the geometric mean of a channel's energy and of what of it the channels
-  /// rounded later cannot make good. Measured: 1 to 5 % less output error than with either alone.
+  /// With error feedback: the geometric mean of a channel's energy and of the part of it that later
+  /// channels cannot compensate. Measured: 1 to 5 % less output error than with either alone.
   std::vector<float> feedback_importance;
   std::vector<FeedbackBlock> blocks;
   /// Added to the diagonal, as a fraction of the mean diagonal: the largest over the blocks.

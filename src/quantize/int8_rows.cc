@@ -19,15 +19,15 @@ float search_scale(const float* weights, const RowBlock& block, float factor, fl
                                                 0.87F, 0.84F, 0.81F, 0.78F, 0.74F, 0.7F,
                                                 0.64F, 0.57F, 0.5F,  0.4F};
   float best = whole;
-  double least = HUGE_VAL;
+  double min_error = HUGE_VAL;
   for (size_t k = 0; k < kFractions.size(); k += 4) {
     std::array<float, 4> scales;
     std::array<double, 4> errors;
     for (size_t j = 0; j < 4; ++j) scales[j] = usable_row_scale(whole * kFractions[k + j]);
     int8_errors(weights, block.importance, block.cols, factor, scales.data(), errors.data());
-    const double before = least;
+    const double before = min_error;
     for (size_t j = 0; j < 4; ++j) {
-      if (errors[j] < least) least = errors[j], best = scales[j];
+      if (errors[j] < min_error) min_error = errors[j], best = scales[j];
     }
     if (errors[3] > 1.5 * before) break;  // the error only grows from here
   }

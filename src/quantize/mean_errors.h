@@ -1,4 +1,4 @@
-// The mean error of a chunk's outputs in each group of time, and the biases that make up for it.
+// The mean error of a chunk's outputs in each group of time, and the biases that correct it.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,12 @@ class MeanErrors {
   /// For a chunk of `rows` rows; `time` may be null and must outlive this object.
   MeanErrors(const TimeCorrection* time, uint64_t rows, uint64_t cols);
 
-  /// Take in rows [first, first + count).
+  /// Add rows [first, first + count).
   void add(uint64_t first, uint64_t count, const std::vector<float>& original,
            const std::vector<float>& restored);
 
-  /// Give each of `groups` biases unless it has them, and bring `outputs`, the sums over the
-  /// held-out inputs, up to date: for every row and group, with d and d' the mean errors over
+  /// Give each of `groups` biases unless it has them, and update `outputs`, the sums over the
+  /// held-out inputs: for every row and group, with d and d' the mean errors over
   /// tokens fitted to and held out and n the number of the latter, sum (e + b)^2 = sum e^2 + n (2 b
   /// d' + b^2) for b = -d.
   void correct(std::vector<TimeGroup>& groups, OutputSums& outputs) const;

@@ -63,7 +63,7 @@ class BatchSearch {
  private:
   void fit();
   void fit_ranges();
-  float least_scale(size_t row) const;
+  float min_scale(size_t row) const;
   double estimate(size_t row, float scale) const;
   Finalists screen(size_t row) const;
   void evaluate();
@@ -91,7 +91,7 @@ void BatchSearch::fit_ranges() {
 }
 
 /// The least scale for which the fit of every group lies within the range of q1 and q2.
-float BatchSearch::least_scale(size_t row) const {
+float BatchSearch::min_scale(size_t row) const {
   float need = 0;
   for (size_t k = 0; k < s_.batch.groups_per_row(); ++k) {
     const size_t slot = s_.batch.slot(row, k);
@@ -119,11 +119,11 @@ double BatchSearch::estimate(size_t row, float scale) const {
 }
 
 Finalists BatchSearch::screen(size_t row) const {
-  const float least = least_scale(row);
+  const float min_error = min_scale(row);
   Finalists best;
-  float next = kFirstScale * least;
+  float next = kFirstScale * min_error;
   best.fill({usable_row_scale(next), HUGE_VAL});
-  if (least == 0.0F) return best;  // a row of zeros
+  if (min_error == 0.0F) return best;  // a row of zeros
   for (int i = 0; i < kScales; ++i, next *= kScaleRatio) {
     Candidate candidate{usable_row_scale(next), 0};
     candidate.error = estimate(row, candidate.scale);
@@ -151,11 +151,11 @@ bool BatchSearch::run(std::vector<float>& scales) {
   }
   std::vector<Finalists> finalists;
   for (size_t r = 0; r < batch.rows(); ++r) {
-    if (!std::isfinite(usable_row_scale(kFirstScale * least_scale(r)))) return false;
+    if (!std::isfinite(usable_row_scale(kFirstScale * min_scale(r)))) return false;
     finalists.push_back(screen(r));
   }
   std::fill_n(s_.scale.begin(), batch.slots(), 1.0F);
-  std::vector<double> least(batch.rows(), HUGE_VAL);
+  std::vector<double> min_error(batch.rows(), HUGE_VAL);
   scales.assign(batch.rows(), 1.0F);
   for (size_t round = 0; round < kFinalists; ++round) {
     for (size_t r = 0; r < batch.rows(); ++r) {
@@ -169,8 +169,8 @@ bool BatchSearch::run(std::vector<float>& scales) {
       for (size_t k = 0; k < batch.groups_per_row(); ++k) {
         error += static_cast<double>(s_.error[batch.slot(r, k)]);
       }
-      if (!(error < least[r])) continue;
-      least[r] = error, scales[r] = finalists[r][round].scale;
+      if (!(error < min_error[r])) continue;
+      min_error[r] = error, scales[r] = finalists[r][round].scale;
       for (size_t k = 0; k < batch.groups_per_row(); ++k) {
         s_.best_params[batch.slot(r, k)] = s_.params[batch.slot(r, k)];
       }

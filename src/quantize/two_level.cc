@@ -115,7 +115,7 @@ bool rtn_row(const Geometry& geo, float factor, const float* weights, size_t col
 struct RowSearch {
   float next = 0;  ///< candidate to try next
   float best = 0;  ///< best so far
-  double least = HUGE_VAL;
+  double min_error = HUGE_VAL;
   bool open = true;
 };
 
@@ -212,8 +212,8 @@ void BatchSearch::screen(std::vector<RowSearch>& rows) {
       RowSearch& row = rows[r];
       if (!row.open) continue;
       const double error = row_error(r);
-      if (error < row.least) row.least = error, row.best = usable_row_scale(row.next);
-      row.open = error <= hopeless(groups) * row.least && error > 0;
+      if (error < row.min_error) row.min_error = error, row.best = usable_row_scale(row.next);
+      row.open = error <= hopeless(groups) * row.min_error && error > 0;
       row.next *= kScaleRatio;
     }
   }

@@ -17,7 +17,7 @@ std::string text_of(const parquet::ByteArray& value) {
   return {reinterpret_cast<const char*>(value.ptr), value.len};
 }
 
-// The shapes of all rows: a list column, told apart by repetition levels.
+// The shapes of all rows: a list column, separated by repetition levels.
 std::vector<std::vector<uint64_t>> read_shapes(parquet::RowGroupReader& group, int64_t rows,
                                                const std::string& path) {
   auto reader = std::static_pointer_cast<parquet::Int64Reader>(group.Column(kColShape));

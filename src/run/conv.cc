@@ -66,10 +66,10 @@ size_t panel_size(const ConvShape& shape) noexcept {
 
 void check(const ConvShape& shape) {
   shape.validate();
-  if (shape.channels * shape.taps() > kLongestSum) {
+  if (shape.channels * shape.taps() > kMaxReduction) {
     throw Error(ErrorCode::kConfiguration,
                 "a convolution of " + std::to_string(shape.channels * shape.taps()) +
-                    " inputs: expected at most " + std::to_string(kLongestSum),
+                    " inputs: expected at most " + std::to_string(kMaxReduction),
                 {.hint = "Run this layer on its dequantized weight."});
   }
 }
@@ -91,10 +91,12 @@ void make_panel(const PackedWeightView& weight, const ConvShape& shape, size_t f
   const size_t outputs = std::min(kPanelColumns, weight.rows - first);
   const size_t taps = shape.taps(), channels = 4 * quads_of(shape);
   const int8_t* rows = expand_rows(weight, {first, 0, weight.cols}, scratch);
-  std::vector<int8_t> by_tap(outputs * taps * channels);
+  ReusedBuffer<int8_t> by_tap(outputs * taps * channels);
   for (size_t o = 0; o < outputs; ++o) {
     const int8_t* from = rows + o * weight.cols;
     int8_t* to = by_tap.data() + o * taps * channels;
+    // Only what fills channels up to whole quads is not written below.
+    if (channels != shape.channels) std::fill_n(to, taps * channels, int8_t{0});
     for (size_t c = 0; c < shape.channels; ++c) {
       for (size_t t = 0; t < taps; ++t) to[t * channels + c] = from[c * taps + t];
     }
@@ -165,9 +167,11 @@ void make_conv_panels(const PackedWeightView& weight, const ConvShape& shape, in
 }
 
 void conv2d(const PackedWeightView& weight, const ConvCall& call) {
-  std::vector<uint8_t> panels(conv_panels_bytes(call.shape));
-  make_conv_panels(weight, call.shape, call.threads, panels);
-  conv2d({panels, row_scales_of(weight)}, call);
+  check(weight, call.shape);
+  const size_t bytes = conv_panels_bytes(call.shape);
+  ReusedBuffer<uint8_t> panels(bytes);  // all of it is written next
+  make_conv_panels(weight, call.shape, call.threads, {panels.data(), bytes});
+  conv2d({{panels.data(), bytes}, row_scales_of(weight)}, call);
 }
 
 void conv2d(const ConvPanels& weight, const ConvCall& call) {

@@ -57,15 +57,15 @@ void IntegerImage::find_scales(const ConvCall& call, const float* factors) {
     largest[row] = token_absmax(x.row(row * row_values, row_values), factors, row_values);
   });
   for (size_t b = 0; b < shape_.batch; ++b) {
-    float most = 0;
+    float max_abs = 0;
     for (size_t r = 0; r < height; ++r) {
       const float row = largest[b * height + r];
-      if (!(row <= most)) most = row;
-      if (std::isnan(most)) break;
+      if (!(row <= max_abs)) max_abs = row;
+      if (std::isnan(max_abs)) break;
     }
-    scales_[b] = most / static_cast<float>(largest_integer(planes_));
+    scales_[b] = max_abs / static_cast<float>(largest_integer(planes_));
     if (call.activation_scale > 0) scales_[b] = call.activation_scale;
-    if (!std::isfinite(most)) scales_[b] = std::numeric_limits<float>::quiet_NaN();
+    if (!std::isfinite(max_abs)) scales_[b] = std::numeric_limits<float>::quiet_NaN();
   }
 }
 

@@ -40,7 +40,7 @@ class IntegerImage {
   int planes_;
   size_t channels_;  ///< in whole quads
   std::array<size_t, 2> padded_, out_;
-  size_t pixels_;  ///< of all planes, padded
+  size_t pixels_;  ///< of all byte limbs, padded
   ReusedBuffer<int8_t> bytes_;
   ReusedBuffer<int32_t> pixel_sums_;  ///< over the channels, [batch][plane][height][width], padded
   std::vector<float> scales_;         ///< of samples

@@ -33,10 +33,10 @@ IntegerTokens::IntegerTokens(const LinearCall& call, size_t inputs)
 }
 
 void IntegerTokens::quantize(const LinearCall& call, size_t t, const float* x) noexcept {
-  const float most = token_absmax(x, call.input_factors, inputs_);
-  float scale = most / static_cast<float>(largest_integer(planes_));
+  const float max_abs = token_absmax(x, call.input_factors, inputs_);
+  float scale = max_abs / static_cast<float>(largest_integer(planes_));
   if (call.activation_scale > 0) scale = call.activation_scale;
-  if (!std::isfinite(most)) scale = std::numeric_limits<float>::quiet_NaN();
+  if (!std::isfinite(max_abs)) scale = std::numeric_limits<float>::quiet_NaN();
   const auto planes = static_cast<size_t>(planes_);
   int8_t* bytes = bytes_.data() + t * planes * stride_;
   tokens_[t] = quantize_token(x, call.input_factors, inputs_, scale, planes_, stride_, bytes);

@@ -12,14 +12,14 @@
 
 namespace arrow_quant {
 
-/// Integers of all tokens of a call, one row per plane, each padded to whole quads.
+/// Integers of all tokens of a call, one row per byte limb, each padded to whole quads.
 class IntegerTokens {
  public:
   IntegerTokens(const LinearCall& call, size_t inputs);
 
   size_t inputs() const noexcept { return inputs_; }
   int planes() const noexcept { return planes_; }
-  /// Rows of planes of tokens from `token` on.
+  /// Rows of byte limbs of tokens from `token` on.
   const int8_t* const* rows(size_t token) const noexcept {
     return rows_.data() + token * static_cast<size_t>(planes_);
   }
@@ -36,7 +36,7 @@ class IntegerTokens {
   std::vector<const int8_t*> rows_;
 };
 
-/// One token as gemv_packed wants it.
+/// One token in the layout of gemv_packed.
 class ArrangedToken {
  public:
   /// `group`: codes per parameter of `two_level`, or 0.

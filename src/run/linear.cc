@@ -35,10 +35,10 @@ void check(size_t inputs, const LinearCall& call) {
     throw Error(ErrorCode::kConfiguration,
                 "Invalid planes: " + std::to_string(call.planes) + ". Must be 1, 2, or 3.");
   }
-  if (inputs > kLongestSum) {
+  if (inputs > kMaxReduction) {
     throw Error(ErrorCode::kConfiguration,
                 "a layer of " + std::to_string(inputs) + " inputs: expected at most " +
-                    std::to_string(kLongestSum),
+                    std::to_string(kMaxReduction),
                 {.hint = "Run this layer on its dequantized weight."});
   }
 }

@@ -1,4 +1,4 @@
-// Finding one's way in a packed weight that lies in somebody else's memory.
+// Checks and rows of a packed weight in memory that somebody else owns.
 #pragma once
 
 #include <cstddef>

@@ -19,7 +19,8 @@ struct PanelStretch {
   size_t count = 0;
 };
 
-/// About kStretch inputs, in whole groups of parameters; one group of `fp16` parameters.
+/// How many inputs a stretch has: about kStretch, in whole groups of parameters; one group of
+/// `fp16` parameters.
 size_t stretch_length(const PackedWeightView& weight) noexcept;
 
 /// Memory of one thread that makes panels.

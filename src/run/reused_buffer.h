@@ -22,7 +22,7 @@ class ReusedBuffer {
     }
   }
   ~ReusedBuffer() {
-    if (numbers_.size() * sizeof(T) <= kMostKept) spare() = std::move(numbers_);
+    if (numbers_.size() * sizeof(T) <= kMaxKept) spare() = std::move(numbers_);
   }
   ReusedBuffer(const ReusedBuffer&) = delete;
   ReusedBuffer& operator=(const ReusedBuffer&) = delete;
@@ -32,7 +32,7 @@ class ReusedBuffer {
 
  private:
   using Numbers = std::vector<T, BlockAllocator<T>>;
-  static constexpr size_t kMostKept = 16U << 20;
+  static constexpr size_t kMaxKept = 16U << 20;
 
   static Numbers& spare() noexcept {
     thread_local Numbers numbers;

@@ -157,7 +157,7 @@ void store_group(const AttentionCall& call, size_t batch, size_t head, size_t fi
                  size_t value_width, const QueryGroup<Number>& group) {
   for (size_t q = 0; q < group.count; ++q) {
     const OutputNumbers to = call.out.at(batch, head, first + q);
-    if (!group.finite[q] || !std::isfinite(group.gathered.most[q])) {
+    if (!group.finite[q] || !std::isfinite(group.gathered.max_score[q])) {
       store_nan(call.width, to);
       continue;
     }
@@ -184,7 +184,7 @@ void run_task(const AttentionCall& call, const KeyBlocks<Number>& blocks,
   thread_local QueryGroup<Number> group[kGroupsPerTask];
   for (size_t g = 0; g < groups; ++g) {
     group[g].gathered = {.out = out.data() + g * out_size};
-    std::ranges::fill(group[g].gathered.most, -std::numeric_limits<float>::infinity());
+    std::ranges::fill(group[g].gathered.max_score, -std::numeric_limits<float>::infinity());
     group[g].count = std::min(kWideQueries, end - first - g * kWideQueries);
     load_group(call, batch, head, first + g * kWideQueries, group[g]);
   }

@@ -29,6 +29,7 @@ std::string write_manifest(const Manifest& manifest) {
                    {"report", Json::parse(manifest.report_json)},
                    {"components", std::move(components)},
                    {"files", std::move(files)}};
+  if (!manifest.machine_json.empty()) document["machine"] = Json::parse(manifest.machine_json);
   document[kManifestHashKey] = manifest_hash(document);
   return document.dump(2) + "\n";
 }

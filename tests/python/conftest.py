@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     for name in list(os.environ):
         if name.startswith("ARROW_QUANT_") and name not in OF_THE_TESTS:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def torch_threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Layers run on as many threads as torch uses."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -18,6 +18,9 @@ from torch.nn import functional  # noqa: E402
 from arrow_quant_v2.torch.ops import library  # noqa: E402
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine  # noqa: E402
 
+#: Results must not depend on how many threads share the work.
+pytestmark = pytest.mark.usefixtures("torch_threads")
+
 
 @pytest.fixture(autouse=True)
 def same_numbers_every_time() -> None:

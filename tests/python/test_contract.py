@@ -602,6 +602,20 @@ def test_contract_18_base_mode_quantizes_models_of_any_kind(tmp_path: Path) -> N
         ArrowQuantV2(mode="diffusion").quantize_model(path, tmp_path / "other")
 
 
+def test_contract_18_base_mode_says_that_it_is_for_no_diffusion_model(
+    model: Path, tmp_path: Path
+) -> None:
+    """Whatever the class of the model, and whatever modality that tells."""
+    plain = DiffusionQuantConfig(
+        enable_time_aware=False, enable_spatial=False, modality="image", calibration_samples=0
+    )
+    for mode, expected in (("base", False), ("diffusion", True)):
+        ArrowQuantV2(mode=mode).quantize_model(model, tmp_path / mode, plain)
+        metadata = open_quantized(tmp_path / mode).metadata
+        assert metadata["is_diffusion_model"] is expected
+        assert metadata["modality"] == "image"
+
+
 def test_contract_19_a_model_of_v1_opens_by_itself(tmp_path: Path) -> None:
     codes = np.array([0, 1, -1, -2], np.int8)
     row = Row("a.weight", (2, 2), pack_int2(codes), quant_type="int2", scales=[0.5])

@@ -12,11 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import COMMAND, arrow_quant, gaussian, safetensors_bytes, small_model
+from support import (
+    COMMAND,
+    arrow_quant,
+    gaussian,
+    safetensors_bytes,
+    small_model,
+    write_safetensors,
+)
 
 from arrow_quant_v2 import (
     ArrowQuantError,
     ArrowQuantV2,
+    ConfigurationError,
     DiffusionQuantConfig,
     MetadataError,
     ModelNotFoundError,
@@ -197,6 +205,21 @@ def test_a_small_address_space_is_an_error_not_a_crash(model: Path, tmp_path: Pa
     assert done.returncode == 7, done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_model_of_empty_tensors_is_named_by_its_file(tmp_path: Path) -> None:
+    path = write_safetensors(
+        tmp_path / "model" / "weights.safetensors", {"w.weight": np.zeros((0, 16), np.float32)}
+    )
+    for model in (path, path.parent):
+        with pytest.raises(
+            ConfigurationError, match="all tensors of this model are empty"
+        ) as raised:
+            ArrowQuantV2().quantize_diffusion_model(
+                model, tmp_path / "out", DiffusionQuantConfig(modality="image")
+            )
+        assert str(path) in str(raised.value)
+        assert "w.weight" in str(raised.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")

@@ -18,6 +18,9 @@ from arrow_quant_v2.torch.ops import int8  # noqa: E402
 
 nn = torch.nn
 
+#: Results must not depend on how many threads share the work.
+pytestmark = pytest.mark.usefixtures("torch_threads")
+
 #: Layers that have an int8 product, and formats that have an int8 form.
 KINDS = [kind for kind in LAYERS if "transposed" not in kind and "reflect" not in kind]
 INT8_FORMATS = [(bits, encoding) for bits, encoding in FORMATS if encoding != "fp16"]

@@ -27,6 +27,9 @@ from arrow_quant_v2.torch.ops.decode import Packed, decode, int8_values  # noqa:
 
 nn = torch.nn
 
+#: Results must not depend on how many threads share the work.
+pytestmark = pytest.mark.usefixtures("torch_threads")
+
 
 @pytest.fixture(autouse=True)
 def same_numbers_every_time() -> None:

@@ -48,6 +48,7 @@ def test_every_json_value_of_the_metadata_is_what_its_name_says(table: Path) -> 
     config = json.loads(metadata[b"config"])
     assert config["bit_width"] == 2
     assert not {"num_threads", "max_memory_mb"} & set(config)
+    assert b"memory_limits" not in metadata, "nothing was withheld"
 
 
 def test_inspect_shows_the_metadata(unet_artefacts: dict[int, Path]) -> None:

@@ -166,3 +166,44 @@ def test_modules_are_told_apart() -> None:
     assert found["blocks.0.proj.weight"] == "linear weight"
     assert found["blocks.0.norm.weight"] == "norm"
     assert found["blocks.0.table"] == "no weight of a layer"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_tells_what_no_layer_uses_and_which_layers_are_the_ends(tmp_path: Path) -> None:
+    """A network of unknown class: names say nothing, its modules and a run do."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    from arrow_quant_v2 import CalibrationStatistics
+    from arrow_quant_v2.torch import calibrate
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token_emb = nn.Embedding(50, 64)
+            for number in range(10):
+                setattr(self, f"part{number}", nn.Linear(64, 64))
+            self.scale = nn.LayerNorm((2, 16, 64))
+
+        def forward(self, ids: object) -> object:
+            x = self.token_emb(ids).view(-1, 2, 16, 64)
+            for number in range(10):
+                x = torch.relu(getattr(self, f"part{number}")(x))
+            return self.scale(x)
+
+    torch.manual_seed(0)
+    net = Net()
+    save_file({k: v.numpy() for k, v in net.state_dict().items()}, tmp_path / "net.safetensors")
+    batches = [((torch.randint(0, 50, (4, 32)),), {}, float(t)) for t in range(8)]
+    calibrate(net, batches, tmp_path / "stats")
+    told = CalibrationStatistics.load(tmp_path / "stats").roles
+    assert told["token_emb.weight"] == "embedding"
+    assert told["part0.weight"] == told["part9.weight"] == "first or last layer"
+    result = ArrowQuantV2().quantize_diffusion_model(
+        tmp_path / "net.safetensors",
+        tmp_path / "out",
+        DiffusionQuantConfig(modality="text", min_accuracy=0.0),
+        statistics=tmp_path / "stats",
+    )
+    quantized = {t.name for t in result.tensors if t.bit_width is not None}
+    assert quantized == {f"part{number}.weight" for number in range(1, 9)}

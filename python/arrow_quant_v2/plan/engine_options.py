@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -54,6 +55,7 @@ def quantize_options(
     overwrite: bool,
     statistics: StrPath | None = None,
     data_free_reason: str = "",
+    is_diffusion: bool = True,
     allocation: Sequence[Allotment] = (),
     roles: Sequence[TensorRole] = (),
     mixed_precision_json: str = "",
@@ -79,7 +81,7 @@ def quantize_options(
     )
     options.refinements_json = {name: json.dumps(r) for name, r in (refinements or {}).items()}
     if reuse is not None:
-        options.store_again(*reuse)
+        options.reuse(*reuse)
     options.mixed_precision_json = mixed_precision_json
     options.data_free_reason = data_free_reason
     if statistics is not None:
@@ -97,6 +99,8 @@ def quantize_options(
     options.min_layer_accuracy = config.min_layer_accuracy
     options.fallback_scope = config.fallback_scope
     options.fail_fast = config.fail_fast
+    options.is_diffusion = is_diffusion
+    options.torch_version = str(getattr(sys.modules.get("torch"), "__version__", ""))
     options.config_json = config.recorded_json()
     return options
 

@@ -45,6 +45,7 @@ def quantize_files(
     statistics: StrPath | None = None,
     calibration_data: Any = None,
     session: Session | None = None,
+    is_diffusion: bool = True,
 ) -> QuantizationResult:
     """Quantize a model, with `overwrite` saying whether an artefact of ours may be replaced.
 
@@ -74,6 +75,7 @@ def quantize_files(
                 overwrite=overwrite,
                 statistics=found.statistics,
                 data_free_reason=found.reason,
+                is_diffusion=is_diffusion,
                 allocation=mixed.allotments() if mixed else (),
                 roles=model.roles,
                 mixed_precision_json=mixed.json() if mixed else "",

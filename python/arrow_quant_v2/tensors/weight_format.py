@@ -21,25 +21,36 @@ from arrow_quant_v2._native import core
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor, TimeGroup
 
-__all__ = ["WeightFormat", "format_of", "time_arrays", "weight_arrays"]
+__all__ = [
+    "FORMAT_VERSION",
+    "QUANT_METHOD",
+    "WeightFormat",
+    "format_of",
+    "time_arrays",
+    "weight_arrays",
+]
+
+#: What ``quantization_config`` in config.json says of a model with packed weights.
+QUANT_METHOD = "arrow_quant"
+FORMAT_VERSION = 1
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """Everything about a packed weight but its numbers: enough to make its buffers.
+    """The format of a packed weight, without its numbers: enough to make its buffers.
 
     Attributes
     ----------
     shape
-        Of the weight.
+        Shape of the weight.
     bit_width, group_size, param_encoding
         As in the artefact.
     chunks
-        How many chunks it is stored in.
+        Number of chunks that it is stored in.
     equalized
-        How many input channels have a factor of their own; 0 without equalization.
+        Number of equalization scales (one per input channel); 0 without equalization.
     float_inputs
         Whether 8 bits are too few for the inputs.
     """
@@ -101,7 +112,7 @@ class WeightFormat:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> WeightFormat:
-        """Read what :meth:`to_dict` wrote.
+        """Read `fields`, which :meth:`to_dict` wrote.
 
         Raises
         ------

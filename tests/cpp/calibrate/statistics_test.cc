@@ -326,6 +326,45 @@ TEST(Calibration, SensitivitiesAreKeptAndAveragedWhenMerged) {
   EXPECT_EQ(stats.sensitivities().size(), 1U);
 }
 
+TEST(Calibration, SensitivitiesOfAnyNumberOfRunsAreTheirMeanInAnyOrder) {
+  const TempFolder folder;
+  const std::vector<double> measured = {0.1, 0.7, 1.3};
+  const auto run = [&](size_t number) {
+    CalibrationStatistics stats = statistics(4);
+    stats.set_sensitivities({{"to_q.weight", measured[number]}});
+    return stats;
+  };
+  std::vector<size_t> order = {0, 1, 2};
+  std::vector<double> found;
+  do {
+    CalibrationStatistics left = run(order[0]);
+    left.merge(run(order[1]));
+    left.save(folder / "s", true);  // between two merges
+    CalibrationStatistics all = CalibrationStatistics::load(folder / "s");
+    all.merge(run(order[2]));
+    CalibrationStatistics right = run(order[2]);
+    right.merge(left);
+    found.push_back(all.sensitivities().at("to_q.weight"));
+    found.push_back(right.sensitivities().at("to_q.weight"));
+  } while (std::ranges::next_permutation(order).found);
+  EXPECT_DOUBLE_EQ(found[0], 0.7);
+  for (const double mean : found) EXPECT_EQ(mean, found[0]);
+}
+
+TEST(Calibration, FilesOfOneRunAreAsTheyAlwaysWere) {
+  const TempFolder folder;
+  CalibrationStatistics stats = statistics(4);
+  stats.set_sensitivities({{"to_q.weight", 0.25}});
+  stats.save(folder / "s", false);
+  EXPECT_EQ(read_file(folder / "s").find("sensitivity_runs"), std::string::npos);
+  CalibrationStatistics back = CalibrationStatistics::load(folder / "s");
+  back.merge(stats);
+  back.merge(stats);
+  back.save(folder / "merged", false);
+  EXPECT_NE(read_file(folder / "merged").find("sensitivity_runs"), std::string::npos);
+  EXPECT_EQ(back.sensitivities().at("to_q.weight"), 0.25) << "read without a count: one run";
+}
+
 TEST(Calibration, FileKeepsAMatrixThatNeedsSeveralRowsOfTheTable) {
   const TempFolder folder;
   const size_t channels = 6000;  // 72 MB
@@ -342,6 +381,30 @@ TEST(Calibration, FileKeepsAMatrixThatNeedsSeveralRowsOfTheTable) {
   for (size_t i = 0; i < channels; i += 41) {
     for (size_t j = i; j < channels; j += 37) ASSERT_EQ(gram.at(i, j), mine.at(i, j));
   }
+}
+
+TEST(Calibration, AReaderKeepsNoBinsAndReadsThoseOfOneInput) {
+  const TempFolder folder;
+  CalibrationStatistics stats({.num_threads = 1});
+  for (size_t i = 0; i < 5; ++i) {
+    stats.add_input({layer("w" + std::to_string(i), 2, 40)}, 40);
+    for (double t = 0; t < 3; ++t) {
+      add(stats, random_activations(6, 40), t, t == 1, 1.0F, i);
+    }
+  }
+  stats.save(folder / "s", false);
+  const StatisticsReader reader(folder / "s");
+  ASSERT_EQ(reader.inputs().size(), 5U);
+  for (const size_t i : {4, 0, 2}) {
+    EXPECT_TRUE(reader.inputs()[i].bins.empty());
+    EXPECT_EQ(reader.inputs()[i].tokens, 12U);
+    InputStatistics facts = reader.read_facts(i);
+    EXPECT_EQ(facts.layers[0].name, "w" + std::to_string(i));
+    facts.gram = reader.read_gram(i, false);
+    facts.held_out = reader.read_gram(i, true);
+    expect_same(facts, stats.input(i));
+  }
+  EXPECT_THROW((void)reader.read_facts(5), std::out_of_range);
 }
 
 TEST(Calibration, FileIsNeverReplacedUnlessAskedAndNeverHalfWritten) {

@@ -28,6 +28,11 @@ std::vector<InputStatistics> inputs(size_t count) {
   return all;
 }
 
+const std::vector<InputStatistics>& twelve() {
+  static const std::vector<InputStatistics> all = inputs(12);
+  return all;
+}
+
 std::map<std::string, double> sensitivities(size_t count, double common) {
   std::map<std::string, double> all;
   for (size_t i = 0; i < count; ++i) all["w" + std::to_string(i)] = common;
@@ -38,7 +43,7 @@ TEST(FloatInputs, AreThoseOfTheFewLayersThatWouldMoveThePredictionMost) {
   std::map<std::string, double> known = sensitivities(12, 1e-4);
   known["w3"] = 2;
   known["w7"] = 1;
-  EXPECT_THAT(float_input_layers(inputs(12), known), ElementsAre("w3", "w7"));
+  EXPECT_THAT(float_input_layers(each_of(twelve()), known), ElementsAre("w3", "w7"));
 }
 
 TEST(FloatInputs, CountWhatRoundingDoesToTheInputToo) {
@@ -46,19 +51,20 @@ TEST(FloatInputs, CountWhatRoundingDoesToTheInputToo) {
   all.push_back(input("outlier", 400));  // steps a hundred times wider
   std::map<std::string, double> known = sensitivities(11, 1e-3);
   known["outlier"] = 1e-3;
-  EXPECT_THAT(float_input_layers(all, known), ElementsAre("outlier"));
+  EXPECT_THAT(float_input_layers(each_of(all), known), ElementsAre("outlier"));
 }
 
 TEST(FloatInputs, AreNoneWhereManyLayersShareTheEffect) {
-  EXPECT_THAT(float_input_layers(inputs(12), sensitivities(12, 1)), IsEmpty());
+  EXPECT_THAT(float_input_layers(each_of(twelve()), sensitivities(12, 1)), IsEmpty());
   std::map<std::string, double> known = sensitivities(12, 1e-6);
   for (const char* name : {"w0", "w1", "w2"}) known[name] = 1;  // a quarter of the layers
-  EXPECT_THAT(float_input_layers(inputs(12), known), IsEmpty());
+  EXPECT_THAT(float_input_layers(each_of(twelve()), known), IsEmpty());
 }
 
 TEST(FloatInputs, AreNoneWhereNothingIsKnown) {
-  EXPECT_THAT(float_input_layers(inputs(12), {}), IsEmpty());
-  EXPECT_THAT(float_input_layers({}, {}), IsEmpty());
+  EXPECT_THAT(float_input_layers(each_of(twelve()), {}), IsEmpty());
+  const std::vector<InputStatistics> none;
+  EXPECT_THAT(float_input_layers(each_of(none), {}), IsEmpty());
 }
 
 }  // namespace

@@ -31,8 +31,13 @@ InputStatistics steps(const std::vector<double>& means) {
   return input;
 }
 
+std::vector<TimeSpan> partition(const std::vector<InputStatistics>& inputs, size_t most,
+                                int activation_bits) {
+  return partition_times(each_of(inputs), most, activation_bits);
+}
+
 TEST(TimeGroups, CutWhereTheMeansChange) {
-  const std::vector<TimeSpan> spans = partition_times({steps({1, 1, 1, 5, 5, 9, 9, 9})}, 3, 0);
+  const std::vector<TimeSpan> spans = partition({steps({1, 1, 1, 5, 5, 9, 9, 9})}, 3, 0);
   ASSERT_EQ(spans.size(), 3U);
   EXPECT_EQ(spans[0].begin, 0);
   EXPECT_EQ(spans[1].begin, 30);
@@ -42,15 +47,15 @@ TEST(TimeGroups, CutWhereTheMeansChange) {
 }
 
 TEST(TimeGroups, AreNoMoreThanThereAreTimes) {
-  EXPECT_EQ(partition_times({steps({1, 2, 3})}, 10, 0).size(), 3U);
-  EXPECT_TRUE(partition_times({}, 10, 0).empty());
-  EXPECT_TRUE(partition_times({InputStatistics{}}, 10, 0).empty());
+  EXPECT_EQ(partition({steps({1, 2, 3})}, 10, 0).size(), 3U);
+  EXPECT_TRUE(partition({}, 10, 0).empty());
+  EXPECT_TRUE(partition({InputStatistics{}}, 10, 0).empty());
 }
 
 TEST(TimeGroups, OfAllInputsTogetherWeighTheirRelativeDrift) {
   // A large input drifts little, a small one much: the small one decides.
   InputStatistics large = steps({1000, 1000, 1000.5, 1000.5}), small = steps({0, 3, 3, 3});
-  const std::vector<TimeSpan> spans = partition_times({large, small}, 2, 0);
+  const std::vector<TimeSpan> spans = partition({large, small}, 2, 0);
   ASSERT_EQ(spans.size(), 2U);
   EXPECT_EQ(spans[1].begin, 10);
 }
@@ -61,7 +66,7 @@ TEST(TimeGroups, OfStaticActivationsAlsoCutWhereTheRangeChanges) {
     input.bins[t].low.assign(kChannels, -100);
     input.bins[t].high.assign(kChannels, 100);
   }
-  const std::vector<TimeSpan> spans = partition_times({input}, 2, 8);
+  const std::vector<TimeSpan> spans = partition({input}, 2, 8);
   ASSERT_EQ(spans.size(), 2U);
   EXPECT_EQ(spans[1].begin, 20);
 }

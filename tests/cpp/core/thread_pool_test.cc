@@ -93,5 +93,22 @@ TEST(ThreadPool, ZeroThreadsMeansTheCoresOfThisProcess) {
   EXPECT_EQ(ThreadPool(0).size(), available_cores());
 }
 
+TEST(ThreadPool, OnlyAsManyThreadsAsAskedTakePart) {
+  ThreadPool pool(4);
+  for (const int threads : {1, 2, 3}) {
+    std::atomic<int> blocks = 0;
+    std::atomic<bool> beyond = false;
+    pool.parallel_for(
+        100,
+        [&](size_t, int worker) {
+          ++blocks;
+          if (worker >= threads) beyond = true;
+        },
+        {}, threads);
+    EXPECT_EQ(blocks, 100);
+    EXPECT_FALSE(beyond) << threads;
+  }
+}
+
 }  // namespace
 }  // namespace arrow_quant

@@ -26,22 +26,22 @@ QuantizeReport quantize(const std::string& model, const std::string& output,
 }
 
 /// Every quantized tensor of the artefact at `path`, as the run with `report` left it.
-EarlierResult earlier_result(const std::string& path, const QuantizeReport& report) {
-  EarlierResult earlier{.bit_width = report.bit_width,
-                        .meets_min_accuracy = report.meets_min_accuracy,
-                        .attempts = report.attempts,
-                        .warnings = report.warnings};
+EarlierResult precomputed_result(const std::string& path, const QuantizeReport& report) {
+  EarlierResult precomputed{.bit_width = report.bit_width,
+                            .meets_min_accuracy = report.meets_min_accuracy,
+                            .attempts = report.attempts,
+                            .warnings = report.warnings};
   const Artefact artefact = Artefact::open(path);
   for (size_t i = 0; i < report.tensors.size(); ++i) {
     const TensorReport& tensor = report.tensors[i];
     if (tensor.info.encoding == Encoding::kCopy) continue;
-    earlier.tensors[{tensor.component, tensor.info.name}] = {
+    precomputed.tensors[{tensor.component, tensor.info.name}] = {
         .report = tensor, .tensor = std::make_shared<const QuantizedTensor>(artefact.read(0, i))};
   }
-  return earlier;
+  return precomputed;
 }
 
-class EarlierResultTest : public ::testing::Test {
+class PrecomputedResult : public ::testing::Test {
  protected:
   void SetUp() override {
     write_tiny_model(temp_.path() / "model");
@@ -55,9 +55,9 @@ class EarlierResultTest : public ::testing::Test {
   QuantizeReport report_;
 };
 
-TEST_F(EarlierResultTest, UnchangedTensorsAreStoredAsTheyAre) {
+TEST_F(PrecomputedResult, UnchangedTensorsAreStoredAsTheyAre) {
   options_.earlier =
-      std::make_shared<const EarlierResult>(earlier_result(temp_ / "first", report_));
+      std::make_shared<const EarlierResult>(precomputed_result(temp_ / "first", report_));
   const QuantizeReport again = quantize(temp_ / "model", temp_ / "again", options_);
   const Artefact first = Artefact::open(temp_ / "first");
   const Artefact second = Artefact::open(temp_ / "again");
@@ -79,9 +79,9 @@ TEST_F(EarlierResultTest, UnchangedTensorsAreStoredAsTheyAre) {
   EXPECT_EQ(again.attempts.size(), report_.attempts.size());
 }
 
-TEST_F(EarlierResultTest, ChangedCodesAreStoredAndMeasured) {
-  EarlierResult earlier = earlier_result(temp_ / "first", report_);
-  auto& [key, entry] = *earlier.tensors.begin();
+TEST_F(PrecomputedResult, ChangedCodesAreStoredAndMeasured) {
+  EarlierResult precomputed = precomputed_result(temp_ / "first", report_);
+  auto& [key, entry] = *precomputed.tensors.begin();
   auto changed = std::make_shared<QuantizedTensor>(*entry.tensor);
   for (uint8_t& byte : changed->chunks[0].codes) byte = static_cast<uint8_t>(byte ^ 0x55);
   const auto codes = changed->chunks[0].codes;
@@ -89,7 +89,7 @@ TEST_F(EarlierResultTest, ChangedCodesAreStoredAndMeasured) {
   entry.report.info.spec.method = Method::kLearned;
   const std::string name = key.second;
   const double before = entry.report.info.nmse;
-  options_.earlier = std::make_shared<const EarlierResult>(std::move(earlier));
+  options_.earlier = std::make_shared<const EarlierResult>(std::move(precomputed));
   const QuantizeReport again = quantize(temp_ / "model", temp_ / "again", options_);
   const Artefact artefact = Artefact::open(temp_ / "again");
   artefact.verify([] {});

@@ -27,7 +27,7 @@ double sum_of_costs(const FeedbackFactor& factor) {
   return std::accumulate(cost.begin(), cost.end(), 0.0);
 }
 
-TEST(LesserCosts, AreThoseOfTheFactorWithoutTheDirections) {
+TEST(Downdate, CostsAreThoseOfTheFactorWithoutTheDirections) {
   const GramMatrix rest = gram_of(correlated_tokens(4 * kChannels, kChannels), kChannels);
   const size_t count = 3;
   std::vector<float> directions(count * kChannels);
@@ -52,13 +52,13 @@ TEST(LesserCosts, AreThoseOfTheFactorWithoutTheDirections) {
   const FeedbackFactor with = factor_of(whole, added), without = factor_of(rest, added);
   const double expected = sum_of_costs(without) / sum_of_costs(with);
   EXPECT_LT(expected, 0.95);
-  EXPECT_NEAR(cost_without(with, directions, count), expected, 1e-3);
+  EXPECT_NEAR(downdate_cost(with, directions, count), expected, 1e-3);
 }
 
-TEST(LesserCosts, StayWhereNothingIsTakenOut) {
+TEST(Downdate, CostsStayWhereNothingIsTakenOut) {
   const GramMatrix gram = gram_of(correlated_tokens(4 * kChannels, kChannels), kChannels);
   const std::vector<float> nothing(kChannels, 0.0F);
-  EXPECT_EQ(cost_without(factor_of(gram, 1.0), nothing, 1), 1.0);
+  EXPECT_EQ(downdate_cost(factor_of(gram, 1.0), nothing, 1), 1.0);
 }
 
 }  // namespace

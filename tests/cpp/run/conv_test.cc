@@ -101,6 +101,21 @@ TEST_P(Conv, KeptPanelsGiveTheSameBytes) {
   EXPECT_EQ(packed, kept);
 }
 
+TEST_P(Conv, EveryByteOfThePanelsIsWrittenWhateverWasThere) {
+  for (const ConvShape& shape : kShapes) {  // of 3 and 5 channels, too: less than whole quads
+    const PackedLayer layer(kSpecs[1], shape.outputs, shape.channels * shape.taps());
+    std::vector<uint8_t> zeros(conv_panels_bytes(shape), 0), ones(zeros.size(), 0xFF);
+    make_conv_panels(layer.weight, shape, 2, zeros);
+    // Kernels keep memory between calls: fill it with other numbers.
+    const PackedLayer other(kSpecs[2], 128, 64 * 9);
+    const ConvShape large{1, 64, 128, {3, 3}, {3, 3}};
+    std::vector<uint8_t> panels(conv_panels_bytes(large));
+    make_conv_panels(other.weight, large, 1, panels);
+    make_conv_panels(layer.weight, shape, 1, ones);
+    EXPECT_EQ(zeros, ones);
+  }
+}
+
 TEST_P(Conv, ASampleWithANanGivesNanAndLeavesTheOthersAlone) {
   const ConvShape shape{2, 4, 6, {3, 3}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
   const PackedLayer layer(kSpecs[2], 6, 36);

@@ -15,7 +15,7 @@ from torch import nn
 
 from arrow_quant_v2.plan.class_roles import Role
 
-__all__ = ["module_roles", "patterns_of"]
+__all__ = ["BARE", "OUTSIDE", "module_roles", "patterns_of"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -29,8 +29,8 @@ _EXPERTS = Role("weights of experts", True)
 _TABLE = Role("embedding", False)
 _NORM = Role("norm", False)
 _ROUTER = Role("router", False)
-_BARE = Role("no weight of a layer", False)
-_OUTSIDE = Role("outside the repeated blocks", False)
+BARE = Role("no weight of a layer", False)
+OUTSIDE = Role("outside the repeated blocks", False)
 
 
 def module_roles(module: nn.Module) -> dict[str, Role]:
@@ -51,7 +51,7 @@ def module_roles(module: nn.Module) -> dict[str, Role]:
     outside = [name for name in layers if not name.startswith(inside)]
     whole = sum(sizes[name] for name in layers)
     if inside and sum(sizes[name] for name in outside) <= _MOST_OUTSIDE * whole:
-        roles |= dict.fromkeys(outside, _OUTSIDE)
+        roles |= dict.fromkeys(outside, OUTSIDE)
     return roles
 
 
@@ -67,14 +67,14 @@ def _role_in(owner: nn.Module, leaf: str, dimensions: int) -> Role:
     if "Expert" in kind and dimensions == 3:
         return _EXPERTS
     if isinstance(owner, nn.MultiheadAttention):
-        return _LINEAR if leaf.endswith("_weight") else _BARE
+        return _LINEAR if leaf.endswith("_weight") else BARE
     if leaf != "weight":
-        return _BARE
+        return BARE
     if isinstance(owner, (*_CONVOLUTIONS, *_TRANSPOSED)) or "Conv" in kind and dimensions > 2:
         return _CONVOLUTION
     if isinstance(owner, nn.Linear) or "Linear" in kind or kind == "Conv1D":
         return _LINEAR
-    return _BARE
+    return BARE
 
 
 def _blocks(owners: Mapping[str, nn.Module]) -> Iterable[str]:

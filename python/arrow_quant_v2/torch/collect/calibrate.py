@@ -17,18 +17,21 @@ from arrow_quant_v2.config.settings import CALIBRATION
 from arrow_quant_v2.errors import ConfigurationError, OutputError
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.progress import ProgressCallback
+from arrow_quant_v2.torch.build.roles import BARE, OUTSIDE, module_roles
 from arrow_quant_v2.torch.collect.accumulate import Accumulator
 from arrow_quant_v2.torch.collect.error_costs import Costs, Profile, measure_costs
 from arrow_quant_v2.torch.collect.passes import join_files, plan_passes
 from arrow_quant_v2.torch.evaluation import evaluating
 from arrow_quant_v2.torch.observe.folds import find_folds
-from arrow_quant_v2.torch.observe.shared_inputs import ObservedInput, Survey, survey
+from arrow_quant_v2.torch.observe.shared_inputs import UNUSED, ObservedInput, Survey, survey
 from arrow_quant_v2.torch.observe.watch import watch
 from arrow_quant_v2.torch.record.trajectory import Batch, as_batches
 
 __all__ = ["CalibrationRun", "calibrate", "run_tape"]
 
 _NAMED = 3  # of the layers that a note is about
+#: Networks of fewer layers are quantized from the first to the last.
+_FEWEST_TO_KEEP_ENDS = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class CalibrationRun:
     samples
         Calls of the network, counted by sample.
     passes
-        How often the tape was run to stay within the memory.
+        How often the recorded samples ran to stay within the memory.
     notes
         What could not be observed, and why; the file has them too.
     """
@@ -137,6 +140,7 @@ def calibrate(
         num_threads=num_threads,
         seed=seed,
         overwrite=overwrite,
+        tells_roles=True,
         progress_callback=progress_callback,
     )
     for note in run.notes:
@@ -158,9 +162,14 @@ def run_tape(
     seed: int,
     overwrite: bool,
     notes: Sequence[str] = (),
+    tells_roles: bool = False,
     progress_callback: ProgressCallback | None = None,
 ) -> CalibrationRun:
-    """:func:`calibrate` with everything settled; `notes` go into the file before its own."""
+    """:func:`calibrate` with everything settled; `notes` go into the file before its own.
+
+    `tells_roles`: the module and the run say which weights are not to be quantized, since nothing
+    else knows the module's class.
+    """
     path = Path(stats_path)
     if os.path.lexists(path) and not overwrite:
         raise OutputError(
@@ -187,7 +196,9 @@ def run_tape(
 
     with evaluating(module):
         report("calibrating", 0.0)
-        found = survey(module, weights, _looked_at(tape), lambda: report("calibrating", 0.0))
+        found = survey(
+            module, weights, _looked_at(tape), lambda: report("calibrating", 0.0), tape[1:-1]
+        )
         for number, reason in found.unseen.items():
             notes += [f"{name}: not calibrated: {reason}" for name in names[number]]
         if not found.inputs:
@@ -203,9 +214,10 @@ def run_tape(
             )
             notes += [costs.reason] if costs.reason else []
         sensitivities = {n: s for weight, s in costs.sensitivities.items() for n in names[weight]}
+        roles = _roles(module, names, found) if tells_roles else {}
         collector = _Collector(module, tape, weights, names, found, costs.profiles, seed, notes)
         collector.statistics = lambda: _statistics(
-            component, num_threads, data, folds, sensitivities
+            component, num_threads, data, folds, sensitivities, roles
         )
         collector.report = report
         passes = collector.write(path, max_memory_mb << 20, overwrite)
@@ -222,12 +234,31 @@ def _statistics(
     data: Literal["user", "neutral"],
     folds: list[Fold] | None,
     sensitivities: Mapping[str, float],
+    roles: Mapping[str, str],
 ) -> CalibrationStatistics:
     statistics = CalibrationStatistics(component, num_threads, data=data)
     statistics.set_sensitivities(sensitivities)
+    statistics.set_roles(roles)
     if folds is not None:
         statistics.set_folds(folds)
     return statistics
+
+
+def _roles(module: nn.Module, names: Mapping[int, list[str]], found: Survey) -> dict[str, str]:
+    """What the weights are that are not to be quantized, by name.
+
+    The modules tell of tables, norms, bare parameters, and what lies outside the repeated blocks;
+    the run tells what no layer used. Where nothing repeats, the first and the last layer that ran
+    are the way in and the way out.
+    """
+    roles = {name: role.name for name, role in module_roles(module).items() if not role.quantize}
+    used = [list(names[w]) for entry in found.inputs for w in entry.weights]
+    if OUTSIDE.name not in roles.values() and len(used) >= _FEWEST_TO_KEEP_ENDS:
+        roles |= dict.fromkeys([*used[0], *used[-1]], "first or last layer")
+    in_use = {name for layer in used for name in layer}
+    roles = {name: role for name, role in roles.items() if role != BARE.name or name not in in_use}
+    unused = [n for number, why in found.unseen.items() if why == UNUSED for n in names[number]]
+    return roles | {name: "used by no layer" for name in unused if name not in roles}
 
 
 def _weights(module: nn.Module) -> list[str]:
@@ -246,7 +277,7 @@ def _looked_at(tape: Sequence[Batch]) -> list[Batch]:
 
 
 class _Collector:
-    """Passes over the tape, each for as many inputs as fit into memory."""
+    """Passes over the recorded samples, each for as many inputs as fit into memory."""
 
     statistics: Callable[[], CalibrationStatistics]
     report: Callable[[str, float], None]

@@ -45,8 +45,8 @@ def capture(
     Parameters
     ----------
     model_path
-        A diffusers pipeline, its denoiser's directory inside it, or a transformers directory of a
-        masked language model.
+        A diffusers pipeline, its denoiser's directory inside it, or the directory of a masked
+        language model: of transformers, or of LLaDA, Dream and their kin.
     stats_path
         The file to write; for a pipeline of several denoisers a folder with a file for each.
     config
@@ -85,8 +85,13 @@ def capture(
         progress_callback("loading the model", 0.0)
     path = Path(checked_path(model_path, "model_path"))
     check_memory(path, config)
-    plan = plan_model(path, config, roles=model_roles(path))
-    session = Session(path, plan, data, Sampling.of(config))
+    session = Session(
+        path,
+        plan_model(path, config, roles=model_roles(path)),
+        data,
+        Sampling.of(config),
+        trust_remote_code=config.trust_remote_code,
+    )
     return collect(
         session,
         stats_path,

@@ -1,4 +1,4 @@
-"""A model that runs on states of its own, to see what other weights would do to it."""
+"""A model that runs on its recorded samples, to measure the effect of other weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunningModel:
 
     @property
     def states(self) -> int:
-        """How many states there are."""
+        """How many recorded samples there are."""
         return sum(replay.states for replay in self._replays.values())
 
     def has(self, key: tuple[str, str]) -> bool:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from arrow_quant_v2.errors import ShapeMismatchError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
+from arrow_quant_v2.torch.build.float32_parts import float32_parts
 from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.layers.execution import Execution
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight, as_tensor
-from arrow_quant_v2.torch.layers.quant_layers import Execution, quantized_layer
+from arrow_quant_v2.torch.layers.quant_layers import quantized_layer, replace_module
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
 
-__all__ = ["fit", "replace_module"]
+__all__ = ["fit", "source_dtype"]
 
 #: Threads that read tensors while layers are made, and how many tensors they are ahead.
 _READERS = 2
@@ -44,7 +46,8 @@ def fit(
     tensors
         By the names of the model's parameters and buffers.
     dtype
-        Of floating-point tensors that are kept; None leaves them as they are stored.
+        Of floating-point tensors that are kept; None leaves them as they are stored. What the
+        class of the model keeps in float32 is float32.
     execution
         How quantized layers compute.
     as_floats
@@ -59,13 +62,16 @@ def fit(
     """
     _check_names(model, tensors)
     corrections: dict[str, npt.NDArray[np.float32]] = {}
+    is_float32 = float32_parts(model)
     for name, tensor in _read_ahead(tensors):  # released when its layer has taken it over
         _check_shape(model, name, tensor)
+        kind = dtype or source_dtype(tensor)
+        wide = is_float32(name, kind)
         if not tensor.is_quantized:
-            _set(model, name, _kept(tensor, dtype))
-        elif as_floats or not _replace(model, name, tensor, dtype, execution, clock):
+            _set(model, name, _kept(tensor, torch.float32 if wide else dtype))
+        elif as_floats or not _replace(model, name, tensor, kind, wide, execution, clock):
             floats = torch.from_numpy(tensor.dequantize())
-            _set(model, name, floats.to(dtype or _source_dtype(tensor)))
+            _set(model, name, floats.to(torch.float32 if wide else kind))
             if tensor.mean_output_bias is not None:
                 corrections[name.removesuffix("weight") + "bias"] = tensor.mean_output_bias
     _correct(model, corrections)
@@ -93,17 +99,12 @@ def _when_read(
     return name, tensor
 
 
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `name` is."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
 def _replace(
     model: nn.Module,
     name: str,
     tensor: QuantizedTensor,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
+    wide: bool,
     execution: Execution,
     clock: Clock | None,
 ) -> bool:
@@ -114,10 +115,11 @@ def _replace(
     if tensor.param_encoding is None:
         return False  # of an old layout, which has no packed layers
     old = model.get_submodule(path)
-    weight = PackedWeight.from_tensor(tensor, dtype or _source_dtype(tensor))
+    weight = PackedWeight.from_tensor(tensor, torch.float32 if wide else dtype)
     new = quantized_layer(old, weight, execution)
     if new is None:
         return False
+    new.takes_float32 = wide
     groups = tensor.time_groups
     if groups and clock is not None and hasattr(new, "time_parameters"):
         new.time_parameters = TimeParameters.from_groups(groups, clock)
@@ -145,7 +147,7 @@ def _kept(tensor: QuantizedTensor, dtype: torch.dtype | None) -> Tensor:
     return found.to(dtype) if dtype is not None and found.is_floating_point() else found
 
 
-def _source_dtype(tensor: QuantizedTensor) -> torch.dtype:
+def source_dtype(tensor: QuantizedTensor) -> torch.dtype:
     """The type of the source; bfloat16 where that was narrower."""
     kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
     return kinds.get(tensor.source_dtype, torch.bfloat16)

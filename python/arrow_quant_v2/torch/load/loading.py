@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import gc
+import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from arrow_quant_v2.artefact.model import QuantizedModel
+from arrow_quant_v2.artefact.model import QuantizedComponent, QuantizedModel
 from arrow_quant_v2.artefact.open import open_quantized
 from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
-from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline
-from arrow_quant_v2.torch.layers.clock import Clock
-from arrow_quant_v2.torch.layers.quant_layers import Execution
-from arrow_quant_v2.torch.load.load_weights import fit
+from arrow_quant_v2.tensors.dtypes import FLOAT_NAMES
+from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline, read_index
+from arrow_quant_v2.torch.layers.adapters import accept_adapters
+from arrow_quant_v2.torch.layers.clock import clock_of
+from arrow_quant_v2.torch.layers.execution import Execution, execution_of
+from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
+from arrow_quant_v2.torch.load.load_weights import fit, source_dtype
+from arrow_quant_v2.torch.load.tied import tied_parameters
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
+from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
+from arrow_quant_v2.torch.text_models.pipelines import MODEL, is_text_pipeline, text_pipeline
 
-__all__ = ["clock_of", "execution_of", "load_quantized"]
-
-ACTIVATIONS = ("none", "dynamic", "static")
-COMPUTES = ("auto", "packed", "int8", "float")
+__all__ = ["load_quantized"]
 
 
 def load_quantized(
@@ -36,6 +42,7 @@ def load_quantized(
     compute: str = "auto",
     *,
     module: nn.Module | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Load a quantized model ready to run; float weights are never made.
 
@@ -47,7 +54,9 @@ def load_quantized(
         Where the model shall be.
     dtype
         Type of everything that is not quantized, and of the activations of a model that casts its
-        inputs; None leaves each tensor as it is stored.
+        inputs. None leaves each tensor as it is stored; the components of a pipeline get the type
+        of the largest quantized one. What the class of a model keeps in float32
+        (``_keep_in_fp32_modules``) is float32.
     activation
         ``"none"`` (the default unless `compute` is ``"int8"``): inputs stay floats, only weights
         are quantized. ``"dynamic"``: inputs become int8, each token (each sample of a convolution)
@@ -60,12 +69,17 @@ def load_quantized(
     module
         A module with the parameter names of the artefact, whose layers are to be replaced; it is
         changed and returned. For models that neither diffusers nor transformers builds.
+    trust_remote_code
+        Build the model by Python code in the folder, where no library has its class. That code can
+        do whatever you can: read it first.
 
     Returns
     -------
     object
         A diffusers pipeline, a diffusers component, a transformers model, or `module`; in
-        evaluation mode, without gradients of weights.
+        evaluation mode, without gradients of weights. LLaDA, LLaDA-MoE, LLaDA2, Dream and
+        DiffuCoder become models of transformers with attention in both directions, whose logits
+        predict the tokens of their own positions; :func:`sample_text` writes with them.
 
     Raises
     ------
@@ -87,7 +101,10 @@ def load_quantized(
     execution = execution_of(torch.device(device), activation, compute)
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
     with _short_collections():
-        return _loaded(open_quantized(path), module, settings).to(device)
+        artefact = open_quantized(path)
+        if module is None and not is_pipeline(artefact.path):
+            module = empty_model(artefact.path, trust_remote_code=trust_remote_code)
+        return _loaded(artefact, module, settings).to(device)
 
 
 @contextmanager
@@ -110,52 +127,40 @@ def _short_collections() -> Iterator[None]:
 def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[str, Any]) -> Any:
     if module is not None:
         return _fitted(module, artefact, "", settings)
-    folder = artefact.path
-    if is_pipeline(folder):
-        return _pipeline(artefact, folder, settings)
-    return _fitted(empty_model(folder), artefact, "", settings)
-
-
-def execution_of(device: torch.device, activation: str | None, compute: str) -> Execution:
-    """What the arguments of :func:`load_quantized` mean for layers on `device`.
-
-    Raises
-    ------
-    ConfigurationError
-        They are invalid or contradict each other.
-    """
-    if compute not in COMPUTES:
-        raise ConfigurationError(f"Invalid compute: {compute!r}. Must be one of {COMPUTES}.")
-    if activation is None:
-        activation = "dynamic" if compute == "int8" else "none"
-    if activation not in ACTIVATIONS:
-        raise ConfigurationError(
-            f"Invalid activation: {activation!r}. Must be one of {ACTIVATIONS}."
-        )
-    if activation == "none" and compute == "int8":
-        raise ConfigurationError(
-            "compute='int8' multiplies int8 activations, but activation is 'none'",
-            hint="Choose activation='dynamic' or 'static', or compute='packed'.",
-        )
-    if activation != "none" and compute == "float":
-        raise ConfigurationError(
-            f"compute='float' has no int8 activations, but activation is {activation!r}"
-        )
-    on_cpu = device.type == "cpu"
-    keep = compute == "int8" or (compute == "auto" and activation != "none")
-    return Execution(activation, keep and on_cpu)
+    return _pipeline(artefact, artefact.path, settings)
 
 
 def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) -> Any:
     import diffusers
 
-    built: dict[str, Any] = {
-        name: _fitted(empty_model(folder / name), artefact, name, settings)
-        for name in artefact.components
-    }
-    if settings["dtype"] is not None:
-        built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
+    stored = {name: _stored_dtype(part) for name, part in artefact.components.items()}
+    common = settings["dtype"] or max(stored.values(), key=lambda found: found.numbers).dtype
+    built: dict[str, Any] = {}
+    for name, found in stored.items():
+        own = settings if found.dtype == common else {**settings, "dtype": common}
+        built[name] = _fitted(empty_model(folder / name), artefact, name, own)
+    if is_text_pipeline(read_index(folder)):
+        return text_pipeline(folder, built[MODEL])
+    built[_dtype_argument(diffusers.__version__)] = common
     return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """How many numbers a component has, and the floating type of most of them."""
+
+    numbers: int
+    dtype: torch.dtype
+
+
+def _stored_dtype(component: QuantizedComponent) -> _Stored:
+    numbers: Counter[torch.dtype] = Counter()
+    for tensor in component.values():
+        if tensor.source_dtype in FLOAT_NAMES:
+            numbers[source_dtype(tensor)] += math.prod(tensor.shape)
+    if not numbers:
+        return _Stored(0, torch.float32)
+    return _Stored(numbers.total(), numbers.most_common(1)[0][0])
 
 
 def _dtype_argument(version: str) -> str:
@@ -176,29 +181,35 @@ def _fitted(
         )
     clock = clock_of(model, artefact.path)
     tensors = artefact.components[component]
+    if has_own_experts(tensors):
+        separate_experts(model)
+    tied = tied_parameters(model)
     fit(model, tensors, clock=clock, **settings)
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()
+    tied.share(model, tensors)
     _check_complete(model)
     if any(getattr(layer, "time_parameters", None) is not None for layer in model.modules()):
         clock.watch(model)
     if not settings["as_floats"]:
         compute_by_engine(model)
+        accept_adapters(model)
+        _make_saveable(model, settings["execution"])
     if settings["execution"].activation == "static":
         _check_static(model, artefact.path)
     return model.requires_grad_(False)
 
 
-def clock_of(model: nn.Module, folder: Path) -> Clock:
-    """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
-    if not (folder / "tokenizer_config.json").is_file():
-        found = getattr(getattr(model, "config", None), "mask_token_id", None)
-        return Clock(found if isinstance(found, int) else None)
-    from transformers import AutoTokenizer
+def _make_saveable(model: nn.Module, execution: Execution) -> None:
+    """Let the library of `model` save it as it is, and know what it saved in this process."""
+    if not any(isinstance(module, PackedWeight) for module in model.modules()):
+        return
+    if hasattr(model, "register_to_config"):
+        from arrow_quant_v2.integrations import diffusers
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    mask = tokenizer.mask_token_id
-    return Clock(mask, [token for token in tokenizer.all_special_ids if token != mask])
+        diffusers.make_saveable(model, execution)
+    elif hasattr(model, "save_pretrained"):
+        from arrow_quant_v2.integrations import transformers
+
+        transformers.make_saveable(model, execution)
 
 
 def _check_static(model: nn.Module, path: Path) -> None:

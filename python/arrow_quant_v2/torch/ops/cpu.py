@@ -56,14 +56,14 @@ class Geometry:
     dilation: list[int]
     groups: int
 
-    def moves(self) -> core.Moves:
+    def as_engine(self) -> core.ConvGeometry:
         """As the engine wants it: one dimension is an image of height 1."""
 
         def pair(values: list[int], alone: int) -> tuple[int, int]:
             height, width = values if len(values) == 2 else (alone, *values)
             return height, width
 
-        return core.Moves(
+        return core.ConvGeometry(
             pair(self.kernel, 1),
             pair(self.stride, 1),
             pair(self.padding, 0),
@@ -165,17 +165,17 @@ def conv(
     one = x.dim() == 3
     images = x.detach().unsqueeze(2) if one else x.detach()
     images = _numbers(images.permute(0, 2, 3, 1))
-    moves, threads = geometry.moves(), torch.get_num_threads()
+    shape, threads = geometry.as_engine(), torch.get_num_threads()
     rows = weight.codes.shape[0]
     sizes = _output_sizes(x, geometry)
     out = torch.empty(x.shape[0], *([1, *sizes] if one else sizes), rows, dtype=images.dtype)
-    rest = (moves, _bias(bias), None, planes, scale, threads)
+    rest = (shape, _bias(bias), None, planes, scale, threads)
     if keep:
 
         def expand() -> Tensor:
-            size = core.conv_panels_bytes(rows, x.shape[1], moves)
+            size = core.conv_panels_bytes(rows, x.shape[1], shape)
             panels = torch.empty(size, dtype=torch.uint8)
-            core.make_conv_panels(*_described(weight), x.shape[1], moves, panels.numpy(), threads)
+            core.make_conv_panels(*_described(weight), x.shape[1], shape, panels.numpy(), threads)
             return panels
 
         kept = _kept_weight(weight, expand)

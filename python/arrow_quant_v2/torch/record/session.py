@@ -30,6 +30,7 @@ from arrow_quant_v2.torch.evaluation import evaluating
 from arrow_quant_v2.torch.record.samples import Samples, read_samples
 from arrow_quant_v2.torch.record.sampling import Sampling
 from arrow_quant_v2.torch.record.trajectory import Batch, as_batches
+from arrow_quant_v2.torch.text_models.pipelines import MODEL, TOKENIZER, is_text_pipeline
 
 __all__ = ["Session", "stopping_at_once"]
 
@@ -73,6 +74,8 @@ class Session:
         What the model runs on, as :func:`arrow_quant_v2.torch.capture` takes it.
     sampling
         Size, steps and guidance of the samples; None: the defaults.
+    trust_remote_code
+        Run code that the folder brings, where no library has the class.
 
     Raises
     ------
@@ -82,10 +85,17 @@ class Session:
     """
 
     def __init__(
-        self, path: Path, plan: ModelPlan, data: Any = None, sampling: Sampling | None = None
+        self,
+        path: Path,
+        plan: ModelPlan,
+        data: Any = None,
+        sampling: Sampling | None = None,
+        *,
+        trust_remote_code: bool = False,
     ) -> None:
         self.plan = plan
         self._sampling = sampling or Sampling()
+        self._trusted = trust_remote_code
         self.data = read_samples(data)
         self._path = path
         self._model: _Model | None = None
@@ -182,7 +192,9 @@ class Session:
             raise self._failure
         if self._model is None:
             try:
-                self._model = _load(self._path, self.plan, self._sampling)
+                self._model = _load(
+                    self._path, self.plan, self._sampling, trust_remote_code=self._trusted
+                )
             except CannotRunError as error:
                 self._failure = error
                 raise
@@ -191,13 +203,22 @@ class Session:
         return self._model
 
 
-def _load(path: Path, plan: ModelPlan, sampling: Sampling) -> _Model:
-    kind = detect_model_kind(path)
+def _load(path: Path, plan: ModelPlan, sampling: Sampling, *, trust_remote_code: bool) -> _Model:
+    kind = detect_model_kind(path, trust_remote_code=trust_remote_code)
+    if kind == "pipeline" and is_text_pipeline(read_json(path / "model_index.json")):
+        return _load_masked_language_model(
+            path / MODEL, path / TOKENIZER, MODEL, trust_remote_code=trust_remote_code
+        )
     if kind == "pipeline":
         return _load_pipeline(path, {name: name for name in plan.components}, sampling)
     if kind == "denoiser":
-        return _load_pipeline(path.resolve().parent, {path.resolve().name: ""}, sampling)
-    return _load_masked_language_model(path)
+        parent = path.resolve().parent
+        if is_text_pipeline(read_json(parent / "model_index.json")):
+            return _load_masked_language_model(
+                path, parent / TOKENIZER, "", trust_remote_code=trust_remote_code
+            )
+        return _load_pipeline(parent, {path.resolve().name: ""}, sampling)
+    return _load_masked_language_model(path, path, "", trust_remote_code=trust_remote_code)
 
 
 def _load_pipeline(path: Path, wanted: Mapping[str, str], sampling: Sampling) -> _Model:
@@ -246,27 +267,34 @@ def _load_pipeline(path: Path, wanted: Mapping[str, str], sampling: Sampling) ->
     )
 
 
-def _load_masked_language_model(path: Path) -> _Model:
+def _load_masked_language_model(
+    path: Path, tokenizer: Path, component: str, *, trust_remote_code: bool
+) -> _Model:
     from arrow_quant_v2.torch.record.masked_language import masked_language_tape
+    from arrow_quant_v2.torch.record.text_model import load_text_model
 
     with _failures_of_libraries():
-        from transformers import AutoModelForMaskedLM, AutoTokenizer
         from transformers.utils import logging
 
         with _quiet(logging):
-            network = AutoModelForMaskedLM.from_pretrained(
-                str(path), local_files_only=True, dtype=torch.float32, use_safetensors=True
+            network, tokens = load_text_model(
+                path, tokenizer=tokenizer, trust_remote_code=trust_remote_code
             )
-            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
 
     def record(
         data: Samples, samples: int, seed: int, progress: Callable[[float], None]
     ) -> list[Batch]:
         return masked_language_tape(
-            network, tokenizer, data, samples=samples, seed=seed, progress=progress
+            network,
+            tokens.tokenizer,
+            data,
+            samples=samples,
+            seed=seed,
+            progress=progress,
+            mask_token_id=tokens.mask_token_id,
         )
 
-    return _Model("", network, record)
+    return _Model(component, network, record)
 
 
 def _require_finite(network: nn.Module, path: Path) -> None:
