@@ -427,6 +427,7 @@ MAKERS: Mapping[str, Maker] = {
     "condtioning_image": _control_image,
     "control_image": _control_image,
     "control_mode": _control_mode,
+    "max_sequence_length": lambda r: r.denoiser.config.get("max_text_seq_length"),
     "strength": _strength,
     "processing_resolution": _processing_resolution,
     "mask_start_seconds": lambda _: _SECONDS / 4,
@@ -471,7 +472,7 @@ _ALWAYS = (
     "text_encoder_out_layers", "enable_prompt_rewrite", "enable_prompt_enhancement",
     "expand_prompts", "prompt_upsampling", "use_pe", "control_mode",
     "_auto_resize", "max_area", "strength", "mask_start_seconds", "mask_end_seconds",
-    "processing_resolution",
+    "processing_resolution", "max_sequence_length",
 )  # fmt: skip
 
 #: Arguments that pictures of the user can be.
