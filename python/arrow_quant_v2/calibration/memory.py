@@ -8,13 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from arrow_quant_v2.calibration.model_kind import CannotRunError, read_json
+from arrow_quant_v2.calibration.model_kind import CannotRunError, detect_model_kind, read_json
 from arrow_quant_v2.config.settings import CALIBRATION, DiffusionQuantConfig
 
 __all__ = ["check_memory", "free_bytes", "needed_bytes"]
 
 _MB = 1 << 20
-_INDEX = "model_index.json"
 _FLOAT_BYTES = 4  # a model runs in float32
 _STATE_BYTES = CALIBRATION.latents * 16 * _FLOAT_BYTES  # of one recorded state, at most
 _LARGEST_HEADER = 100_000_000  # of a safetensors file, in bytes
@@ -89,7 +88,7 @@ def _process_limits() -> dict[str, int]:
 
 def _weight_files(folder: Path) -> Iterator[Path]:
     """Files that the libraries load: of variants of one component, the plain one."""
-    index = folder / _INDEX
+    index = folder / "model_index.json"
     parts = [folder]
     if index.is_file():
         names = [name for name, kind in read_json(index).items() if isinstance(kind, list)]
