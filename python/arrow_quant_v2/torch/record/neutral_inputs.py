@@ -67,12 +67,13 @@ class Inputs:
     ----------
     optional
         Pictures, sounds and the like too where the signature does not require them.
-    size
-        The size of the samples; without it the pipeline takes its own.
+    multiple
+        Sides of the samples are rounded up to multiples of this; None: the pipeline takes its own
+        size.
     """
 
     optional: bool
-    size: bool
+    multiple: int | None
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def arguments(request: Request, inputs: Inputs) -> dict[str, Any]:
     names = [name for name in dict.fromkeys(wanted) if name in known and name in MAKERS]
     given = {name: MAKERS[name](request) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
-    if inputs.size:
+    if inputs.multiple is not None:
         given |= request.geometry.given
     missing = [name for name in required if name not in given]
     if missing:
@@ -274,6 +275,23 @@ def _control_image(request: Request) -> Any:
     return _as_channels(request, one)
 
 
+def _strength(request: Request) -> float | None:
+    """All of the way where the default share of few steps would be none."""
+    known = call_parameters(request.pipeline)
+    default = known["strength"].default
+    if "num_inference_steps" not in known or not isinstance(default, float):
+        return None
+    steps = steps_of(request.pipeline, "num_inference_steps", request.sampling)
+    return 1.0 if int(steps * default) < 1 else None
+
+
+def _processing_resolution(request: Request) -> int | None:
+    """The side that pictures are brought to, where the model does not say it."""
+    if getattr(request.pipeline, "default_processing_resolution", None) is not None:
+        return None
+    return max(request.height, request.width)
+
+
 def _control_mode(request: Request) -> int | None:
     """The first kind of picture of a network that was trained for several."""
     config = getattr(getattr(request.pipeline, "controlnet", None), "config", {})
@@ -409,6 +427,11 @@ MAKERS: Mapping[str, Maker] = {
     "condtioning_image": _control_image,
     "control_image": _control_image,
     "control_mode": _control_mode,
+    "max_sequence_length": lambda r: r.denoiser.config.get("max_text_seq_length"),
+    "strength": _strength,
+    "processing_resolution": _processing_resolution,
+    "mask_start_seconds": lambda _: _SECONDS / 4,
+    "mask_end_seconds": lambda _: _SECONDS / 2,
     "hint": _hint,
     "mask_image": _mask,
     "control_mask": _mask,
@@ -429,6 +452,8 @@ MAKERS: Mapping[str, Maker] = {
     "expand_prompts": lambda _: False,
     "prompt_upsampling": lambda _: False,
     "use_pe": lambda _: False,
+    "_auto_resize": lambda _: False,
+    "max_area": lambda request: request.height * request.width,
     "text_encoder_out_layers": _encoder_layers,
     "source_prompt": _prompt,
     "task_prompt": lambda _: "Each row is a pair of pictures of one scene.",
@@ -446,6 +471,8 @@ _ALWAYS = (
     "audio_duration", "audio_duration_s", "ip_adapter_image", "task_prompt", "content_prompt",
     "text_encoder_out_layers", "enable_prompt_rewrite", "enable_prompt_enhancement",
     "expand_prompts", "prompt_upsampling", "use_pe", "control_mode",
+    "_auto_resize", "max_area", "strength", "mask_start_seconds", "mask_end_seconds",
+    "processing_resolution", "max_sequence_length",
 )  # fmt: skip
 
 #: Arguments that pictures of the user can be.

@@ -14,6 +14,7 @@ import numpy.typing as npt
 __all__ = ["mask", "picture", "sound", "video"]
 
 _SHAPES = 3
+_SLOPE = 1.2  # of the amplitude over the frequency; natural pictures have 0.8 to 1.5
 _DRIFT = 0.02  # of its side that a picture moves from one frame of a video to the next
 _SOFTNESS = 40.0  # steepness of edges: one unit is the side of the picture
 
@@ -82,10 +83,11 @@ def _background(
     """[height, width, 3] around a mean colour; channels share most of their light."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
+    amplitude = frequency**-_SLOPE
     phase = np.exp(-2j * np.pi * shift * width * np.fft.rfftfreq(width))[None]
     layers = []
     for _ in range(4):
-        spectrum = np.fft.rfft2(random.standard_normal((height, width))) / frequency * phase
+        spectrum = np.fft.rfft2(random.standard_normal((height, width))) * amplitude * phase
         layer = np.fft.irfft2(spectrum, (height, width))
         layers.append(layer / max(float(layer.std()), 1e-9))
     colours = [0.18 * layers[0] + 0.06 * layer for layer in layers[1:]]

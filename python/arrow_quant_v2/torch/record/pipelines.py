@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -37,7 +38,8 @@ _LARGEST_BATCH = 32
 #: What a pipeline is given, in the order in which it is tried: a pipeline that needs more than its
 #: signature says, or that cannot make another size than its own, says so by an error.
 _ATTEMPTS = tuple(
-    Inputs(optional, size) for size, optional in itertools.product((True, False), (False, True))
+    Inputs(optional, multiple)
+    for multiple, optional in itertools.product((1, 64, None), (False, True))
 )
 
 
@@ -149,13 +151,16 @@ class _Run:
     def _count(self) -> tuple[Inputs, dict[str, Counted]]:
         """The first inputs that the pipeline runs on, and the calls of a run of one sample."""
         failures: list[Exception] = []
-        tried: list[dict[str, Any]] = []
+        tried: list[Any] = []
         for inputs in _ATTEMPTS:
+            if inputs.multiple != 1 and not any(map(_is_about_size, failures)):
+                continue  # a pipeline's own size may be far larger
             try:
                 given = self._arguments(inputs, range(1))
-                if any(given.keys() == other.keys() for other in tried):
+                form = (given.keys(), inputs.multiple)
+                if form in tried:
                     continue
-                tried.append(given)
+                tried.append(form)
                 counter = Counter(self._denoisers)
                 self._run(given, counter, self._seed)
             except ConfigurationError:
@@ -203,6 +208,7 @@ class _Run:
     def _run(self, given: Mapping[str, Any], listener: Counter | Recorder, seed: int) -> None:
         with (
             listening(self._pipeline, self._denoisers, listener),
+            _within_area(self._pipeline, self._geometry.height * self._geometry.width),
             contextlib.suppress(RunEndedError),
             _seeded(seed),
         ):
@@ -223,7 +229,7 @@ class _Run:
             self._data,
             numbers,
             self._seed,
-            self._geometry,
+            self._geometry.rounded(inputs.multiple or 1),
             self._sampling,
             generator,
         )
@@ -268,6 +274,30 @@ class _Run:
             noisy = scheduler.add_noise(clean, noise, at.expand(len(clean)))
             noisy = scheduler.scale_model_input(noisy, at[0])
         return noisy.to(like.dtype)
+
+
+def _is_about_size(error: Exception) -> bool:
+    words = ("height", "width", "resolution", "divisible", "frames", "sample_size")
+    return any(word in str(error) for word in words)
+
+
+@contextlib.contextmanager
+def _within_area(pipeline: Any, area: int) -> Iterator[None]:
+    """Pipelines that edit pictures bring these to a fixed area of a megapixel: to this, here."""
+    module = sys.modules[type(pipeline).__module__]
+    own = getattr(module, "calculate_dimensions", None)
+    if own is None or not area:
+        yield
+        return
+
+    def smaller(target: int, ratio: float) -> Any:
+        return own(min(target, area), ratio)
+
+    module.calculate_dimensions = smaller  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.calculate_dimensions = own  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from arrow_quant_v2.config.settings import CALIBRATION, DiffusionQuantConfig
@@ -75,6 +75,13 @@ class Geometry:
     frames: int
     latents: int
     given: Mapping[str, int]
+
+    def rounded(self, multiple: int) -> Geometry:
+        """The same with sides rounded up to multiples."""
+        height, width = (-(-side // multiple) * multiple for side in (self.height, self.width))
+        sides = {"height": height, "width": width}
+        given = {name: sides.get(name, value) for name, value in self.given.items()}
+        return replace(self, height=height, width=width, given=given)
 
 
 def call_parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:
