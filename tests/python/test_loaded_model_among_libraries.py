@@ -210,6 +210,11 @@ def test_a_component_of_an_artefact_loads_alone(family: Family) -> None:
     assert np.array_equal(family.run(pipeline), expected)
 
 
+def test_a_component_that_was_not_quantized_is_named(families: dict[str, Family]) -> None:
+    with pytest.raises(ConfigurationError, match=r"'vae' is not quantized; \['unet'\] are"):
+        load_quantized(families["stable_diffusion"].artefact / "vae")
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda unet: pickle.loads(pickle.dumps(unet))])
 def test_a_model_with_static_scales_is_copied(static: Family, copied: Any) -> None:
     unet = static.quantized(activation="static").unet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +50,8 @@ def load_quantized(
     Parameters
     ----------
     path
-        The artefact: a pipeline, a component, or a single file's.
+        The artefact: a pipeline, a component, or a single file's; or the folder of one component
+        of a pipeline, which then comes alone.
     device
         Where the model shall be.
     dtype
@@ -102,9 +104,13 @@ def load_quantized(
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
     with _short_collections():
         artefact = open_quantized(path)
-        if module is None and not is_pipeline(artefact.path):
-            module = empty_model(artefact.path, trust_remote_code=trust_remote_code)
-        return _loaded(artefact, module, settings).to(device)
+        component = _component(artefact, path)
+        if module is None and (component or not is_pipeline(artefact.path)):
+            folder = artefact.path / component
+            module = empty_model(folder, trust_remote_code=trust_remote_code)
+        model = _loaded(artefact, module, component, settings)
+        # diffusers warns of float16 on the CPU at each move to it, where nothing is to be moved.
+        return model if torch.device(device).type == "cpu" else model.to(device)
 
 
 @contextmanager
@@ -124,9 +130,26 @@ def _short_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[str, Any]) -> Any:
+def _component(artefact: QuantizedModel, path: StrPath) -> str:
+    """The component whose folder `path` is; the whole artefact is ``""``."""
+    folder, root = Path(os.fsdecode(path)).resolve(), artefact.path.resolve()
+    if not folder.is_dir() or folder == root or not folder.is_relative_to(root):
+        return ""
+    name = folder.relative_to(root).as_posix()
+    if name not in artefact.components:
+        raise ConfigurationError(
+            f"{folder}: component '{name}' is not quantized; {sorted(artefact.components)} are",
+            path=str(folder),
+            hint="Load it with from_pretrained of its own class.",
+        )
+    return name
+
+
+def _loaded(
+    artefact: QuantizedModel, module: nn.Module | None, component: str, settings: dict[str, Any]
+) -> Any:
     if module is not None:
-        return _fitted(module, artefact, "", settings)
+        return _fitted(module, artefact, component, settings)
     return _pipeline(artefact, artefact.path, settings)
 
 
