@@ -98,6 +98,7 @@ PYTHON_ORDER = (
     "text_families",
     "calibration",
     "torch_files",
+    "model",
     "plan",
     "torch/evaluation",
     "torch/text_models",

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from arrow_quant_v2.artefact.model import QuantizedComponent, QuantizedModel
+from arrow_quant_v2.artefact.model import QuantizedModel
 from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.calibration.model_kind import missing_components
 from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
-from arrow_quant_v2.tensors.dtypes import FLOAT_NAMES
 from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline, read_index
 from arrow_quant_v2.torch.layers.adapters import accept_adapters
 from arrow_quant_v2.torch.layers.clock import clock_of
 from arrow_quant_v2.torch.layers.execution import Execution, execution_of
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
-from arrow_quant_v2.torch.load.load_weights import fit, source_dtype
+from arrow_quant_v2.torch.load.float_types import stored_dtype
+from arrow_quant_v2.torch.load.load_weights import fit
 from arrow_quant_v2.torch.load.tied import tied_parameters
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
 from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
@@ -50,15 +48,14 @@ def load_quantized(
     Parameters
     ----------
     path
-        The artefact: a pipeline, a component, or a single file's; or the folder of one component
-        of a pipeline, which then comes alone.
+        The artefact: a pipeline, a component, a single file's, or the folder of one component in
+        the artefact of a pipeline.
     device
         Where the model shall be.
     dtype
         Type of everything that is not quantized, and of the activations of a model that casts its
-        inputs. None leaves each tensor as it is stored; the components of a pipeline get the type
-        of the largest quantized one. What the class of a model keeps in float32
-        (``_keep_in_fp32_modules``) is float32.
+        inputs; what the model's library keeps in float32 stays in it. None: the type that most
+        numbers of the source have, for all components; with `module`, each tensor as it is stored.
     activation
         ``"none"`` (the default unless `compute` is ``"int8"``): inputs stay floats, only weights
         are quantized. ``"dynamic"``: inputs become int8, each token (each sample of a convolution)
@@ -104,11 +101,14 @@ def load_quantized(
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
     with _short_collections():
         artefact = open_quantized(path)
-        component = _component(artefact, path)
-        if module is None and (component or not is_pipeline(artefact.path)):
-            folder = artefact.path / component
-            module = empty_model(folder, trust_remote_code=trust_remote_code)
-        model = _loaded(artefact, module, component, settings)
+        component = _component(path, artefact)
+        if module is None:
+            if dtype is None:
+                settings["dtype"] = stored_dtype(artefact.components.values())
+            if component or not is_pipeline(artefact.path):
+                folder = artefact.path / component
+                module = empty_model(folder, trust_remote_code=trust_remote_code)
+        model = _loaded(artefact, component, module, settings)
         # diffusers warns of float16 on the CPU at each move to it, where nothing is to be moved.
         return model if torch.device(device).type == "cpu" else model.to(device)
 
@@ -130,7 +130,7 @@ def _short_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _component(artefact: QuantizedModel, path: StrPath) -> str:
+def _component(path: StrPath, artefact: QuantizedModel) -> str:
     """The component whose folder `path` is; the whole artefact is ``""``."""
     folder, root = Path(os.fsdecode(path)).resolve(), artefact.path.resolve()
     if not folder.is_dir() or folder == root or not folder.is_relative_to(root):
@@ -146,7 +146,7 @@ def _component(artefact: QuantizedModel, path: StrPath) -> str:
 
 
 def _loaded(
-    artefact: QuantizedModel, module: nn.Module | None, component: str, settings: dict[str, Any]
+    artefact: QuantizedModel, component: str, module: nn.Module | None, settings: dict[str, Any]
 ) -> Any:
     if module is not None:
         return _fitted(module, artefact, component, settings)
@@ -156,34 +156,21 @@ def _loaded(
 def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) -> Any:
     import diffusers
 
-    stored = {name: _stored_dtype(part) for name, part in artefact.components.items()}
-    common = settings["dtype"] or max(stored.values(), key=lambda found: found.numbers).dtype
-    built: dict[str, Any] = {}
-    for name, found in stored.items():
-        own = settings if found.dtype == common else {**settings, "dtype": common}
-        built[name] = _fitted(empty_model(folder / name), artefact, name, own)
+    missing = missing_components(folder)
+    if missing:
+        raise ConfigurationError(
+            f"{folder}: the pipeline names components that are not there: {', '.join(missing)}",
+            path=str(folder),
+            hint="Quantize the whole pipeline, or load the folder of one component.",
+        )
+    built: dict[str, Any] = {
+        name: _fitted(empty_model(folder / name), artefact, name, settings)
+        for name in artefact.components
+    }
     if is_text_pipeline(read_index(folder)):
         return text_pipeline(folder, built[MODEL])
-    built[_dtype_argument(diffusers.__version__)] = common
+    built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
     return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """How many numbers a component has, and the floating type of most of them."""
-
-    numbers: int
-    dtype: torch.dtype
-
-
-def _stored_dtype(component: QuantizedComponent) -> _Stored:
-    numbers: Counter[torch.dtype] = Counter()
-    for tensor in component.values():
-        if tensor.source_dtype in FLOAT_NAMES:
-            numbers[source_dtype(tensor)] += math.prod(tensor.shape)
-    if not numbers:
-        return _Stored(0, torch.float32)
-    return _Stored(numbers.total(), numbers.most_common(1)[0][0])
 
 
 def _dtype_argument(version: str) -> str:
