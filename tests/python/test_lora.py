@@ -20,9 +20,6 @@ from safetensors.torch import save_file  # noqa: E402
 from arrow_quant_v2 import (  # noqa: E402
     ArrowQuantV2,
     ConfigurationError,
-    DiffusionQuantConfig,
-    export_safetensors,
-    open_quantized,
 )
 from arrow_quant_v2.torch import QuantConv2d, QuantLinear  # noqa: E402
 
@@ -193,26 +190,6 @@ def test_a_file_quantized_in_base_mode_loads_again(
     )
     found = family.run(packed)
     assert 0 < distance(found, expected) < 0.05 * distance(plain, expected)
-
-
-def test_an_artefact_of_a_file_loads_again(families: dict[str, Family], tmp_path: Path) -> None:
-    family = families["stable_diffusion"]
-    packed = family.quantized()
-    file = adapter(packed.unet, "unet", tmp_path / "a.safetensors")
-    packed.load_lora_weights(file)
-    expected = family.run(packed)
-    packed.unload_lora_weights()
-    settings = DiffusionQuantConfig(bit_width=8, min_accuracy=0.0, modality="image")
-    ArrowQuantV2().quantize_diffusion_model(file, tmp_path / "artefact", settings)
-    artefact = open_quantized(tmp_path / "artefact")
-    tensors = {name: torch.from_numpy(t.dequantize()) for name, t in artefact.items()}
-    packed.load_lora_weights(tensors)
-    assert distance(family.run(packed), expected) < 0.02
-    packed.unload_lora_weights()
-    export_safetensors(tmp_path / "artefact", tmp_path / "exported")
-    (exported,) = (tmp_path / "exported").rglob("*.safetensors")
-    packed.load_lora_weights(exported)
-    assert distance(family.run(packed), expected) < 0.02
 
 
 def ids() -> Any:

@@ -24,7 +24,7 @@ from arrow_quant_v2.integrations.quantization_config import Settings
 from arrow_quant_v2.tensors.weight_format import QUANT_METHOD
 from arrow_quant_v2.torch.layers.execution import Execution
 
-__all__ = ["ArrowQuantConfig", "ArrowQuantizer", "make_saveable"]
+__all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
 
 
 @register_quantization_config(QUANT_METHOD)
