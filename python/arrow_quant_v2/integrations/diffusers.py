@@ -21,7 +21,7 @@ from arrow_quant_v2.integrations.packed_model import describe, finish, pack, pla
 from arrow_quant_v2.integrations.quantization_config import QuantMethod, Settings
 from arrow_quant_v2.torch.layers.execution import Execution
 
-__all__ = ["ArrowQuantConfig", "ArrowQuantizer", "make_saveable"]
+__all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
 
 
 class ArrowQuantConfig(Settings, QuantizationConfigMixin):

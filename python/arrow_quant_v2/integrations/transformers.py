@@ -24,7 +24,7 @@ from arrow_quant_v2.integrations.quantization_config import Settings
 from arrow_quant_v2.tensors.weight_format import QUANT_METHOD
 from arrow_quant_v2.torch.layers.execution import Execution
 
-__all__ = ["ArrowQuantConfig", "ArrowQuantizer", "make_saveable"]
+__all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
 
 
 @register_quantization_config(QUANT_METHOD)
@@ -70,13 +70,15 @@ class ArrowQuantizer(HfQuantizer):
             pack(model, name, weight, spec, dtype=weight.dtype, execution=execution)
             model.get_submodule(name.rpartition(".")[0]).to(weight.device)
 
-    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_state_dict_and_metadata(
+        self, model: Any, *unused: Any, **settings: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Add the tensor that stops a loader without this plug-in."""
         state = dict(model.state_dict())
         state[min(describe(model)) + ".weight"] = torch.empty(0, dtype=torch.uint8)
         return state, {}
 
-    def is_serializable(self) -> bool:
+    def is_serializable(self, *unused: Any, **settings: Any) -> bool:
         """``save_pretrained`` writes the packed weights."""
         return True
 

@@ -68,6 +68,10 @@ class Clock:
         self.mask_token_id = mask_token_id
         self.special_ids = tuple(special_ids)
 
+    def __reduce__(self) -> Any:
+        """A copy starts without a time, which belongs to the threads that use it."""
+        return type(self), (self.mask_token_id, self.special_ids)
+
     @property
     def value(self) -> Tensor | None:
         """float32 ``[]`` or ``[batch]``, or None before the first call in this thread."""

@@ -104,14 +104,16 @@ def load_quantized(
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
     with _short_collections():
         artefact = open_quantized(path)
-        component = _component_at(path, artefact)
+        component = _component(path, artefact)
         if module is None:
             if dtype is None:
                 settings["dtype"] = stored_dtype(artefact.components.values())
             if component or not is_pipeline(artefact.path):
                 folder = artefact.path / component
                 module = empty_model(folder, trust_remote_code=trust_remote_code)
-        return _loaded(artefact, component, module, settings).to(device)
+        model = _loaded(artefact, component, module, settings)
+        # diffusers warns of float16 on the CPU at each move to it, where nothing is to be moved.
+        return model if torch.device(device).type == "cpu" else model.to(device)
 
 
 @contextmanager
@@ -131,11 +133,19 @@ def _short_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _component_at(path: StrPath, artefact: QuantizedModel) -> str:
-    """The component whose folder in a pipeline `path` is; empty for the artefact itself."""
-    folder, name = os.path.split(os.path.realpath(path))
-    is_inside = folder == os.path.realpath(artefact.path) and name in artefact.components
-    return name if is_inside else ""
+def _component(path: StrPath, artefact: QuantizedModel) -> str:
+    """The component whose folder `path` is; the whole artefact is ``""``."""
+    folder, root = Path(os.fsdecode(path)).resolve(), artefact.path.resolve()
+    if not folder.is_dir() or folder == root or not folder.is_relative_to(root):
+        return ""
+    name = folder.relative_to(root).as_posix()
+    if name not in artefact.components:
+        raise ConfigurationError(
+            f"{folder}: component '{name}' is not quantized; {sorted(artefact.components)} are",
+            path=str(folder),
+            hint="Load it with from_pretrained of its own class.",
+        )
+    return name
 
 
 def _loaded(
