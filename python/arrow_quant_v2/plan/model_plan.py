@@ -31,7 +31,7 @@ class PlannedTensor:
 
     `fixed`: a layer rule or mixed precision decided; the fallback leaves it alone. `role` is what
     the tensor is to the network, known from its ``"class"``, a ``"run"``, its ``"name"`` or its
-    ``"shape"``.
+    ``"shape"``. `row_dimensions`: how many dimensions make the rows, 2 for stacked experts.
     """
 
     component: str
@@ -48,6 +48,7 @@ class PlannedTensor:
     fixed: bool
     role: str
     known_from: str
+    row_dimensions: int = 1
 
 
 @dataclass(frozen=True)
@@ -158,4 +159,5 @@ def _planned(tensor: core.PlannedTensor) -> PlannedTensor:
         fixed=tensor.fixed,
         role=tensor.role,
         known_from=tensor.known_from,
+        row_dimensions=tensor.row_dimensions,
     )

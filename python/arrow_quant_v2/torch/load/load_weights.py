@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from arrow_quant_v2.errors import ShapeMismatchError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
 from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight, as_tensor
 from arrow_quant_v2.torch.layers.quant_layers import Execution, quantized_layer
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
@@ -107,6 +108,11 @@ def _replace(
     execution: Execution,
     clock: Clock | None,
 ) -> bool:
+    if tensor.row_dimensions > 1:
+        replace_module(
+            model, name, PackedExperts.from_tensor(tensor, dtype or _source_dtype(tensor))
+        )
+        return True
     path, _, leaf = name.rpartition(".")
     parent = model.get_submodule(path.rpartition(".")[0])
     if leaf != "weight" or not path or isinstance(parent, nn.MultiheadAttention):

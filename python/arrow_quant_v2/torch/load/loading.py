@@ -18,6 +18,7 @@ from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline
 from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
 from arrow_quant_v2.torch.layers.quant_layers import Execution
 from arrow_quant_v2.torch.load.load_weights import fit
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
@@ -184,9 +185,20 @@ def _fitted(
         clock.watch(model)
     if not settings["as_floats"]:
         compute_by_engine(model)
+        _run_expert_by_expert(model)
     if settings["execution"].activation == "static":
         _check_static(model, artefact.path)
     return model.requires_grad_(False)
+
+
+def _run_expert_by_expert(model: nn.Module) -> None:
+    """Let models of transformers restore only those packed experts that tokens are sent to.
+
+    Their other implementations take the weights of all experts at once.
+    """
+    choose = getattr(model, "set_experts_implementation", None)
+    if choose is not None and any(isinstance(part, PackedExperts) for part in model.modules()):
+        choose("eager")
 
 
 def clock_of(model: nn.Module, folder: Path) -> Clock:
