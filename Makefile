@@ -17,7 +17,10 @@ endif
 
 SYSTEM_PACKAGES := g++ libgmock-dev libgtest-dev libhwy-dev libxxhash-dev nlohmann-json3-dev
 
-.PHONY: demo test build cpp lint tidy bench asan tsan stubs docs clean system
+.PHONY: help demo test build cpp lint tidy bench asan tsan stubs docs clean system
+
+help: ## What there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: build ## Quantize the shipped model at 8, 4 and 2 bits; table and samples in demo-output/
 	$(PY) examples/demo.py
@@ -27,6 +30,7 @@ test: build cpp ## All tests, C++ and Python
 	ARROW_QUANT_CPP_BUILD=$(abspath $(CPP_BUILD)) $(PY) -m pytest
 
 build: $(VENV)/.ready ## The Python package, editable, with everything the tests need
+	@echo 'installing torch and other libraries, compiling the engine: minutes at the first time'
 	$(PIP) install --quiet --no-build-isolation --editable '.[dev]'
 
 cpp: $(VENV)/.ready ## The C++ library and its tests

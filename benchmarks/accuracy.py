@@ -57,10 +57,11 @@ def section(rows: Sequence[dict[str, Any]]) -> str:
     return (
         "## Accuracy by width\n\n"
         "`python -m benchmarks.accuracy`. Mean cosine similarity, and that of the worst layer,\n"
-        "with default settings. *wanted* is what `validate_quality` asks of the mean of the\n"
-        "weights, the guide's .70 at 2 bits. Calibrated, a result reports the cosine of what\n"
-        "layers return on inputs that were held out; their weights are then moved to make that\n"
-        "good, not to stay close themselves. Data-free, it reports that of the weights.\n\n"
+        "with default settings. *wanted* is the threshold of `validate_quality` for the mean over\n"
+        "the weights (the guide's 0.70 at 2 bits). A calibrated result reports the cosine\n"
+        "similarity of layer outputs on held-out inputs. Its weights are moved to make these\n"
+        "outputs right, so the weights themselves are less similar. A data-free result\n"
+        "reports the weights.\n\n"
         + table(
             (
                 "model",

@@ -136,11 +136,11 @@ def section(
     return (
         "## What calibrated parts cost\n\n"
         f"`python -m benchmarks.calibration_cost`: {results['samples']} samples, group size 128,\n"
-        f"{results['threads']} threads, seconds of the processor, the least of "
-        f"{results['rounds']} rounds in turns. *more*: than\nbase with the same samples. The guide "
-        f"promises less than {MOST} % for both together; with\ncalibration counted that holds in "
-        f"{holds} of {len(totals)} cases, and the mean is {100 * sum(totals) / len(totals):.0f} "
-        "%.\n\n"
+        f"threads: {results['threads']}. Processor seconds, the least of {results['rounds']} "
+        "rounds in turns. *more* compares with\n*base* on the same samples. The guide "
+        f"promises less than {MOST} % more for both together. With\ncalibration counted, that "
+        f"holds in {holds} of {len(totals)} cases, and the mean is "
+        f"{100 * sum(totals) / len(totals):.0f} %.\n\n"
         + table(
             (
                 "model",

@@ -91,9 +91,10 @@ def section(
     stored, load = results["stored_bytes"], results["load_seconds"]
     return (
         "## A 7B model to its first step\n\n"
-        f"`python -m benchmarks.large_model`: {results['layers']} layers in 7B shapes at INT4, a\n"
-        f"warm cache, libraries imported; {results['threads']} threads, {results['isa']}; steps\n"
-        f"on {results['tokens']} tokens with float inputs. The peak is of the whole process.\n\n"
+        f"`python -m benchmarks.large_model`: {results['layers']} layers in the shapes of a 7B\n"
+        "model at INT4, random weights, warm cache, libraries imported,\n"
+        f"{results['threads']} threads, {results['isa']}. Steps are on {results['tokens']} tokens\n"
+        "with float inputs. The peak is that of the whole process.\n\n"
         + table(
             ("packed GB", "load, s", "GB/s", "first step, s", "second step, s", "peak, GB"),
             [

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,13 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from benchmarks import (
     accuracy,
     bounded_memory,
     calibration_cost,
+    chart,
     large_model,
     quantizers,
     step_parts,
+    summary,
 )
 from benchmarks.markdown import table
 from benchmarks.quality_tables import quality_section
@@ -89,7 +92,8 @@ def error_section(error: dict[str, Any]) -> str:
     return (
         "## Weight error\n\n"
         "`python -m benchmarks.quantizers`. NMSE = sum (w - v)^2 / sum w^2 of a 4096 x 4096\n"
-        "matrix; every parameter counts in the bits per weight. Ours are in bold.\n\n"
+        "matrix of random weights. All parameters count in the bits per weight. Ours\n"
+        "are in bold.\n\n"
         + table(
             ("method", "bits per weight", "Gauss", "Laplace"),
             (
@@ -122,9 +126,9 @@ def speed_section(speed: dict[str, Any]) -> str:
     peers = ((f"ggml {k}", f"{v:,.0f}", f"{v * 4e-3 / bandwidth:.2f}", "") for k, v in ggml.items())
     return (
         "## Throughput\n\n"
-        f"Same command; {speed['threads']} threads, {speed['isa']}; float32 weights in memory to\n"
-        f"packed codes and parameters. Memory reads at {bandwidth:.1f} GB/s (a streaming sum,\n"
-        "same run); the third column is the float32 bytes per second over that.\n\n"
+        f"The same command, {speed['threads']} threads, {speed['isa']}: float32 weights in memory\n"
+        f"to packed codes and parameters. Memory reads at {bandwidth:.1f} GB/s (a streaming sum,\n"
+        "same run). *of bandwidth* is the float32 bytes per second divided by that.\n\n"
         + table(
             ("quantize", "M weights/s", "of bandwidth", "against ggml"),
             [*map(own_row, speed["quantize"]), *peers],
@@ -148,13 +152,13 @@ def feedback_section(run: dict[str, Any]) -> str:
     return (
         "## Error feedback\n\n"
         f"`bench_gptq`: GPTQ of a {run['rows']} x {run['channels']} layer from its Gram matrix,\n"
-        f"{run['threads']} threads. In the same run OpenBLAS's sgemm gives\n"
-        f"{run['sgemm_gflops']:.0f} GFLOP/s; `of sgemm` is the rate over GPTQ's nominal\n"
-        "multiply-adds (channels^3 / 3 each for the factorisation and the inverse, rows *\n"
-        "channels^2 for the updates) against that. Error feedback in our form needs no inverse\n"
-        "and half of the updates, so it can exceed 1. By default four more scales of each row\n"
-        "are tried and the best is kept: the last column.\n"
-        f"The Gram matrix accumulates at {run['gram_of_ssyrk']:.2f} of ssyrk's rate.\n"
+        f"{run['threads']} threads. In the same run, OpenBLAS's sgemm reaches\n"
+        f"{run['sgemm_gflops']:.0f} GFLOP/s. `of sgemm` compares with it the rate of GPTQ's\n"
+        "nominal multiply-adds: channels^3 / 3 each for the factorization and the inverse, rows *\n"
+        "channels^2 for the updates. Our form of error feedback needs no inverse and half of the\n"
+        "updates, so it can exceed 1. By default, four more scales of each row are tried, and the\n"
+        "best is used: the last column.\n"
+        f"The Gram matrix is added up at {run['gram_of_ssyrk']:.2f} of the rate of ssyrk.\n"
         + _gptqmodel(run)
         + "\n"
         + table(
@@ -195,8 +199,9 @@ def _gptqmodel(run: dict[str, Any]) -> str:
 def read_back_section(rows: list[dict[str, Any]]) -> str:
     return (
         "## Reading an artefact back\n\n"
-        "`bench_artefact` on 0.8 G weights in 7B shapes, two threads, page checksums verified,\n"
-        "warm cache. Opening reads the manifest and the Parquet footer only.\n\n"
+        "`bench_artefact` on 0.8 billion weights in the shapes of a 7B model, two threads, page\n"
+        "checksums verified, warm cache. Opening reads only the manifest and the\n"
+        "Parquet footer.\n\n"
         + table(
             ("bits", "open, ms", "float32 GB/s", "of bandwidth"),
             (
@@ -216,9 +221,10 @@ def memory_section(row: dict[str, float]) -> str:
     return (
         "## A 2 GiB model in bounded memory\n\n"
         "`python -m benchmarks.bounded_memory`: `arrow-quant quantize --method rtn\n"
-        "--max-memory-mb 300` of a bf16 model in 7B shapes, the whole process counted. The\n"
-        "yardstick is the larger of reading the input once and writing the output once (with\n"
-        "fsync), same files, same disk.\n\n"
+        "--max-memory-mb 300` (no calibration, no torch) of a bfloat16 model in the shapes of a\n"
+        "7B model. The peak is that of the whole process. *ratio* is the time divided by the\n"
+        "larger of reading the input once and writing the output once (with fsync),\n"
+        "same files, same disk.\n\n"
         + table(
             ("input", "output", "peak resident", "time", "read once", "write once", "ratio"),
             [
@@ -265,20 +271,25 @@ def page(results: dict[str, Any], before: str = "") -> str:
     """The page with new results, and from the page `before` what was not measured again."""
     head = (
         "# Benchmarks\n\n"
-        f"Written by `make bench`. Absolute figures depend on the machine ({os.cpu_count()} cores\n"
-        "here); ratios are of one run.\n"
+        "*Made from the results by `make bench`; do not edit.* Absolute times depend on the\n"
+        "machine; compare only numbers of one table. The [glossary](glossary.md) explains the\n"
+        "words.\n"
     )
     old = {part.partition("\n")[0]: f"## {part}" for part in before.split("\n## ")[1:]}
     sections = [
         write(results[key]) if key in results else old.get(heading, "")
         for key, (heading, write) in SECTIONS.items()
     ]
-    return "\n".join([head, *(f"{text.rstrip()}\n" for text in sections if text)])
+    rest = "\n".join(f"{text.rstrip()}\n" for text in sections if text)
+    rows = results.get("quality") or pq.read_table(summary.PUBLISHED).to_pylist()
+    return "\n".join([head, f"{summary.section(rows, rest).rstrip()}\n", rest])
 
 
 def update_page(results: dict[str, Any]) -> None:
-    """Write docs/benchmarks.md anew where there are results, and keep the rest."""
+    """Write docs/benchmarks.md anew where there are results, and keep the rest; and its chart."""
     PAGE.write_text(page(results, PAGE.read_text() if PAGE.exists() else ""))
+    published = pq.read_table(summary.PUBLISHED).to_pylist()
+    summary.CHART.write_text(chart.svg(published, summary.MODELS))
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

@@ -14,8 +14,10 @@ def runtime_section(results: dict[str, Any], table: Table) -> str:
     """Everything that was measured of: products, one token, steps, loading."""
     head = (
         "## Running\n\n"
-        f"`python -m benchmarks.runtime`, {results['threads']} threads, {results['isa']}; random\n"
-        "weights, contestants in turns. Runtimes that were not installed are missing.\n"
+        f"`python -m benchmarks.runtime`, {results['threads']} threads, {results['isa']}, random\n"
+        "weights; the runtimes take turns. *packed*: codes stay packed in memory. *int8 kept*:\n"
+        "the int8 form is stored too. W4A8: 4-bit weights, int8 activations. Runtimes that were\n"
+        "not installed are missing.\n"
     )
     parts = [head]
     if "products" in results:
@@ -38,7 +40,7 @@ def products_table(rows: list[dict[str, Any]], table: Table) -> str:
 
 def single_table(single: dict[str, Any], table: Table) -> str:
     return (
-        "One token, f32 inputs, weights that no cache holds; memory reads at "
+        "One token, f32 inputs, weights too large for the caches; memory reads at "
         f"{single['bandwidth_gbs']:.1f} GB/s:\n\n"
         + table(
             ("weights", "packed GB/s", "of bandwidth"),

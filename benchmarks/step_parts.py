@@ -76,7 +76,7 @@ def gelu() -> list[dict[str, Any]]:
 def unet_steps(work: Path) -> dict[str, float]:
     """Seconds of a step with either's attention and GELU, of the float and of the W4A8 model."""
     model, inputs, artefact = subject(UNET, work)
-    with mock.patch("arrow_quant_v2.torch.loading.compute_by_engine"):
+    with mock.patch("arrow_quant_v2.torch.load.loading.compute_by_engine"):
         plain = load_quantized(artefact, compute="int8")
     ours = load_quantized(artefact, compute="int8")
     other = MODELS[UNET]()[0].eval().requires_grad_(False)
@@ -150,9 +150,9 @@ def section(
     slowest = steps["torch f32"]
     return (
         "## Between layers, and time-dependent parameters\n\n"
-        f"`python -m benchmarks.step_parts`, {results['threads']} threads, {results['isa']};\n"
-        "random weights, contestants in turns.\n\n"
-        "Attention at batch 2, and GELU by tanh:\n\n"
+        f"`python -m benchmarks.step_parts`, {results['threads']} threads, {results['isa']},\n"
+        "random weights; the runtimes take turns.\n\n"
+        "Attention at batch 2, and tanh-GELU:\n\n"
         + table(
             ("what", "type", "torch, ms", "**ours**, ms", "faster"),
             (
@@ -166,7 +166,7 @@ def section(
                 for row in results["between"]
             ),
         )
-        + f"\nA float32 step of {UNET}, batch 2, with either:\n\n"
+        + f"\nA float32 step of {UNET}, batch 2, with either's attention and GELU:\n\n"
         + table(
             ("model", "seconds", "faster than torch f32"),
             (

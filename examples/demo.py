@@ -28,6 +28,20 @@ STEPS = 50
 SEED = 0
 
 
+class Progress:
+    """Says on stderr how far a step is, at every tenth of it."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+        self._shown = -1
+
+    def __call__(self, message: str, fraction: float) -> None:
+        tenths = int(10 * fraction)
+        if tenths > self._shown:
+            self._shown = tenths
+            print(f"{self._step}: {10 * tenths} %", file=sys.stderr, flush=True)
+
+
 def quantize(output: Path) -> dict[int, QuantizationResult]:
     """Run the model once to see what enters its layers, then quantize it once per width."""
     from arrow_quant_v2.torch import capture
@@ -38,17 +52,21 @@ def quantize(output: Path) -> dict[int, QuantizationResult]:
         statistics,
         DiffusionQuantConfig(calibration_samples=CALIBRATION_SAMPLES),
         overwrite=True,
+        progress_callback=Progress("calibrating"),
     )
     quantizer = ArrowQuantV2(mode="diffusion")
-    return {
+    results: dict[int, QuantizationResult] = {
         bits: quantizer.quantize_diffusion_model(
             MODEL,
             output / f"int{bits}",
             DiffusionQuantConfig(bit_width=bits, min_accuracy=0.0),
+            progress_callback=Progress(f"INT{bits}"),
             statistics=statistics,
         )
         for bits in WIDTHS
     }
+    statistics.unlink()  # many times the size of the model, and not needed any more
+    return results
 
 
 def print_table(results: dict[int, QuantizationResult]) -> None:

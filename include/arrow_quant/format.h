@@ -1,4 +1,5 @@
-// Names and limits of the artefact; docs/format.md explains them. Columns are only ever added.
+// Names and limits of the artefact; docs/reference/format.md explains them. Columns are only ever
+// added.
 #pragma once
 
 #include <cstdint>

@@ -39,7 +39,7 @@ struct QuantizeOptions {
   double min_layer_accuracy = 0;                         ///< the same for the worst layer; 0: never
   FallbackScope fallback_scope = FallbackScope::kModel;  ///< what more bits go to
   bool fail_fast = false;                                ///< raise instead of trying more bits
-  std::string statistics_path;       ///< of CalibrationStatistics::save; empty: data-free
+  std::string statistics_path;       ///< file, or folder of one a component; empty: data-free
   std::string data_free_reason;      ///< why there are none, for the artefact; free of paths
   bool enable_spatial = true;        ///< equalize input channels where it pays; needs statistics
   bool fold_equalization = false;    ///< into parameters before the layers, where that is possible

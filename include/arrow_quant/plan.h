@@ -12,8 +12,8 @@
 namespace arrow_quant {
 
 /// How group parameters are stored, or kAuto: `row` for 8 bits, `two_level` for 2 and 4 bits where
-/// a row has at least 128 inputs, else `fp16` (docs/format.md). kResidualBinary is for 2 bits;
-/// layers of 4 bits are `two_level` then.
+/// a row has at least 128 inputs, else `fp16` (docs/reference/format.md). kResidualBinary is for 2
+/// bits; layers of 4 bits are `two_level` then.
 enum class ParamEncodingChoice : uint8_t { kAuto, kTwoLevel, kFp16, kRow, kResidualBinary };
 
 /// What a user says about the tensors that a glob matches. The last matching rule wins.

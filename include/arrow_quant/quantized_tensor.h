@@ -3,7 +3,7 @@
 // A weight of any rank is a matrix [rows, cols]: rows = shape[0], cols = the product of the rest,
 // which is the input dimension. A stack of experts [experts, outputs, inputs] has two dimensions of
 // rows. Groups of `group_size` run along a row; the last may be short.
-// How a code becomes a weight is described in docs/format.md.
+// How a code becomes a weight is described in docs/reference/format.md.
 #pragma once
 
 #include <cstdint>

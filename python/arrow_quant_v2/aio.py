@@ -64,14 +64,19 @@ class _Watch:
 
 
 class AsyncArrowQuantV2:
-    """:class:`ArrowQuantV2` with calls to await: the loop goes on while the engine works.
+    """:class:`ArrowQuantV2` with calls to await. The loop goes on while the engine works.
 
     Every call takes and returns what its namesake of :class:`ArrowQuantV2` does.
-    `progress_callback` runs on the loop's thread; what it raises stops the run and comes out of the
-    ``await``.
-    Cancelling the task stops the engine within a fraction of a second, and the ``await`` ends only
-    when that has happened: no thread works on, and the output path is as it was before, or complete
-    if the run had just ended.
+    `progress_callback` runs on the loop's thread. An exception that it raises stops the run and
+    comes out of the ``await``.
+    Cancelling the task stops the engine within a fraction of a second. The ``await`` ends only when
+    that has happened. No thread works on then. The output path is as it was before, or complete if
+    the run had just ended.
+
+    Parameters
+    ----------
+    mode
+        ``"diffusion"`` or ``"base"``, as for :class:`ArrowQuantV2`.
 
     Examples
     --------
@@ -102,7 +107,11 @@ class AsyncArrowQuantV2:
         progress_callback: ProgressCallback | None = None,
         **others: Any,
     ) -> QuantizationResult:
-        """Quantize a model into a directory of packed Parquet weights."""
+        """Quantize a model into a directory of packed Parquet weights.
+
+        Parameters are those of :meth:`arrow_quant_v2.ArrowQuantV2.quantize_diffusion_model`;
+        `others` are its further keyword arguments.
+        """
         call = self._quantizer.quantize_diffusion_model
         return await _run(call, progress_callback, model_path, output_path, config, **others)
 
@@ -114,14 +123,21 @@ class AsyncArrowQuantV2:
         progress_callback: ProgressCallback | None = None,
         **others: Any,
     ) -> QuantizationResult:
-        """Quantize any model; the same call as :meth:`quantize_diffusion_model`."""
+        """Quantize any model.
+
+        Parameters are those of :meth:`arrow_quant_v2.ArrowQuantV2.quantize_diffusion_model`;
+        `others` are its further keyword arguments.
+        """
         call = self._quantizer.quantize_model
         return await _run(call, progress_callback, model_path, output_path, config, **others)
 
     async def quantize_many(
         self, jobs: Sequence[Job], progress_callback: ProgressCallback | None = None
     ) -> list[QuantizationResult | Exception]:
-        """Quantize several models, one after the other; a failure is that model's result."""
+        """Quantize several models, one after the other. A failure is that model's result.
+
+        Parameters are those of :meth:`arrow_quant_v2.ArrowQuantV2.quantize_many`.
+        """
         return await _run(self._quantizer.quantize_many, progress_callback, jobs)
 
     async def quantize(
@@ -132,7 +148,11 @@ class AsyncArrowQuantV2:
         progress_callback: ProgressCallback | None = None,
         **settings: Any,
     ) -> QuantizedTensor | dict[str, QuantizedTensor]:
-        """Quantize arrays in memory."""
+        """Quantize arrays in memory.
+
+        Parameters are those of :meth:`arrow_quant_v2.ArrowQuantV2.quantize`; `settings` are fields
+        of :class:`DiffusionQuantConfig`.
+        """
         call: Callable[..., QuantizedTensor | dict[str, QuantizedTensor]] = self._quantizer.quantize
         return await _run(call, progress_callback, weights, bit_width, **settings)
 
@@ -145,14 +165,21 @@ class AsyncArrowQuantV2:
         progress_callback: ProgressCallback | None = None,
         **others: Any,
     ) -> ValidationResult:
-        """Check an artefact and compare it with the model that it was made from."""
+        """Check an artefact and compare it with the model that it was made from.
+
+        Parameters are those of :meth:`arrow_quant_v2.ArrowQuantV2.validate_quality`; `others` are
+        its further keyword arguments.
+        """
         call = self._quantizer.validate_quality
         return await _run(call, progress_callback, original_path, quantized_path, config, **others)
 
     async def plan(
         self, model_path: StrPath, config: DiffusionQuantConfig | None = None
     ) -> ModelPlan:
-        """Say what would happen to every tensor of a model, and why. Writes nothing."""
+        """Say what will happen to every tensor of a model, and why. Writes nothing.
+
+        Parameters are those of :meth:`arrow_quant_v2.ArrowQuantV2.plan`.
+        """
         return await asyncio.to_thread(self._quantizer.plan, model_path, config)
 
 

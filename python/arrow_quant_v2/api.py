@@ -106,6 +106,11 @@ class ArrowQuantV2:
         calibration_data
             What the model runs on: see :func:`arrow_quant_v2.torch.capture`. None: neutral inputs.
 
+        Returns
+        -------
+        QuantizationResult
+            Sizes in MB, errors, and what was done. Its warnings have been issued.
+
         Raises
         ------
         ShapeMismatchError
@@ -137,7 +142,10 @@ class ArrowQuantV2:
         statistics: StrPath | None = None,
         calibration_data: Any = None,
     ) -> QuantizationResult:
-        """Quantize any model; the same call as :meth:`quantize_diffusion_model`."""
+        """Quantize any model.
+
+        Parameters are those of :meth:`quantize_diffusion_model`, and so are result and errors.
+        """
         return self.quantize_diffusion_model(
             model_path,
             output_path,
@@ -181,11 +189,28 @@ class ArrowQuantV2:
         statistics: StrPath | None = None,
         calibration_data: Any = None,
     ) -> ModelPlan:
-        """Say what would happen to every tensor of a model, and why. Writes nothing.
+        """Say what will happen to every tensor of a model, and why. Writes nothing.
 
-        Reads the headers of the model and no more, unless `config` has a target: then bits follow
-        from measurements, which take calibration (or `statistics`), a trial at every width, and
-        runs of the model.
+        This reads only the headers of the model, unless `config` has a target. With a target, bits
+        follow from measurements. They need calibration (or `statistics`), a trial at every width,
+        and runs of the model.
+
+        Parameters
+        ----------
+        model_path, config, statistics, calibration_data
+            As for :meth:`quantize_diffusion_model`.
+        progress_callback
+            Called with a message and a fraction from 0 to 1.
+
+        Returns
+        -------
+        ModelPlan
+            One entry per tensor, and what is known of the model.
+
+        Raises
+        ------
+        ArrowQuantError
+            One of its subclasses.
         """
         return plan_files(
             model_path,
@@ -271,8 +296,9 @@ class ArrowQuantV2:
     ) -> ValidationResult:
         """Check an artefact and compare it with the model that it was made from.
 
-        The hash of every file is checked, every tensor is looked up by its name, and kept tensors
-        must be equal bit for bit; quantized ones are compared by cosine, NMSE and SQNR.
+        The hash of every file is checked, and every tensor is looked up by its name. Tensors that
+        are not quantized must be equal bit for bit. Quantized ones are compared by cosine
+        similarity, NMSE and SQNR.
 
         Parameters
         ----------
@@ -280,11 +306,12 @@ class ArrowQuantV2:
             The model and the artefact.
         config
             Its ``validation_thresholds`` has the mean cosine similarity to reach, by the narrowest
-            codes of the artefact; None takes .70, .90 or .95 for 2, 4 or 8 bits.
+            codes of the artefact; None takes 0.70, 0.90 or
+            0.95 for 2, 4 or 8 bits.
         level
-            ``"weights"``, or ``"outputs"`` to run both models as well, on the same states of the
-            original's own trajectories, and compare what they return by diffusion time. That needs
-            torch and the library of the model, and must reach the threshold, too.
+            ``"weights"``, or ``"outputs"`` to run both models as well. Both get the same samples
+            of the original's own trajectories, and their outputs are compared by diffusion time.
+            This needs torch and the library of the model. Outputs must reach the threshold too.
         min_accuracy
             Overrides the threshold.
         num_threads

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arrow_quant_v2.calibration.memory import check_memory
 from arrow_quant_v2.calibration.model_kind import (
     CannotRunError,
     detect_model_kind,
@@ -76,12 +77,21 @@ class LoadedModel:
         if self._session is None:
             if self.config.calibration_samples == 0:
                 raise CannotRunError("calibration_samples is 0")
-            detect_model_kind(self.path)
+            trusted = self.config.trust_remote_code
+            detect_model_kind(self.path, trust_remote_code=trusted)
+            check_memory(self.path, self.config)
             try:
+                from arrow_quant_v2.torch.record.sampling import Sampling
                 from arrow_quant_v2.torch.record.session import Session
             except ImportError as error:
                 raise library_missing(error) from error
-            self._session = Session(self.path, self.plan, self.data)
+            self._session = Session(
+                self.path,
+                self.plan,
+                self.data,
+                Sampling.of(self.config),
+                trust_remote_code=trusted,
+            )
         return self._session
 
     def without_path(self, message: str) -> str:

@@ -1,5 +1,5 @@
-// The Parquet file of calibration statistics (docs/format.md). Gram matrices are read one at a
-// time, so that a model's statistics may be larger than memory.
+// The Parquet file of calibration statistics (docs/reference/calibration-file.md). Gram matrices
+// are read one at a time, so that a model's statistics may be larger than memory.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
-// The columns of a calibration file, in one place for the writer and the reader (docs/format.md).
+// The columns of a calibration file, in one place for the writer and the reader
+// (docs/reference/calibration-file.md).
 #pragma once
 
 #include <arrow/type.h>
@@ -15,8 +16,8 @@ inline constexpr std::string_view kDataKey = "data";
 inline constexpr std::string_view kNotesKey = "notes";
 inline constexpr std::string_view kFoldsKey = "folds";  // JSON; absent where nobody looked for them
 inline constexpr std::string_view kSensitivitiesKey = "sensitivities";  // JSON; absent: unknown
-// JSON; absent where each sensitivity is of one run.
 inline constexpr std::string_view kRolesKey = "roles";  // JSON; absent: nobody looked
+// JSON; absent where each sensitivity is of one run.
 inline constexpr std::string_view kSensitivityRunsKey = "sensitivity_runs";
 
 // Kinds of rows.

@@ -1,4 +1,4 @@
-// param_encoding "fp16": w = tensor_scale * (scale * code + offset) (docs/format.md).
+// param_encoding "fp16": w = tensor_scale * (scale * code + offset) (docs/reference/format.md).
 //
 // Four parameter bytes per group of group_size weights: scale, then offset, each an fp16 with its
 // low byte first. tensor_scale belongs to the chunk; there are no row scales.

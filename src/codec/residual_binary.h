@@ -1,4 +1,4 @@
-// param_encoding "residual_binary": two signs a weight (docs/format.md).
+// param_encoding "residual_binary": two signs a weight (docs/reference/format.md).
 //
 //   w = tensor_scale * row_scale * v,   v = q1 * b1 + q2 * b2
 //

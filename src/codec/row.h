@@ -1,4 +1,4 @@
-// param_encoding "row": int8 rows (docs/format.md).
+// param_encoding "row": int8 rows (docs/reference/format.md).
 //
 //   w = tensor_scale * row_scale * v,   v = the code as a signed byte
 //

@@ -1,4 +1,4 @@
-// param_encoding "two_level": double-quantized scales (docs/format.md).
+// param_encoding "two_level": double-quantized scales (docs/reference/format.md).
 //
 //   w = tensor_scale * row_scale * v,   v = clamp(q * (code - 2^(bit_width - 1)) + m * z, -127,
 //   127)

@@ -1,4 +1,4 @@
-// The column equalization: factors of input channels as bytes and back (docs/format.md).
+// The column equalization: factors of input channels as bytes and back (docs/reference/format.md).
 #pragma once
 
 #include <cstdint>

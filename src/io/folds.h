@@ -1,5 +1,5 @@
 // Folds as JSON: where factors can go, in a file of statistics, and where they went, in an artefact
-// (docs/format.md).
+// (docs/reference/format.md).
 #pragma once
 
 #include <nlohmann/json.hpp>

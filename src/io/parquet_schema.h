@@ -1,4 +1,5 @@
-// The columns of weights.parquet, in one place for the writer and the reader (docs/format.md).
+// The columns of weights.parquet, in one place for the writer and the reader
+// (docs/reference/format.md).
 #pragma once
 
 #include <parquet/schema.h>

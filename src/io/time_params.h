@@ -1,4 +1,4 @@
-// The column time_params: groups of diffusion time as bytes and back (docs/format.md).
+// The column time_params: groups of diffusion time as bytes and back (docs/reference/format.md).
 #pragma once
 
 #include <cstdint>

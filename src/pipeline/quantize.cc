@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -87,6 +88,23 @@ void check_apart(const std::string& model_path, const std::string& output_path) 
   }
 }
 
+// The file, or those of a folder that has one for each component, in the order of their names.
+std::vector<std::string> statistics_files(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return {path};
+  std::vector<std::string> files;
+  for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().filename().string().starts_with('.')) continue;
+    files.push_back(it->path().string());
+  }
+  if (files.empty()) {
+    throw Error(ErrorCode::kModelNotFound, "the folder has no file of statistics",
+                {.path = path, .hint = "Make them with: arrow-quant calibrate MODEL STATS."});
+  }
+  std::ranges::sort(files);
+  return files;
+}
+
 uint64_t planned_bytes(const Plan& plan) {
   uint64_t planned = 0;
   for (const ComponentPlan& component : plan.components) planned += component.planned_bytes;
@@ -115,9 +133,7 @@ class QuantizeJob {
     std::vector<Attempt> attempts;
     Plan plan = make_plan(model_, options_.plan);
     open_statistics(plan);
-    if (calibration_ != nullptr && !calibration_->origin().roles.empty()) {
-      plan = make_plan(model_, with_roles_of_statistics());
-    }
+    if (statistics_tell_roles()) plan = make_plan(model_, with_roles_of_statistics());
     for (;;) {
       const Clock::time_point attempt_start = Clock::now();
       Staging staging(output_path_, options_.overwrite, planned_bytes(plan));
@@ -147,30 +163,58 @@ class QuantizeJob {
   // What a run said about weights comes after what is known of their class.
   PlanOptions with_roles_of_statistics() const {
     PlanOptions options = options_.plan;
-    const std::string& component = model_.components[calibrated_component_].component;
-    for (const auto& [name, role] : calibration_->origin().roles) {
-      options.roles.push_back({component, name, role, false, "run"});
+    for (const auto& [number, calibrated] : calibrated_) {
+      const std::string& component = model_.components[number].component;
+      for (const auto& [name, role] : calibrated.source->origin().roles) {
+        options.roles.push_back({component, name, role, false, "run"});
+      }
     }
     return options;
   }
 
+  bool statistics_tell_roles() const {
+    return std::ranges::any_of(calibrated_, [](const auto& entry) {
+      return !entry.second.source->origin().roles.empty();
+    });
+  }
+
   void open_statistics(const Plan& plan) {
     if (options_.statistics_path.empty()) return;
+    const std::vector<std::string> paths = statistics_files(options_.statistics_path);
     // The other half is for the rows that are worked on and the chunks in flight.
-    const uint64_t memory = (options_.max_memory_mb << 20) / 2;
-    calibration_ = std::make_unique<CalibrationSource>(options_.statistics_path, memory, pool_,
-                                                       [this] { progress_.poll(); });
-    calibrated_component_ = calibration_->component_of(model_, plan);
-    calibration_->check_model(model_.components[calibrated_component_]);
+    const uint64_t memory = (options_.max_memory_mb << 20) / 2 / paths.size();
+    for (const std::string& path : paths) open_statistics(plan, path, memory);
+  }
+
+  void open_statistics(const Plan& plan, const std::string& path, uint64_t memory) {
+    auto source =
+        std::make_unique<CalibrationSource>(path, memory, pool_, [this] { progress_.poll(); });
+    const size_t component = source->component_of(model_, plan);
+    source->check_model(model_.components[component]);
+    if (calibrated_.contains(component)) {
+      throw Error(ErrorCode::kConfiguration,
+                  "two files have statistics of component '" + source->component() + "'",
+                  {.path = path, .hint = "Merge them: arrow-quant calibrate --merge."});
+    }
     const int groups = options_.enable_time_aware ? options_.num_time_groups : 1;
-    times_ = partition_times(calibration_->each_input(), static_cast<size_t>(groups),
-                             options_.activation_bits);
-    std::ranges::copy(calibration_->origin().notes, std::back_inserter(warnings_));
-    if (!calibration_->holds_out()) {
+    std::vector<TimeSpan> times = partition_times(source->each_input(), static_cast<size_t>(groups),
+                                                  options_.activation_bits);
+    std::ranges::copy(source->origin().notes, std::back_inserter(warnings_));
+    if (!source->holds_out()) {
       warnings_.push_back(
           "the statistics hold no inputs out: layers are judged by the inputs that "
           "they were fitted to");
     }
+    calibrated_[component] = {.source = std::move(source), .times = std::move(times)};
+  }
+
+  // "user" where the samples of any component are the user's.
+  std::string calibration_data() const {
+    if (calibrated_.empty()) return "none";
+    for (const auto& [component, calibrated] : calibrated_) {
+      if (calibrated.source->origin().data == "user") return "user";
+    }
+    return calibrated_.begin()->second.source->origin().data;
   }
 
   // How many bits, and whether they are good enough, was decided before.
@@ -253,7 +297,7 @@ class QuantizeJob {
                           .modality = plan.modality,
                           .modality_reason = plan.modality_reason,
                           .bit_width = bit_width_of(plan),
-                          .calibration = calibration_ ? calibration_->origin().data : "none",
+                          .calibration = calibration_data(),
                           .warnings = model_.warnings};
     files_.clear();
     components_.clear();
@@ -269,8 +313,11 @@ class QuantizeJob {
   void run_one(const Plan& plan, const ComponentPlan& component_plan, Staging& staging,
                QuantizeReport& report) {
     const ModelIndex& component = model_.components[component_plan.component];
-    CalibrationSource* calibration =
-        calibrated_component_ == component_plan.component ? calibration_.get() : nullptr;
+    const auto own = calibrated_.find(component_plan.component);
+    CalibrationSource* calibration = own == calibrated_.end() ? nullptr : own->second.source.get();
+    // Without statistics nothing depends on the time.
+    const std::vector<TimeSpan> no_times;
+    const std::vector<TimeSpan>& times = calibration == nullptr ? no_times : own->second.times;
     ComponentWriter writer(staging, {.directory = component.component,
                                      .metadata = schema_metadata(plan, component, fingerprint(),
                                                                  options_, calibration),
@@ -286,7 +333,7 @@ class QuantizeJob {
                    .any_encoding = options_.plan.param_encoding == ParamEncodingChoice::kAuto,
                    .residual_first = text,
                    .equalize = options_.enable_spatial,
-                   .times = times_,
+                   .times = times,
                    .time_aware = options_.enable_time_aware,
                    .static_activations = options_.activation_bits == 8},
         .precomputed = options_.earlier.get()};
@@ -391,7 +438,7 @@ class QuantizeJob {
                         .source_fingerprint = fingerprint(),
                         .config_json = options_.config_json,
                         .report_json = report_json(report, options_.mixed_precision_json),
-                        .machine_json = calibration_ ? machine_json(options_) : "",
+                        .machine_json = !calibrated_.empty() ? machine_json(options_) : "",
                         .components = components_,
                         .files = files_});
     report.total_bytes = manifest.size();
@@ -405,9 +452,12 @@ class QuantizeJob {
   const std::string output_path_;
   PageReuse page_reuse_;
   ThreadPool pool_;
-  std::unique_ptr<CalibrationSource> calibration_;
-  size_t calibrated_component_ = 0;
-  std::vector<TimeSpan> times_;  // groups of time; one: nothing depends on it
+  // Statistics of a component, and its groups of time; one group: nothing depends on it.
+  struct Calibrated {
+    std::unique_ptr<CalibrationSource> source;
+    std::vector<TimeSpan> times;
+  };
+  std::map<size_t, Calibrated> calibrated_;  // by the number of the component in the model
   uint64_t source_bytes_ = 0;
   uint64_t bytes_done_ = 0;
   double fraction_begin_ = 0;  // of the attempt that runs

@@ -1,4 +1,4 @@
-// The key-values of the schema of weights.parquet (docs/format.md).
+// The key-values of the schema of weights.parquet (docs/reference/format.md).
 #pragma once
 
 #include <map>

@@ -63,6 +63,8 @@ constexpr std::array kKeptRoles = {
     Role{"*.wte", "embedding"},
     Role{"*.wpe", "position embedding"},
     Role{"*embedding", "embedding"},
+    Role{"*word_embeddings", "embedding"},
+    Role{"*.mlp.gate", "router"},
     Role{"shared", "embedding"},
     Role{"*relative_attention_bias", "position embedding"},
     Role{"*_tokens", "learned tokens"},

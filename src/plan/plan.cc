@@ -21,7 +21,8 @@ namespace {
 // What diffusers calls the network that is run at every step.
 constexpr std::array<std::string_view, 8> kDenoisers = {
     "unet", "unet_2", "transformer", "transformer_2", "prior", "denoiser", "dit", "model"};
-constexpr uint64_t kTwoLevelInputs = 128;  // docs/format.md: fewer inputs do better with fp16
+// Rows with fewer inputs do better with fp16 (docs/reference/format.md).
+constexpr uint64_t kTwoLevelInputs = 128;
 
 std::vector<std::string> component_names(const ModelDirectory& model) {
   std::vector<std::string> names;

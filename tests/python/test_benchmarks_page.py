@@ -11,10 +11,11 @@ import pytest
 from support import ROOT
 
 from arrow_quant_v2.config.settings import THRESHOLDS
-from benchmarks import calibration_cost
+from benchmarks import calibration_cost, chart, summary
 from benchmarks.markdown import table
 from benchmarks.quality import PUBLISHED, Result, publish
 from benchmarks.quality_tables import quality_section
+from benchmarks.run import page
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS = ("base", "+ spatial", "+ time-aware", "+ both")
@@ -126,6 +127,35 @@ def test_a_miss_is_published_as_a_miss() -> None:
 
 def test_the_page_shows_every_published_result() -> None:
     assert quality_section(pq.read_table(PUBLISHED).to_pylist()) in PAGE.read_text()
+
+
+def test_the_page_is_what_the_code_makes_of_the_results() -> None:
+    text = PAGE.read_text()
+    assert page({"quality": pq.read_table(PUBLISHED).to_pylist()}, text) == text
+
+
+def test_the_chart_is_what_the_code_makes_of_the_results() -> None:
+    rows = pq.read_table(PUBLISHED).to_pylist()
+    made = chart.svg(rows, summary.MODELS)
+    assert summary.CHART.read_text() == made
+    points = sum(len(series.methods) for series in chart.SERIES)
+    assert made.count("<circle") == points + len(chart.SERIES), "every point, and the legend"
+    places = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', made)
+    assert all(0 < float(x) < chart.WIDTH and 0 < float(y) < chart.HEIGHT for x, y in places)
+
+
+def test_the_page_begins_with_a_summary_of_quality_and_speed() -> None:
+    assert PAGE.read_text().split("\n## ")[1].startswith(summary.HEADING)
+    widths, steps = tables(section(summary.HEADING))
+    published = {(r["model"], r["method"]): r for r in pq.read_table(PUBLISHED).to_pylist()}
+    for (method, name), row in zip(summary.METHODS.items(), widths, strict=True):
+        assert row["method"] == name
+        for model in zoo_models():
+            mean = 100 * published[model, method]["mean"]
+            shown = row[model].removesuffix(" %")
+            assert mean < 0.01 if shown == "< 0.01" else float(shown) == pytest.approx(mean, 0.06)
+    assert [row["runtime"] for row in steps] == list(summary.RUNTIMES.values())
+    assert all(cell.endswith(" s") for row in steps for cell in list(row.values())[1:])
 
 
 def test_what_is_measured_anew_replaces_only_what_it_is_of(tmp_path: Path) -> None:

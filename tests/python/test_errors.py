@@ -38,7 +38,7 @@ def test_every_class_fits_a_built_in_and_an_exit_code(name: str) -> None:
 def test_the_page_of_errors_names_every_class_and_exit_code() -> None:
     from support import ROOT
 
-    page = (ROOT / "docs" / "errors.md").read_text()
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text()
     for name, (builtin, exit_code) in CLASSES.items():
         assert f"`{name}`" in page
         assert f"| `{name}` | `{builtin.__name__}` | {exit_code} |" in page

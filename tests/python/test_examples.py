@@ -48,7 +48,7 @@ def test_the_demo_makes_its_folder_table_and_picture(tmp_path: Path) -> None:
 
 
 def test_the_page_of_errors_shows_code_that_runs() -> None:
-    page = (ROOT / "docs" / "errors.md").read_text()
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     text = run(sys.executable, "-c", code)
     assert text.splitlines() == [

@@ -115,7 +115,7 @@ def quantize(
 
 
 def stored_folds(out: Path) -> list[tuple[Fold, Tensor]]:
-    """The folds of an artefact and their factors, read as docs/format.md says."""
+    """The folds of an artefact and their factors, read as docs/reference/format.md says."""
     found = []
     for entry in open_quantized(out).metadata["spatial_quant"]["folds"]:
         fold = Fold(
@@ -133,7 +133,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 def folded_parameters(
     parameters: Mapping[str, Tensor], folds: list[tuple[Fold, Tensor]]
 ) -> dict[str, Tensor]:
-    """What becomes of parameters when factors are folded, by docs/format.md."""
+    """What becomes of parameters when factors are folded, by docs/reference/format.md."""
     changed: dict[str, Tensor] = {}
 
     def own(name: str) -> Tensor:

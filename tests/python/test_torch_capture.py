@@ -223,9 +223,9 @@ def test_what_cannot_run_says_why(dit: Path, tmp_path: Path) -> None:
     image = DiffusionQuantConfig(modality="image", calibration_samples=1)
     with pytest.raises(CannotRunError, match="one weight file: its class is not known"):
         capture(file, tmp_path / "s", image)
-    (file.parent / "config.json").write_text(json.dumps({"architectures": ["LLaDAModelLM"]}))
-    with pytest.raises(CannotRunError, match="found architectures \\['LLaDAModelLM'\\]"):
-        capture(file.parent, tmp_path / "s", settings())
+    (file.parent / "config.json").write_text(json.dumps({"architectures": ["NobodysModel"]}))
+    with pytest.raises(CannotRunError, match="found architectures \\['NobodysModel'\\]"):
+        capture(file.parent, tmp_path / "s", image)
     alone = small_model(tmp_path / "alone")
     with pytest.raises(CannotRunError, match="no class that is known here"):
         capture(alone, tmp_path / "s", settings())

@@ -37,7 +37,7 @@ def main(
 ) -> None:
     """How good is a model of the zoo, or a quantized version of it?
 
-    docs/evaluation.md says what the numbers mean. Exit code 2: the model cannot be evaluated.
+    zoo/EVALUATION.md says what the numbers mean. Exit code 2: the model cannot be evaluated.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched
     os.environ.setdefault("TQDM_DISABLE", "1")  # of the libraries that load models

@@ -49,7 +49,7 @@ class QuantizedComponent(Mapping[str, QuantizedTensor]):
         return {info.name: size for info, size in zip(self._infos, sizes, strict=True)}
 
     def row_blocks(self, name: str) -> Iterator[core.Tensor]:
-        """The stored chunks of a tensor, one at a time, for callers that bound their memory."""
+        """The stored chunks of the tensor `name`, one at a time, for callers that bound memory."""
         tensor = self._index[name]
         for chunk in range(self._artefact.chunks(self._number, tensor)):
             yield self._artefact.read_chunk(self._number, tensor, chunk)

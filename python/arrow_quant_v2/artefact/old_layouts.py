@@ -1,7 +1,7 @@
 """Models in the Parquet layouts that came before this format, as the same mappings of tensors.
 
-``docs/format.md`` describes the layouts. Integers and scales are decoded by the engine; nothing is
-converted on disk.
+``docs/reference/old-layouts.md`` describes the layouts. The engine decodes integers and scales.
+Nothing is converted on disk.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class OldComponent(QuantizedComponent):
 
     @property
     def layout(self) -> str:
-        """The letter of the layout in ``docs/format.md``, and what it is."""
+        """The letter of the layout in ``docs/reference/old-layouts.md``, and what it is."""
         return self._model.layout(self._number)
 
     @property
@@ -271,8 +271,8 @@ class OldComponent(QuantizedComponent):
 class OldModel(QuantizedModel):
     """A model in an old layout as a mapping from tensor names to tensors.
 
-    Quantized rows are `OldTensor`, the others kept tensors. There is no manifest: `manifest` is
-    empty, and `verify` reads every tensor.
+    Quantized rows are `OldTensor`, the others are tensors that are not quantized. There is no
+    manifest: `manifest` is empty, and `verify` reads every tensor.
     """
 
     def __init__(self, path: StrPath, int2_order: str = "lsb") -> None:
@@ -292,7 +292,7 @@ class OldModel(QuantizedModel):
 
     @property
     def layout(self) -> str:
-        """The letter of the layout in ``docs/format.md``, and what it is."""
+        """The letter of the layout in ``docs/reference/old-layouts.md``, and what it is."""
         return self._model.layout(0)
 
     @property

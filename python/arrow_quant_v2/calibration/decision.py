@@ -43,7 +43,7 @@ def expected_calibration(
     if not wants_calibration(config):
         return "none", why_not_wanted(config, None)
     try:
-        detect_model_kind(Path(model_path))
+        detect_model_kind(Path(model_path), trust_remote_code=config.trust_remote_code)
     except CannotRunError as error:
         return "none", error.message
     if importlib.util.find_spec("torch") is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.text_families import family_of
 
 __all__ = ["CannotRunError", "ModelKind", "detect_model_kind", "library_missing", "read_json"]
 
@@ -27,8 +28,11 @@ def library_missing(error: ImportError) -> CannotRunError:
     )
 
 
-def detect_model_kind(path: Path) -> ModelKind:
-    """A diffusers pipeline, a denoiser inside one, or a masked language model of transformers.
+def detect_model_kind(path: Path, *, trust_remote_code: bool = False) -> ModelKind:
+    """A diffusers pipeline, a denoiser inside one, or a masked language model.
+
+    Masked language models are those of transformers, those of a family in
+    :mod:`arrow_quant_v2.text_families`, and with `trust_remote_code` any that bring their code.
 
     Raises
     ------
@@ -42,17 +46,34 @@ def detect_model_kind(path: Path) -> ModelKind:
         return "pipeline"
     if os.path.isfile(path.absolute().parent / "model_index.json"):
         return "denoiser"
-    config = path / "config.json"
-    architectures = read_json(config).get("architectures") if os.path.isfile(config) else None
-    if isinstance(architectures, list) and any(
-        str(name).endswith("ForMaskedLM") for name in architectures
-    ):
+    config = read_json(path / "config.json") if os.path.isfile(path / "config.json") else {}
+    if _is_masked_language_model(config, trust_remote_code):
         return "masked_language"
+    architectures = config.get("architectures")
+    if config.get("auto_map"):
+        raise CannotRunError(
+            f"the class {architectures} is none of a library, and the code that the folder brings "
+            "is not run",
+            hint="Read that code; trust_remote_code=True (--trust-remote-code) runs it.\n" + _HINT,
+        )
     found = f"architectures {architectures}" if architectures else "no class that is known here"
     raise CannotRunError(
         f"expected a diffusers pipeline or a transformers masked language model, found {found}",
         hint=_HINT,
     )
+
+
+def _is_masked_language_model(config: dict[str, Any], trust_remote_code: bool) -> bool:
+    family = family_of(config)
+    if family is not None:
+        unlike = family.unlike(config)
+        if unlike:
+            raise CannotRunError(unlike, hint=_HINT)
+        return True
+    names = config.get("architectures")
+    if isinstance(names, list) and any(str(name).endswith("ForMaskedLM") for name in names):
+        return True
+    return trust_remote_code and bool(config.get("auto_map"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -67,10 +67,10 @@ class FoldSource:
 
 @dataclass(frozen=True)
 class Fold:
-    """Layers whose input is divided, channel by channel, by dividing parameters before them.
+    """Layers whose equalization scales can be fused into parameters before them.
 
-    Dividing rows p of all `sources` by factors f, so that they become (p + offset) / f - offset,
-    and multiplying the input channels of all `layers` by f leaves the network as it is.
+    Rows p of all `sources` become (p + offset) / f - offset, with one scale f per channel. The
+    input channels of all `layers` are multiplied by f. The network computes the same as before.
 
     Attributes
     ----------
@@ -128,6 +128,13 @@ class CalibrationStatistics:
     def load(cls, path: StrPath, num_threads: int = 0) -> CalibrationStatistics:
         """Read a file that :meth:`save` wrote.
 
+        Parameters
+        ----------
+        path
+            The file.
+        num_threads
+            Threads to use; 0 means all cores.
+
         Raises
         ------
         ModelNotFoundError, MetadataError, ValidationError
@@ -139,6 +146,13 @@ class CalibrationStatistics:
 
     def save(self, path: StrPath, *, overwrite: bool = False) -> None:
         """Write everything to one Parquet file, in one step.
+
+        Parameters
+        ----------
+        path
+            The file to write.
+        overwrite
+            Replace an existing file.
 
         Raises
         ------
@@ -225,11 +239,11 @@ class CalibrationStatistics:
         self._core.add(input, values, times, float(weight), held_out)
 
     def add_note(self, text: str) -> None:
-        """Keep a remark of one line: what could not be observed, and why."""
+        """Keep a remark, the one line `text`: what could not be observed, and why."""
         self._core.add_note(text)
 
     def set_folds(self, folds: Iterable[Fold]) -> None:
-        """Say where factors of input channels can be folded into parameters before the layers."""
+        """Say where equalization scales can be fused into parameters before the layers: `folds`."""
         self._core.set_folds(
             [
                 core.Fold(
@@ -242,7 +256,7 @@ class CalibrationStatistics:
 
     @property
     def folds(self) -> list[Fold] | None:
-        """Where factors can be folded; None when nobody looked."""
+        """Where equalization scales can be fused; None if nobody looked."""
         found = self._core.folds
         if found is None:
             return None
@@ -255,9 +269,10 @@ class CalibrationStatistics:
         ]
 
     def set_sensitivities(self, sensitivities: Mapping[str, float]) -> None:
-        """Say what errors of layers do to the prediction, by the names of their weights.
+        """Say how much errors of layers change the prediction.
 
-        Each is the NMSE of the prediction over that of the layer's output.
+        `sensitivities` maps the name of a weight to the NMSE of the prediction divided by the NMSE
+        of the layer's output.
 
         Raises
         ------
@@ -272,7 +287,10 @@ class CalibrationStatistics:
         return self._core.sensitivities
 
     def set_roles(self, roles: Mapping[str, str]) -> None:
-        """Say which weights are not to be quantized, by name, and what they are to the network."""
+        """Say which weights are not to be quantized.
+
+        `roles` maps the name of a weight to what it is to the network.
+        """
         self._core.set_roles(dict(roles))
 
     @property
@@ -281,10 +299,10 @@ class CalibrationStatistics:
         return self._core.roles
 
     def merge(self, other: CalibrationStatistics) -> None:
-        """Add what `other` has seen; folds stay that both know.
+        """Add what `other` has seen.
 
-        The sensitivity of a layer becomes the mean of all runs that measured it, whatever the order
-        of merging.
+        Folds are kept that both know. The sensitivity of a layer becomes the mean of all runs that
+        measured it, whatever the order of merging.
 
         Raises
         ------
@@ -316,26 +334,29 @@ class CalibrationStatistics:
         return f"CalibrationStatistics({len(self)} inputs, {tokens} tokens)"
 
     def layers(self, input: int) -> list[str]:
-        """Names of the weights that an input feeds."""
+        """Names of the weights that the input number `input` feeds."""
         return [layer.name for layer in self._core.layers(input)]
 
     def channels(self, input: int) -> int:
-        """Channels of an input."""
+        """Channels of the input number `input`."""
         return self._core.channels(input)
 
     def tokens(self, input: int, *, held_out: bool = False) -> int:
-        """Rows of activations that were added."""
+        """Rows of activations that were added to `input`: fitted, or with `held_out` set aside."""
         return self._core.tokens(input, held_out)
 
     def gram(self, input: int, *, held_out: bool = False) -> npt.NDArray[np.float32]:
-        """The matrix sum x x^T, of shape ``[channels, channels]``."""
+        """The Gram matrix sum x x^T of `input`, of shape ``[channels, channels]``.
+
+        `held_out` takes that of the tokens that were set aside.
+        """
         channels = self.channels(input)
         matrix = np.empty((channels, channels), dtype=np.float32)
         self._core.gram(input, held_out, matrix)
         return matrix
 
     def times(self, input: int) -> list[TimeStatistics]:
-        """Statistics by time, in order; at most 64 spans, whose width fits what was seen."""
+        """Statistics of `input` by time, in order: at most 64 spans of equal width."""
         result = []
         for span in self._core.bins(input):
             mean = span.sum / span.tokens

@@ -25,6 +25,7 @@ _SETTINGS = (
     "calibration_samples",
     "num_threads",
     "max_memory_mb",
+    "trust_remote_code",
 )
 
 

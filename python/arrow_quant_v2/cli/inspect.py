@@ -48,9 +48,10 @@ def inspect(
     every: options.Every = False,
     json: options.Json = False,
 ) -> None:
-    """Show the tensors of an artefact: bits, sizes and errors, worst first.
+    """Show the tensors of an artefact: bits, sizes and errors.
 
-    Tensors whose names differ in numbers alone share a line, which has the worst of their errors.
+    The worst come first. Tensors whose names differ in numbers alone share a line, which has the
+    worst of their errors.
     """
     model = open_quantized(out)
     if metadata:

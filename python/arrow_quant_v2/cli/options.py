@@ -102,6 +102,7 @@ FLAGS: Mapping[str, Flag] = {
     "fail_fast": Flag("--fail-fast"),
     "num_threads": Flag("--threads", "N"),
     "max_memory_mb": Flag("--max-memory-mb", "N"),
+    "trust_remote_code": Flag("--trust-remote-code"),
 }
 ALL_FLAGS = tuple(FLAGS)
 WITHOUT_TARGETS = tuple(name for name in FLAGS if name not in TARGETS)

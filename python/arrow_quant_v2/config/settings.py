@@ -60,29 +60,29 @@ class CalibrationEffort:
     Attributes
     ----------
     seed
-        Of noise, labels, masks, and the choice of steps and tokens, unless the user gives another.
+        Seed of noise, labels, masks, and the choice of steps and tokens, unless the user gives one.
     sampler_steps
         Steps of the pipeline's own sampler.
     steps_per_trajectory
-        How many of them a trajectory contributes, spread over the whole schedule.
+        How many of these steps are recorded per trajectory, spread over the whole schedule.
     held_out_every
-        One trajectory of so many is set aside, to choose between methods by.
+        One trajectory in so many is held out. Methods are chosen by these.
     tokens_per_channel, least_tokens, fewest_tokens_per_channel
-        What a layer is shown of its inputs: so many tokens for each channel, and no fewer in all.
-        Below the last number for each channel there is a warning.
+        A layer sees so many tokens for each channel, and at least so many in all. Below the last
+        number per channel there is a warning.
     text_length
-        Tokens of a text for masked language models, at most.
+        Maximum tokens of a text for masked language models.
     latents, latents_per_channel
-        Latents of a sample, at most: in all, and for each channel of a denoiser that does not say
+        Maximum latents of a sample: in all, and for each channel of a denoiser that does not say
         the size of its samples.
     latent_frames
-        Of a video.
+        Latent frames of a video.
     profile_part, least_profiled, profile_times
-        Part of the recorded samples that run backwards too, and the fewest of them, to find at
-        which times and tokens errors cost most; and at how many times that is told apart.
+        Share of the recorded samples that also run backwards, and the smallest number of them.
+        They tell at which times and tokens errors cost most, at so many separate times.
     profile_power, least_share
-        Tokens are seen in proportion to this power of what their errors cost, and none less than
-        this part of an even share.
+        Tokens are drawn in proportion to the cost of their errors to this power. Every timestep
+        gets at least this part of an equal share.
     """
 
     seed: int = 0
@@ -113,12 +113,12 @@ class ValidationEffort:
     Attributes
     ----------
     samples
-        Trajectories, or texts, that the original makes; their states are what both models get.
+        Trajectories, or texts, that the original makes. Both models get the inputs recorded there.
     seed
-        Of those trajectories: not that of calibration, so that nothing is judged by what it was
-        fitted to.
+        Seed of those trajectories. It differs from that of calibration, so that nothing is judged
+        by what it was fitted to.
     time_bins
-        Parts of the range of diffusion times that are reported on their own.
+        Number of equal parts of the range of diffusion times that are reported separately.
     """
 
     samples: int = 4
@@ -131,16 +131,18 @@ VALIDATION = ValidationEffort()
 
 @dataclass(frozen=True)
 class SensitivityEffort:
-    """How layers are compared by what their rounding does to the model.
+    """How the sensitivity of layers is measured.
 
     Attributes
     ----------
     samples
-        Held-out trajectories, or texts, whose states are replayed for every layer and width.
+        Held-out trajectories, or texts. Their recorded inputs are replayed for every layer and
+        width.
     time_bins
-        Parts of the range of diffusion times that count the same.
+        Number of equal parts of the range of diffusion times. All count the same.
     searches
-        Plans that are measured to find the smallest one within ``max_quality_loss``.
+        Maximum number of plans that are measured to find the smallest one within
+        ``max_quality_loss``.
     """
 
     samples: int = 4
@@ -170,16 +172,16 @@ class LearningEffort:
     iterations
         Steps of gradient descent (Adam).
     states_per_iteration
-        States of the calibration tape in each.
+        Recorded samples in each iteration.
     judged_every
-        Iterations between two looks at held-out states.
+        Iterations between two measurements on held-out samples.
     freedom
-        How far from the middle of its code's range a weight may start, towards its float value; the
-        range ends at .5.
+        How far from the middle of its code's range a weight may start, towards its float value. The
+        range ends at 0.5.
     position_rate, scale_rate
         Largest learning rates: of weights, in steps between two levels, and of scales, relative.
     seed
-        Of the order in which samples are used.
+        Seed of the order in which samples are used.
     """
 
     iterations: int = 200
@@ -196,16 +198,16 @@ LEARNING = LearningEffort()
 
 @dataclass(frozen=True)
 class JudgingEffort:
-    """How held-out states decide between two quantizations of a model.
+    """How held-out samples decide between two quantizations of a model.
 
     Attributes
     ----------
     states
-        How many, as far as there are.
+        Maximum number of samples.
     batch
-        So many run at a time.
+        Samples that run at a time.
     time_bins
-        Parts of the range of diffusion times that count the same.
+        Number of equal parts of the range of diffusion times. All count the same.
     """
 
     states: int = 160
@@ -228,7 +230,10 @@ V1_NAMES: Mapping[str, str] = {
 #: Settings that are not recorded in the artefact, since they do not change a byte of it. Where
 #: `max_memory_mb` does, by withholding matrices from layers, the engine records `memory_limits`;
 #: learned rounding, which trains as many weights at a time as it allows, records it.
-_NOT_RECORDED = {"num_threads", "max_memory_mb", "validation_thresholds"}
+_NOT_RECORDED = {"num_threads", "max_memory_mb", "validation_thresholds", "trust_remote_code"}
+
+#: Settings that no file can give: one that came with a model must not switch on its code.
+_NOT_FROM_FILES = ("trust_remote_code",)
 
 #: How samples are made; recorded where somebody chose it.
 _SAMPLING = ("calibration_size", "calibration_steps", "guidance_scale")
@@ -357,56 +362,77 @@ class DiffusionQuantConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     bit_width: Annotated[Literal[2, 4, 8], _Integer, Must("2, 4, or 8")] = Field(
-        default=4, description="Bits of a code."
+        default=4, description="Bits per stored weight (code)."
     )
     num_time_groups: Annotated[
         int, _Integer, Field(ge=1, le=1000), Must("an integer from 1 to 1000")
-    ] = Field(default=10, description="Groups of diffusion timesteps with parameters of their own.")
+    ] = Field(
+        default=10,
+        description="Maximum number of groups of diffusion timesteps with their own parameters "
+        "(`enable_time_aware`).",
+    )
     group_size: Annotated[
         int,
         _Integer,
         Field(ge=8, le=65536),
         AfterValidator(_multiple_of_8),
         Must("a multiple of 8 from 8 to 65536"),
-    ] = Field(default=128, description="Weights that share 32 bits of parameters.")
+    ] = Field(
+        default=128,
+        description="Number of neighbouring weights in a row that share 32 bits of parameters. "
+        "Smaller groups "
+        "are more exact and larger.",
+    )
     enable_time_aware: _Flag = Field(
         default=True,
-        description="Parameters by timestep. Needs calibration; data-free runs go without.",
+        description="Time-aware quantization: calibration weighs timesteps by their importance, "
+        "and layers "
+        "may get parameters by timestep. Needs calibration.",
     )
     enable_spatial: _Flag = Field(
         default=True,
-        description="Channel equalization. Needs calibration; data-free runs go without.",
+        description="Spatial quantization: equalization scales per input channel (as in "
+        "SmoothQuant), where "
+        "they lower the error. Needs calibration.",
     )
     fold_equalization: _Flag = Field(
         default=False,
-        description="Factors of channel equalization go into the norm or layer before, where "
-        "calibration found that nothing else reads it: plain layers, nothing to divide by at run "
-        "time, but tensors that are no longer those of the source bit for bit. Not with "
-        "method='learned'.",
+        description="Fuse the equalization scales (as in SmoothQuant) into the layer before, where "
+        "that is possible, so that nothing has to be divided at run time. The layers before then "
+        "differ from the original file. Not with method='learned'.",
     )
     activation_bits: Annotated[Literal[8] | None, Must("8 or None")] = Field(
         default=None,
         description="8: static int8 activations, with a range for each group of timesteps, or one "
-        "for all without `enable_time_aware`. Needs calibration; None: activations stay as they "
-        "are, or are rounded token by token.",
+        "for all without `enable_time_aware`. Needs calibration. None: no ranges are stored; "
+        "activations stay floats or are quantized per token (`load_quantized`).",
     )
     min_accuracy: Annotated[float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")] = (
-        Field(default=0.85, description="Mean cosine similarity below which more bits are tried.")
+        Field(
+            default=0.85,
+            description="Mean cosine similarity to reach. If it is missed, more bits are tried.",
+        )
     )
     min_layer_accuracy: Annotated[
         float, _Number, Field(ge=0, le=1), Must("a number from 0 to 1")
     ] = Field(
         default=0.0,
-        description="Cosine similarity of the worst layer below which more bits are tried.",
+        description="Cosine similarity that every layer must reach. If one misses it, more bits "
+        "are tried.",
     )
     fallback_scope: Annotated[Literal["model", "layer"], _one_of("model", "layer")] = Field(
         default="model",
-        description="What gets more bits when an accuracy is missed: every layer, or those below "
-        "it.",
+        description="What gets more bits if an accuracy is missed: 'model', every layer; 'layer', "
+        "only "
+        "the layers that missed it.",
     )
     calibration_samples: Annotated[
         int, _Integer, Field(ge=0, le=1_000_000), Must("an integer from 0 to 1000000")
-    ] = Field(default=128, description="Trajectories to calibrate on; 0 asks for a data-free run.")
+    ] = Field(
+        default=128,
+        description="Number of samples (trajectories or texts) that the model makes for "
+        "calibration; 0: no calibration.",
+    )
     calibration_size: Annotated[
         tuple[int, ...] | None,
         BeforeValidator(_size),
@@ -414,8 +440,8 @@ class DiffusionQuantConfig(BaseModel):
     ] = Field(
         default=None,
         description="Size of the samples that a pipeline makes for calibration: a side in pixels, "
-        "[height, width], or [height, width, frames]; None: the size that the model was trained "
-        "for, within 4096 latents, and three latent frames of a video.",
+        "[height, width], or [height, width, frames]. None: the size that the model was trained "
+        "for, but at most 4,096 latents, and three latent frames of a video.",
     )
     calibration_steps: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | None,
@@ -423,28 +449,28 @@ class DiffusionQuantConfig(BaseModel):
         Must("an integer from 1 to 1000, or None"),
     ] = Field(
         default=None,
-        description="Steps of the sampler for calibration; None: 25, or the pipeline's own default "
-        "where it takes fewer.",
+        description="Steps of the sampler for calibration. None: 25, or the pipeline's own default "
+        "if that is fewer.",
     )
     guidance_scale: Annotated[
         Annotated[float, Field(ge=0)] | None, _OptionalNumber, Must("a number from 0, or None")
     ] = Field(
         default=None,
-        description="Scale of classifier-free guidance for calibration; None: the pipeline's own "
+        description="Scale of classifier-free guidance for calibration. None: the pipeline's own "
         "default.",
     )
     num_threads: Annotated[
         int, _Integer, Field(ge=0, le=4096), Must("an integer from 0 (all cores) to 4096")
-    ] = Field(default=0, description="Threads to use; 0 means all cores.")
+    ] = Field(default=0, description="Number of threads; 0: all cores.")
     fail_fast: _Flag = Field(
         default=False,
-        description="Raise QuantizationError when an accuracy is missed; do not add bits.",
+        description="Raise QuantizationError if an accuracy is missed, instead of adding bits.",
     )
     modality: Annotated[Literal["text", "code", "image", "audio"] | None, _one_of(*MODALITIES)] = (
         Field(
             default=None,
-            description="What the model generates; by default it is detected. Base mode, "
-            "with neither of the two `enable_*` parts, needs none.",
+            description="What the model generates; by default it is detected. Base mode, and runs "
+            "without time-aware and spatial quantization, need none.",
         )
     )
     deployment_profile: Annotated[
@@ -456,22 +482,32 @@ class DiffusionQuantConfig(BaseModel):
     param_encoding: Annotated[
         Literal["auto", "two_level", "fp16", "row", "residual_binary"],
         _one_of("auto", "two_level", "fp16", "row", "residual_binary"),
-    ] = Field(default="auto", description="How the parameters of a group are stored.")
+    ] = Field(
+        default="auto",
+        description="How the parameters (scales and offsets) of a group are stored. auto: `row` at "
+        "8 bits; at 2 "
+        "and 4 bits `two_level`, or `fp16` where it has less error.",
+    )
     method: Annotated[
         Literal["auto", "rtn", "search", "gptq", "r2q", "learned"],
         _one_of("auto", "rtn", "search", "gptq", "r2q", "learned"),
     ] = Field(
         default="auto",
-        description="How codes and parameters are found; auto: for each layer what moves its "
-        "outputs least. learned: auto, then gradient descent on the codes of 2 and 4 bits, which "
-        "needs torch and a model that can be run. Without calibration, all but rtn are search; r2q "
-        "is gptq but for 2 bits.",
+        description="How codes and parameters are found. auto: for each layer the method that "
+        "changes "
+        "its outputs least. rtn: round to nearest. search: smallest weighted error. gptq: error "
+        "feedback (GPTQ). r2q: residual binary codes at 2 bits, gptq otherwise. learned: auto, "
+        "then gradient descent on codes of 2 and 4 bits; needs torch and a model that can run. "
+        "Without calibration, all but rtn become search.",
     )
     layer_rules: Annotated[
         dict[str, Any],
         BeforeValidator(_rules),
         Must("a mapping from name pattern to 2, 4, 8, or 'keep'"),
-    ] = Field(default_factory=dict, description="Bits by tensor name; the last match wins.")
+    ] = Field(
+        default_factory=dict,
+        description="Bits by tensor name; the last rule that matches wins. `keep`: not quantized.",
+    )
     components: Annotated[
         tuple[str, ...] | None, BeforeValidator(_names), Must("a list of component names")
     ] = Field(
@@ -483,16 +519,25 @@ class DiffusionQuantConfig(BaseModel):
         Must("a mapping from 'int2', 'int4', or 'int8' to a number from 0 to 1"),
     ] = Field(
         default_factory=lambda: dict(THRESHOLDS),
-        description="Mean cosine similarity that validate_quality asks for, by the narrowest "
-        "codes of the artefact.",
+        description="Mean cosine similarity that `validate_quality` asks for, by the smallest bit "
+        "width in the artefact.",
+    )
+    trust_remote_code: _Flag = Field(
+        default=False,
+        description="Run the Python code that a model folder brings, to calibrate on a class that "
+        "no library has. It can do whatever you can: read it first. No file can set this.",
     )
     max_memory_mb: Annotated[
         int, _Integer, Field(ge=64, le=1 << 24), Must("an integer from 64 to 16777216")
-    ] = Field(default=1024, description="Working memory of the engine, in MB.")
+    ] = Field(
+        default=1024,
+        description="Maximum working memory of the engine, in MB. Torch's own memory is not "
+        "limited by it.",
+    )
     part_size_mb: Annotated[
         int, _Integer, Field(ge=1, le=1 << 20), Must("an integer from 1 to 1048576")
     ] = Field(
-        default=1024, description="Size above which weights.parquet is split into parts, in MB."
+        default=1024, description="Size in MB above which weights.parquet is split into parts."
     )
     target_size_mb: Annotated[
         Annotated[float, Field(gt=0)] | None,
@@ -500,8 +545,8 @@ class DiffusionQuantConfig(BaseModel):
         Must("a positive number of MB, or None"),
     ] = Field(
         default=None,
-        description="Mixed precision: `model_size_mb` of the result that is not exceeded. "
-        "`bit_width`, 2 unless it is given, is the least that a layer gets.",
+        description="Mixed precision: maximum `model_size_mb` of the result, in MB. `bit_width` (2 "
+        "unless you set it) is then the smallest width that a layer gets.",
     )
     target_bits: Annotated[
         Annotated[float, Field(ge=2, le=64)] | None,
@@ -509,15 +554,16 @@ class DiffusionQuantConfig(BaseModel):
         Must("a number from 2 to 64, or None"),
     ] = Field(
         default=None,
-        description="Mixed precision: bits per weight, all parameters counted, that are not "
-        "exceeded over the layers it decides.",
+        description="Mixed precision: maximum bits per weight over the layers it decides, all "
+        "parameters counted.",
     )
     max_quality_loss: Annotated[
         Annotated[float, Field(gt=0)] | None, _OptionalNumber, Must("a positive number, or None")
     ] = Field(
         default=None,
-        description="Mixed precision: the drift of the model's predictions that is not exceeded, "
-        "with as few bytes as possible.",
+        description="Mixed precision: maximum drift of the model's predictions, with as few bytes "
+        "as "
+        "possible.",
     )
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -531,12 +577,19 @@ class DiffusionQuantConfig(BaseModel):
 
     @classmethod
     def from_profile(cls, name: str) -> DiffusionQuantConfig:
-        """Make the configuration of a profile: ``"edge"``, ``"local"`` or ``"cloud"``."""
+        """Make the configuration of the profile `name`: ``"edge"``, ``"local"`` or ``"cloud"``."""
         return cls._from_layers(_Layers(profile=name))
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], **arguments: Any) -> DiffusionQuantConfig:
-        """Read a flat YAML file of settings; keyword arguments override what is in it.
+        """Read a flat YAML file of settings.
+
+        Parameters
+        ----------
+        path
+            The file.
+        **arguments
+            Settings that take precedence over those in the file.
 
         Raises
         ------
@@ -595,13 +648,13 @@ class DiffusionQuantConfig(BaseModel):
         """The settings as YAML that :meth:`from_yaml` reads back."""
         values = {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in self.model_dump().items()
+            for name, value in self.model_dump(exclude=set(_NOT_FROM_FILES)).items()
             if value is not None and value != {}
         }
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def to_yaml(self, path: str | os.PathLike[str]) -> None:
-        """Write the settings to a YAML file that :meth:`from_yaml` reads back.
+        """Write the settings to the YAML file `path` that :meth:`from_yaml` reads back.
 
         Raises
         ------
@@ -685,6 +738,15 @@ def _resolve(layers: _Layers) -> tuple[dict[str, Any], dict[str, str]]:
             sections = [name for name in unknown if isinstance(given[name], Mapping)]
             raise _unknown_settings(unknown, file, lines, sections)
     candidates: dict[str, tuple[Any, str]] = {}
+    for name in _NOT_FROM_FILES:
+        if name in layers.document.values:
+            raise ConfigurationError(
+                f"{layers.path}, line {layers.document.lines[name]}: {name} cannot be set in a "
+                "file",
+                path=str(layers.path or ""),
+                hint="Pass trust_remote_code=True (--trust-remote-code) after you have read the "
+                "model's code.",
+            )
     for name, value in layers.document.values.items():
         line = layers.document.lines[name]
         candidates[name] = (value, f"{layers.path}, line {line}")

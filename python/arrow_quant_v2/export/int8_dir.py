@@ -36,12 +36,12 @@ def export_int8(
     num_threads: int = 0,
     progress_callback: ProgressCallback | None = None,
 ) -> Path:
-    """Write every weight that is an int8 with one scale per row as exactly that.
+    """Write weights as int8 with one scale per row, where they have exactly that form.
 
     ``<layer>.weight`` is I8 in the shape of the weight and ``<layer>.weight_scale`` F32
     ``[rows, 1, ...]``; their product is the weight that ``dequantize()`` gives. Weights with
     ``fp16`` parameters or equalization have no such form; they become floats of the type they had.
-    With ``fold_equalization=True``, layers whose factors could be folded have none left.
+    With ``fold_equalization=True``, fused layers have no equalization scales and do have it.
 
     Parameters
     ----------

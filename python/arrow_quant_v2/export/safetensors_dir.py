@@ -36,10 +36,11 @@ def export_safetensors(
 ) -> Path:
     """Write a dequantized copy of an artefact that diffusers and transformers load.
 
-    Configurations, schedulers, tokenizers and kept components are copied; kept tensors keep their
-    bytes, but for biases that take up the mean of their layer's corrections by time. Works tensor
-    by tensor, in little memory. The destination appears complete or not at all. Models in the old
-    Parquet layouts are exported too; their integers become float32.
+    Configurations, schedulers, tokenizers and other components are copied. Tensors that are not
+    quantized keep their bytes, except biases: they take up the mean of their layer's bias
+    corrections by time. This works tensor by tensor, in little memory. The destination appears
+    complete or not at all. Models in the old Parquet layouts are exported too; their integers
+    become float32.
 
     Parameters
     ----------

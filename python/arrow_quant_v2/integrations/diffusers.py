@@ -23,7 +23,10 @@ __all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
 
 
 class ArrowQuantConfig(Settings, QuantizationConfigMixin):
-    """``quantization_config`` for diffusers; see :class:`Settings` for its arguments."""
+    """``quantization_config`` for diffusers.
+
+    Parameters are those of :class:`arrow_quant_v2.integrations.quantization_config.Settings`.
+    """
 
 
 class ArrowQuantizer(DiffusersQuantizer):
@@ -39,7 +42,7 @@ class ArrowQuantizer(DiffusersQuantizer):
         self._dtype = torch.float32
 
     def update_torch_dtype(self, torch_dtype: torch.dtype | None) -> torch.dtype:
-        """Kept tensors and activations are float32 unless the user says otherwise."""
+        """Activations and tensors that are not quantized are float32, unless the user says so."""
         self._dtype = torch_dtype or torch.float32
         return self._dtype
 

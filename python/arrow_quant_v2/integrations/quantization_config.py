@@ -36,7 +36,9 @@ class Settings:
     layers
         The packed layers, as an export lists them; None quantizes on load.
     format_version
-        Of the export.
+        Version of the packed export.
+    quant_method
+        Name of this plug-in in ``config.json``.
     quantization
         Further fields of :class:`~arrow_quant_v2.DiffusionQuantConfig`, for quantizing on load.
     """

@@ -25,7 +25,10 @@ __all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
 
 @register_quantization_config(QUANT_METHOD)
 class ArrowQuantConfig(Settings, QuantizationConfigMixin):
-    """``quantization_config`` for transformers; see :class:`Settings` for its arguments."""
+    """``quantization_config`` for transformers.
+
+    Parameters are those of :class:`arrow_quant_v2.integrations.quantization_config.Settings`.
+    """
 
 
 @register_quantizer(QUANT_METHOD)

@@ -42,7 +42,8 @@ class Layer:
     fixed
         A rule of the user decided; it has one choice.
     sizes, drifts
-        By codes: bytes of codes and parameters, or of the kept tensor, and the sensitivity.
+        By codes: bytes (of codes and parameters, or of the tensor that is not quantized), and the
+        sensitivity.
     """
 
     key: Key

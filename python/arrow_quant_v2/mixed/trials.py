@@ -44,7 +44,7 @@ class Trial:
     of_outputs
         Whether it is that of outputs.
     other_bytes
-        What else the weight files have: kept tensors, and Parquet's own.
+        What else the weight files have: tensors that are not quantized, and Parquet's own.
     """
 
     artefact: Path

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -70,7 +71,7 @@ def known_roles(component: str, class_name: str) -> list[TensorRole] | None:
 
 def component_folders(path: Path) -> dict[str, Path]:
     """Folders with a ``config.json``, by component; a model that is one component has ``""``."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # False also of a name that is too long
         return {}
     if not (path / "model_index.json").is_file():
         return {"": path} if (path / "config.json").is_file() else {}

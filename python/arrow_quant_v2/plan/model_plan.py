@@ -27,11 +27,28 @@ __all__ = ["ModelPlan", "PlannedTensor", "plan_model"]
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """What happens to one tensor, and why; what is about codes is None for kept tensors.
+    """What will happen to one tensor, and why.
 
-    `fixed`: a layer rule or mixed precision decided; the fallback leaves it alone. `role` is what
-    the tensor is to the network, known from its ``"class"``, a ``"run"``, its ``"name"`` or its
-    ``"shape"``. `row_dimensions`: how many dimensions make the rows, 2 for stacked experts.
+    Attributes
+    ----------
+    component, name
+        The component (empty when there is one only), and the name in the weight file.
+    shape, source_dtype
+        Shape, and element type by its safetensors name.
+    bit_width, group_size, param_encoding, method
+        Bits of a code, weights per group, how parameters are stored, and how codes are found. None
+        if the tensor is not quantized.
+    source_bytes, planned_bytes
+        Bytes in the source, and bytes of codes and parameters (or of the copy).
+    reason
+        Why, in words.
+    fixed
+        A layer rule or mixed precision decided. The fallback to more bits leaves the tensor alone.
+    role, known_from
+        What the tensor is to the network, and where that is known from: ``"class"``, ``"run"``,
+        ``"name"`` or ``"shape"``.
+    row_dimensions
+        How many dimensions make the rows: 2 for stacked experts, else 1.
     """
 
     component: str
@@ -53,10 +70,20 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What happens to a model.
+    """What will happen to a model.
 
     Attributes
     ----------
+    modality, modality_reason
+        What the model generates, and how that was found.
+    strategy
+        What will be done to its layers.
+    components
+        The components that will be quantized.
+    warnings
+        What to know before the run.
+    tensors
+        One entry per tensor of these components, in the order of the source.
     source_bytes
         The weight files of the quantized components.
     planned_bytes

@@ -1,8 +1,8 @@
 """How large the weight files of a plan become: what tensors take, and what Parquet adds.
 
-The layout of the files (``docs/format.md``) decides what is added: a footer, a header for each
-column of a row group, and the columns that describe a tensor. What calibration records of a layer
-depends on the layer, so a mean stands for it. Over the models of the zoo, the size is off by less
+The layout of the files (``docs/reference/format.md``) decides what is added: a footer, a header
+for each column of a row group, and the columns that describe a tensor. What calibration records of
+a layer depends on the layer, so a mean stands for it. Over the models of the zoo, the size is off by less
 than 1 %.
 """
 

@@ -38,9 +38,35 @@ _WORST_SHOWN = 10
 
 @dataclass(frozen=True)
 class TensorResult:
-    """What became of one tensor; `bit_width` and what follows from it are None for kept tensors.
+    """What became of one tensor.
 
-    Of a `folded` layer, factors of input channels went into tensors before it, which are `divided`.
+    Attributes
+    ----------
+    component, name
+        The component (empty when there is one only), and the name in the weight file.
+    shape
+        Shape of the tensor.
+    bit_width, group_size, param_encoding, method
+        Bits of a code, weights per group, how parameters are stored, and how codes were found. None
+        if the tensor is not quantized.
+    cosine, nmse
+        Cosine similarity with the source weights, and squared error divided by their squared norm.
+    stored_bytes
+        Bytes of codes and parameters, or of the copy.
+    reason
+        Why the tensor was treated so, in words.
+    output_cosine, output_nmse
+        The same as `cosine` and `nmse` for the outputs of the layer on held-out inputs; None
+        without calibration.
+    candidates
+        What calibration chose from, each with its error.
+    equalized
+        Whether the tensor has equalization scales.
+    folded, divided
+        Whether equalization scales of this layer were fused into tensors before it, and whether the
+        tensor was divided by such scales.
+    time_groups
+        Number of groups of diffusion times with their own parameters; 0: none.
     """
 
     component: str

@@ -20,18 +20,19 @@ __all__ = ["QuantizedTensor", "TimeGroup"]
 
 @dataclass(frozen=True)
 class TimeGroup:
-    """What applies to activations of a span of diffusion time.
+    """Parameters for activations in a span of diffusion time.
 
     Attributes
     ----------
     begin, end
-        Timesteps from `begin` up to, but not including, `end`. Groups lie apart; a timestep that
-        none of them holds belongs to the nearest.
+        Timesteps from `begin` up to, but not including, `end`. Groups do not overlap. A timestep
+        outside all groups belongs to the nearest.
     activation_scale, activation_zero
-        Of static int8 activations: ``code = round(x / scale) + zero``, symmetric when zero is 0;
-        scale 0 means that there are none.
+        For static int8 activations: ``code = round(x / scale) + zero``. Symmetric if zero is 0.
+        Scale 0 means that there are none.
     output_scale, output_bias
-        What the layer's output is multiplied by, and what is added to it then, per row; None: 1, 0.
+        Per row: the output of the layer is multiplied by the scale, then the bias is added. None
+        means 1 and 0.
     """
 
     begin: float
@@ -48,8 +49,8 @@ class QuantizedTensor:
     A weight of any rank is a matrix: its first dimension by the product of the others. Stacked
     experts ``[experts, out, in]`` have two dimensions of rows (:attr:`row_dimensions`). The integer
     codes are packed, element 0 in the lowest bits, each row padded to a whole byte;
-    ``docs/format.md`` says how a code becomes a weight. Kept tensors (``encoding == "copy"``) hold
-    their source bytes.
+    ``docs/reference/format.md`` says how a code becomes a weight. Tensors that are not quantized
+    (``encoding == "copy"``) hold their source bytes.
 
     Examples
     --------
@@ -115,7 +116,7 @@ class QuantizedTensor:
 
     @property
     def encoding(self) -> str:
-        """``"affine"`` for quantized tensors, ``"copy"`` for kept ones."""
+        """``"affine"`` for quantized tensors, ``"copy"`` for others."""
         return self._info.encoding
 
     @property
@@ -125,17 +126,17 @@ class QuantizedTensor:
 
     @property
     def bit_width(self) -> int | None:
-        """Bits of a code; None for kept tensors."""
+        """Bits of a code; None if the tensor is not quantized."""
         return self._info.spec.bit_width if self.is_quantized else None
 
     @property
     def group_size(self) -> int | None:
-        """Weights that share parameters; None for kept tensors."""
+        """Weights that share parameters; None if the tensor is not quantized."""
         return self._info.spec.group_size if self.is_quantized else None
 
     @property
     def param_encoding(self) -> str | None:
-        """``"two_level"``, ``"fp16"``, ``"row"`` or ``"residual_binary"``; None if kept."""
+        """``"two_level"``, ``"fp16"``, ``"row"``, ``"residual_binary"``; None: not quantized."""
         return self._info.spec.param_encoding if self.is_quantized else None
 
     @property
@@ -165,7 +166,7 @@ class QuantizedTensor:
 
     @property
     def method(self) -> str | None:
-        """How the codes were found, such as ``"gptq"``; None for kept tensors."""
+        """How the codes were found, such as ``"gptq"``; None if not quantized."""
         return self._info.method or None
 
     @property
@@ -176,10 +177,10 @@ class QuantizedTensor:
 
     @property
     def equalization(self) -> npt.NDArray[np.float32] | None:
-        """Factors s of the input channels, or None.
+        """Equalization scales s of the input channels, or None.
 
         The codes are those of the columns of the weight times s, so a layer that works on codes
-        divides its input by s. :meth:`dequantize` takes the factors out again.
+        divides its input by s. :meth:`dequantize` divides by them again.
         """
         if not self.is_quantized or not self._tensor.chunks:
             return None
@@ -198,7 +199,7 @@ class QuantizedTensor:
     def mean_output_bias(self) -> npt.NDArray[np.float32] | None:
         """The output biases of the time groups, averaged by length, per row; None without any.
 
-        For whoever computes with one bias at all times.
+        For code that uses one bias at all times.
         """
         groups = [group for group in self.time_groups if group.output_bias is not None]
         if not groups:
@@ -222,7 +223,9 @@ class QuantizedTensor:
 
     @property
     def codes(self) -> npt.NDArray[np.uint8]:
-        """Packed codes, uint8 ``[rows, row_bytes]``; for a kept tensor its bytes, ``[nbytes]``.
+        """Packed codes, uint8 ``[rows, row_bytes]``.
+
+        Of a tensor that is not quantized, the source bytes ``[nbytes]``.
 
         A read-only view of the tensor's memory unless the tensor is stored in several chunks.
         """
@@ -231,7 +234,7 @@ class QuantizedTensor:
 
     @property
     def params(self) -> npt.NDArray[np.uint8]:
-        """Parameters of the groups, uint8 ``[rows, bytes]``; empty for kept tensors."""
+        """Parameters of the groups, uint8 ``[rows, bytes]``; empty if not quantized."""
         return _joined([chunk.params for chunk in self._tensor.chunks])
 
     @property
@@ -301,12 +304,12 @@ class QuantizedTensor:
     def as_int8(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """The int8 matrix ``v`` ``[rows, columns]`` and row scales ``s`` of ``w = s * v``.
 
-        With :attr:`equalization`, ``w`` is the weight whose columns are multiplied by its factors.
+        With :attr:`equalization`, ``w`` is the weight with its columns multiplied by these scales.
 
         Raises
         ------
         ConfigurationError
-            The tensor has ``fp16`` parameters, or is kept.
+            The tensor has ``fp16`` parameters, or is not quantized.
         """
         self._require_codes("as_int8")
         rows = math.prod(self._info.shape[: self.row_dimensions])
@@ -318,7 +321,7 @@ class QuantizedTensor:
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:
-        """Float32 for quantized tensors, the source's own bytes for kept ones."""
+        """Float32 for quantized tensors, the source values for others."""
         if copy is False and self.is_quantized:
             raise ValueError("a quantized tensor has to be dequantized, which makes a copy")
         values = self.dequantize() if self.is_quantized else self._kept()
@@ -358,7 +361,7 @@ class QuantizedTensor:
         )
 
     def _kept(self) -> npt.NDArray[Any]:
-        """Source values of a kept tensor; raw bytes for types narrower than a byte."""
+        """Source values, if not quantized; raw bytes for types narrower than a byte."""
         codes = self.codes
         dtype = numpy_dtype(self.source_dtype)
         return codes if dtype is None else codes.view(dtype).reshape(self._shape)

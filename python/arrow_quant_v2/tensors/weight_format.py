@@ -28,18 +28,18 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """Everything about a packed weight but its numbers: enough to make its buffers.
+    """The format of a packed weight, without its numbers: enough to make its buffers.
 
     Attributes
     ----------
     shape
-        Of the weight.
+        Shape of the weight.
     bit_width, group_size, param_encoding
         As in the artefact.
     chunks
-        How many chunks it is stored in.
+        Number of chunks that it is stored in.
     equalized
-        How many input channels have a factor of their own; 0 without equalization.
+        Number of equalization scales (one per input channel); 0 without equalization.
     float_inputs
         Whether 8 bits are too few for the inputs.
     row_dimensions
@@ -107,7 +107,7 @@ class WeightFormat:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> WeightFormat:
-        """Read what :meth:`to_dict` wrote.
+        """Read `fields`, which :meth:`to_dict` wrote.
 
         Raises
         ------

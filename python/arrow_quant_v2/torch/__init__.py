@@ -23,6 +23,7 @@ from arrow_quant_v2.torch.layers.quant_layers import (
 )
 from arrow_quant_v2.torch.load.loading import load_quantized
 from arrow_quant_v2.torch.record.trajectory import Batch
+from arrow_quant_v2.torch.sample_text import sample_text
 
 __all__ = [
     "Batch",
@@ -43,5 +44,6 @@ __all__ = [
     "capture",
     "load_quantized",
     "quantize_learned",
+    "sample_text",
     "timestep",
 ]

@@ -63,6 +63,7 @@ def compare_outputs(
     original_path: StrPath,
     quantized_path: StrPath,
     *,
+    trust_remote_code: bool = False,
     progress_callback: ProgressCallback | None = None,
 ) -> OutputComparison:
     """Run both models on states of the original's own trajectories.
@@ -85,7 +86,7 @@ def compare_outputs(
     from arrow_quant_v2.torch.load.loading import load_quantized
 
     with readable_model(original_path) as original:
-        settings = _settings(quantized_path)
+        settings = _settings(quantized_path, trust_remote_code)
         session = LoadedModel(original_path, original, settings).session()
         recording = scaled_progress(report, 0, _RECORDED)
         batches = session.recorded(VALIDATION.samples, VALIDATION.seed, recording)
@@ -94,7 +95,9 @@ def compare_outputs(
         expected = predictions(session.network, batches, "running the original", part)
         del session
     report("loading the artefact", _ORIGINAL)
-    model = load_quantized(quantized_path, dtype=expected[0].dtype)
+    model = load_quantized(
+        quantized_path, dtype=expected[0].dtype, trust_remote_code=trust_remote_code
+    )
     part = scaled_progress(report, _ORIGINAL, 1 - _ORIGINAL)
     network = getattr(model, component) if component else model
     found = predictions(network, batches, "running the artefact", part)
@@ -121,7 +124,7 @@ def compare_outputs(
     )
 
 
-def _settings(quantized_path: StrPath) -> DiffusionQuantConfig:
+def _settings(quantized_path: StrPath, trust_remote_code: bool) -> DiffusionQuantConfig:
     """What tells a plan of the original which component was quantized."""
     artefact = open_quantized(quantized_path)
     return DiffusionQuantConfig(
@@ -130,6 +133,7 @@ def _settings(quantized_path: StrPath) -> DiffusionQuantConfig:
         calibration_samples=VALIDATION.samples,
         enable_time_aware=False,
         enable_spatial=False,
+        trust_remote_code=trust_remote_code,
     )
 
 

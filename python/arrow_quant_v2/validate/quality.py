@@ -67,6 +67,7 @@ def validate_quality(
         outputs = compare_outputs(
             original_path,
             quantized_path,
+            trust_remote_code=config.trust_remote_code,
             progress_callback=scaled_progress(progress_callback, share, 1 - share),
         )
     threshold = config.min_accuracy

@@ -1,5 +1,5 @@
 // The Parquet layouts that models were stored in before this format, told apart by their columns
-// (docs/format.md, "Old layouts").
+// (docs/reference/old-layouts.md).
 #pragma once
 
 #include <cstdint>

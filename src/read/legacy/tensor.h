@@ -1,5 +1,5 @@
 // What a row of an old layout means: plain values of some type, or integers with scales. Pure
-// functions of the record; docs/format.md, "Old layouts", has the rules.
+// functions of the record; docs/reference/old-layouts.md has the rules.
 #pragma once
 
 #include <cstdint>

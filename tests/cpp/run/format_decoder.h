@@ -1,5 +1,5 @@
-// An independent decoder of packed rows, written from docs/format.md alone: slow, scalar, in
-// double.
+// An independent decoder of packed rows, written from docs/reference/format.md alone: slow, scalar,
+// in double.
 #pragma once
 
 #include <algorithm>

@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +79,23 @@ def travel(name: str, folder: Path, widths: Sequence[int] = WIDTHS) -> Journey:
 
     begin = time.perf_counter()
     step("plan", lambda: _planned(source, builder))
-    expected = (
-        step("run original", lambda: builder.run(builder.load(source))) if builder.open else None
-    )
+    expected = None
+    if builder.open is not None:
+        expected = step("run original", lambda: builder.run(builder.load(source)))
     for bits in widths:
         out = folder / f"int{bits}"
-        result = step(f"quantize int{bits}", lambda: _quantized(source, out, bits))
+        result = step(f"quantize int{bits}", partial(_quantized, source, out, bits))
         if result is None:
             continue
         journey.figures[f"bits int{bits}"] = result["bits_per_weight"]
-        _validate(journey, step, source, out, bits)
-        for activation in ("none", "dynamic"):
-            what = f"run int{bits}" + ("" if activation == "none" else " dynamic")
-            found = step(what, lambda: _ran(builder, out, activation))
+        validation = step(f"validate int{bits}", partial(_validated, source, out, bits))
+        if validation is not None:
+            journey.figures[f"output error int{bits}"] = validation["output_nmse"]
+        for activation, what in (("none", f"run int{bits}"), ("dynamic", f"run int{bits} dynamic")):
+            found = step(what, partial(_ran, builder, out, activation))
             if found is not None and expected is not None:
                 journey.figures[f"error of {what}"] = _nmse(expected, found)
-        step(f"export int{bits}", lambda: _exported(builder, out, folder / f"export{bits}"))
+        step(f"export int{bits}", partial(_exported, builder, out, folder / f"export{bits}"))
     journey.figures["seconds"] = time.perf_counter() - begin
     return journey
 
@@ -117,18 +119,12 @@ def _quantized(source: Path, out: Path, bits: int) -> Any:
     return result
 
 
-def _validate(journey: Journey, step: Any, source: Path, out: Path, bits: int) -> None:
-    def validated() -> Any:
-        found = ArrowQuantV2().validate_quality(source, out, level="outputs", min_accuracy=0.0)
-        assert found["passed"], found["problems"]
-        assert found["output_nmse"] <= MOST_NMSE[bits], (
-            f"outputs are {found['output_nmse']:.3g} off"
-        )
-        return found
-
-    found = step(f"validate int{bits}", validated)
-    if found is not None:
-        journey.figures[f"output error int{bits}"] = found["output_nmse"]
+def _validated(source: Path, out: Path, bits: int) -> Any:
+    found = ArrowQuantV2().validate_quality(source, out, level="outputs", min_accuracy=0.0)
+    assert found["passed"], found["problems"]
+    error = found["output_nmse"]
+    assert error <= MOST_NMSE[bits], f"outputs are {error:.3g} off"
+    return found
 
 
 def _ran(builder: Builder, out: Path, activation: str) -> list[np.ndarray[Any, Any]]:

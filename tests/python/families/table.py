@@ -190,10 +190,9 @@ def pipeline(
         def load(folder: Path, dtype: torch.dtype) -> Any:
             import diffusers
 
-            model = diffusers.DiffusionPipeline.from_pretrained(
+            return diffusers.DiffusionPipeline.from_pretrained(
                 folder, torch_dtype=dtype, local_files_only=True, **passed(folder)
             )
-            return model
 
         def quietly(model: Any) -> None:
             model.set_progress_bar_config(disable=True)

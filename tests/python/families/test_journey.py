@@ -1,4 +1,4 @@
-"""Every family goes the whole way: planned, calibrated, quantized, validated, loaded, run, exported."""
+"""Every family is planned, calibrated, quantized, validated, loaded, run and exported."""
 
 from __future__ import annotations
 

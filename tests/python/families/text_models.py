@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from families import encoders, words
-from families.table import BUILDERS, Builder, call_with, fill, pipeline
+from families.table import BUILDERS, Builder, fill, pipeline
 
 GROUP = "text"
 LENGTH = 24
@@ -73,8 +73,16 @@ def masked(
 
     assert name not in BUILDERS, name
     BUILDERS[name] = Builder(
-        name, f"{kind}ForMaskedLM", GROUP, make, load, masked_text, (), notes,
-        prepare=prepare, sample=unmask,
+        name,
+        f"{kind}ForMaskedLM",
+        GROUP,
+        make,
+        load,
+        masked_text,
+        (),
+        notes,
+        prepare=prepare,
+        sample=unmask,
     )
 
 
@@ -248,8 +256,25 @@ def published(
             tokenizer(folder)
             return folder
 
+        def load(folder: Path, dtype: torch.dtype) -> Any:
+            from arrow_quant_v2.torch.record.text_model import load_text_model
+
+            return load_text_model(folder, dtype=dtype)[0]
+
+        def prepare(model: Any) -> None:
+            model.mask_token = model.mask_token_id
+
         BUILDERS[name] = Builder(
-            name, architecture, GROUP, make, None, call_with(), (), notes or "data alone"
+            name,
+            architecture,
+            GROUP,
+            make,
+            load,
+            masked_text,
+            (),
+            notes or "its own code is not there; modules of transformers compute the same",
+            prepare=prepare,
+            sample=unmask,
         )
 
     return add

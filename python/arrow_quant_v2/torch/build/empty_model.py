@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.text_families import family_of
 
 __all__ = ["empty_model", "is_pipeline", "pipeline_classes", "uninitialised"]
 
@@ -32,8 +33,10 @@ def pipeline_classes(folder: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-def empty_model(folder: Path) -> nn.Module:
+def empty_model(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
     """Build the model that ``config.json`` describes, its parameters on the meta device.
+
+    With `trust_remote_code`, code in the folder may build it where no library has the class.
 
     Raises
     ------
@@ -50,7 +53,13 @@ def empty_model(folder: Path) -> nn.Module:
     config = json.loads(path.read_bytes())
     if "_class_name" in config:
         return _diffusers_model(path, config)
-    return _transformers_model(path, config)
+    family = family_of(config)
+    if family is None:
+        return _transformers_model(path, config, trust_remote_code=trust_remote_code)
+    from arrow_quant_v2.torch.text_models.build import build
+
+    with uninitialised():
+        return build(family, config, path)
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -86,7 +95,9 @@ def _diffusers_model(path: Path, config: dict[str, Any]) -> nn.Module:
     return model.eval()
 
 
-def _transformers_model(path: Path, config: dict[str, Any]) -> nn.Module:
+def _transformers_model(
+    path: Path, config: dict[str, Any], *, trust_remote_code: bool
+) -> nn.Module:
     from transformers import AutoConfig
 
     names = config.get("architectures") or []
@@ -96,9 +107,15 @@ def _transformers_model(path: Path, config: dict[str, Any]) -> nn.Module:
             path=str(path),
             hint="Pass the module: load_quantized(path, module=my_module).",
         )
-    kind = _class(path, "transformers", names[0])
+    if trust_remote_code and config.get("auto_map"):
+        from arrow_quant_v2.torch.text_models.remote import remote_class
+
+        kind, settings = remote_class(path.parent, config)
+    else:
+        kind = _class(path, "transformers", names[0])
+        settings = AutoConfig.from_pretrained(path.parent, local_files_only=True)
     with uninitialised():
-        model: nn.Module = kind(AutoConfig.from_pretrained(path.parent, local_files_only=True))
+        model: nn.Module = kind(settings)
     generation = path.parent / "generation_config.json"
     if generation.is_file() and model.can_generate():
         from transformers import GenerationConfig

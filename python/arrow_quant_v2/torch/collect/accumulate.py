@@ -14,10 +14,12 @@ from torch import Tensor
 from arrow_quant_v2.calibration.statistics import CalibrationStatistics
 from arrow_quant_v2.config.settings import CALIBRATION
 from arrow_quant_v2.torch.collect.error_costs import Profile
+from arrow_quant_v2.torch.observe.experts import tokens_of_a_sample
 from arrow_quant_v2.torch.observe.shared_inputs import ObservedInput
 from arrow_quant_v2.torch.observe.tokens import Window, choose_tokens, count_tokens, take_tokens
 from arrow_quant_v2.torch.observe.watch import InputNumbers
 from arrow_quant_v2.torch.record.trajectory import Batch
+from arrow_quant_v2.torch.text_models.routing import routed_tokens
 
 __all__ = ["BUFFERED_TOKENS", "Accumulator"]
 
@@ -92,6 +94,10 @@ class Accumulator:
         rows, per_row = count_tokens(x, window)
         samples = len(self._times)
         times, held_out = self._times, self._held_out
+        given = routed_tokens(rows)
+        if given is not None:
+            self._take_routed(number, call, x, given)
+            return
         if rows % samples:  # no sample has rows of its own
             samples, times = 1, times.mean()[None]
             held_out = torch.zeros(1, dtype=torch.bool)
@@ -104,7 +110,41 @@ class Accumulator:
             quotas, tokens, generator, self._batch.valid, self._odds(number, samples, tokens)
         )
         row = which * (rows // samples) + token // per_row
-        taken = take_tokens(x, window, row, token % per_row).cpu().numpy()
+        taken = take_tokens(x, window, row, token % per_row)
+        self._keep(number, taken, which, times, held_out, levels)
+
+    def _take_routed(self, number: int, call: int, x: Tensor, given: Tensor) -> None:
+        """Of an expert, which was given some tokens of every sample, numbered over all samples."""
+        samples = len(self._times)
+        tokens = tokens_of_a_sample(self._batch, given)
+        places = torch.full((samples * tokens,), -1)
+        places[given] = torch.arange(len(given))
+        places = places.view(samples, tokens)
+        valid = places >= 0
+        if self._batch.valid is not None and self._batch.valid.shape == valid.shape:
+            valid &= self._batch.valid
+        generator = torch.Generator().manual_seed(
+            hash((self._seed, self._batch_number, number, call)) % (1 << 63)
+        )
+        quotas, levels = self._quotas(number, self._times, tokens)
+        which, token = choose_tokens(
+            quotas, tokens, generator, valid, self._odds(number, samples, tokens)
+        )
+        rows = places[which, token]
+        taken = take_tokens(x, Window(), rows, torch.zeros_like(rows))
+        self._keep(number, taken, which, self._times, self._held_out, levels)
+
+    def _keep(
+        self,
+        number: int,
+        tokens: Tensor,
+        which: Tensor,
+        times: Tensor,
+        held_out: Tensor,
+        levels: Tensor,
+    ) -> None:
+        """Add tokens of the samples `which` to the buffers of their kinds."""
+        taken = tokens.cpu().numpy()
         kinds = torch.stack([held_out.long(), levels], dim=1)
         for kind in kinds.unique(dim=0):
             mask = (kinds[which] == kind).all(dim=1).numpy()

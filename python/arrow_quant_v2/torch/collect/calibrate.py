@@ -49,7 +49,7 @@ class CalibrationRun:
     samples
         Calls of the network, counted by sample.
     passes
-        How often the tape was run to stay within the memory.
+        How often the recorded samples ran to stay within the memory.
     notes
         What could not be observed, and why; the file has them too.
     """
@@ -196,7 +196,9 @@ def run_tape(
 
     with evaluating(module):
         report("calibrating", 0.0)
-        found = survey(module, weights, _looked_at(tape), lambda: report("calibrating", 0.0))
+        found = survey(
+            module, weights, _looked_at(tape), lambda: report("calibrating", 0.0), tape[1:-1]
+        )
         for number, reason in found.unseen.items():
             notes += [f"{name}: not calibrated: {reason}" for name in names[number]]
         if not found.inputs:
@@ -250,7 +252,7 @@ def _roles(module: nn.Module, names: Mapping[int, list[str]], found: Survey) -> 
     are the way in and the way out.
     """
     roles = {name: role.name for name, role in module_roles(module).items() if not role.quantize}
-    used = [[name for name in names[w]] for entry in found.inputs for w in entry.weights]
+    used = [list(names[w]) for entry in found.inputs for w in entry.weights]
     if OUTSIDE.name not in roles.values() and len(used) >= _FEWEST_TO_KEEP_ENDS:
         roles |= dict.fromkeys([*used[0], *used[-1]], "first or last layer")
     in_use = {name for layer in used for name in layer}
@@ -275,7 +277,7 @@ def _looked_at(tape: Sequence[Batch]) -> list[Batch]:
 
 
 class _Collector:
-    """Passes over the tape, each for as many inputs as fit into memory."""
+    """Passes over the recorded samples, each for as many inputs as fit into memory."""
 
     statistics: Callable[[], CalibrationStatistics]
     report: Callable[[str, float], None]

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from arrow_quant_v2.config.settings import CALIBRATION
 from arrow_quant_v2.torch.evaluation import frozen
+from arrow_quant_v2.torch.observe.experts import tokens_of_a_sample
 from arrow_quant_v2.torch.observe.shared_inputs import ObservedInput
 from arrow_quant_v2.torch.observe.watch import watch
 from arrow_quant_v2.torch.record.trajectory import Batch
+from arrow_quant_v2.torch.text_models.routing import routed_tokens
 
 __all__ = ["Costs", "Profile", "measure_costs"]
 
@@ -79,7 +81,7 @@ def measure_costs(
     inputs: Sequence[ObservedInput],
     check: Callable[[], None],
 ) -> Costs:
-    """Run a part of the tape backwards; held-out samples are left out."""
+    """Run a part of the recorded samples backwards; held-out samples are left out."""
     found = _Gradients(len(weights))
     try:
         with frozen(module), watch(weights, lambda *_: None, found.on_output):
@@ -156,15 +158,42 @@ class _Gradients:
         if not torch.is_grad_enabled() or not y.is_floating_point():
             return y
         samples = self.batch.samples
+        given = routed_tokens(len(y)) if y.ndim == 2 else None
         energy = None
+        if given is not None:
+            owners = given // tokens_of_a_sample(self.batch, given)
+            return self._looked_at(y, lambda g: self._take_routed(weight, g, y, given, owners))
         if y.numel() % samples == 0:
             energy = y.detach().float().reshape(samples, -1).square().mean(dim=1)
+        return self._looked_at(y, lambda g: self._take(weight, g, channel, energy))
+
+    def _looked_at(self, y: Tensor, take: Callable[[Tensor], None]) -> Tensor:
         if not y.requires_grad:
             y = y.detach().requires_grad_()
-            y.register_hook(lambda g: self._take(weight, g, channel, energy))
+            y.register_hook(take)
             return y.clone()
-        y.register_hook(lambda g: self._take(weight, g, channel, energy))
+        y.register_hook(take)
         return y
+
+    def _take_routed(
+        self, weight: int, gradient: Tensor, y: Tensor, given: Tensor, owners: Tensor
+    ) -> None:
+        """Of an expert, whose rows are the tokens `given` of the samples `owners`."""
+        squares = gradient.detach().float().square().sum(dim=-1).cpu()
+        energy = y.detach().float().square().mean(dim=-1).cpu()
+        masked = self.batch.masked
+        hidden = torch.ones(len(given), dtype=torch.bool)
+        if masked is not None:
+            hidden = masked.reshape(-1)[given]
+        for sample, time in enumerate(self.batch.times().tolist()):
+            own = owners == sample
+            if not own.any():
+                continue
+            row, of = squares[own], hidden[own]
+            self._effects[weight].append((time, float(row.sum() * energy[own].mean())))
+            on = float(row[of].mean()) if of.any() else float("nan")
+            off = float(row[~of].mean()) if not of.all() else float("nan")
+            self._sums[weight].append((time, float(row.mean()), on, off))
 
     def _take(self, weight: int, gradient: Tensor, channel: int, energy: Tensor | None) -> None:
         squares = gradient.detach().float().square().sum(dim=channel)

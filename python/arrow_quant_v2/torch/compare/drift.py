@@ -33,7 +33,7 @@ LARGEST_DRIFT = 1e6
 
 
 class Replay:
-    """A network and the states of a tape, with its own predictions for them.
+    """A network and recorded samples, with its own predictions for them.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Replay:
 
     @property
     def states(self) -> int:
-        """How many states the tape has."""
+        """How many recorded samples there are."""
         return sum(batch.samples for batch in self._tape)
 
     def knows(self, name: str) -> bool:

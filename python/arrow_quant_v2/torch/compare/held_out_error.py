@@ -1,4 +1,4 @@
-"""Held-out states of a tape, which tell whose predictions are nearer to the float network's.
+"""Held-out recorded samples, which tell whose predictions are nearer to the float network's.
 
 Errors are means over parts of the range of diffusion times, and are compared as a geometric mean
 over these, so that late times, whose errors and losses are small, count as much as early ones.
@@ -25,7 +25,7 @@ _SMALLEST = 1e-30
 
 
 class Judge:
-    """What a network predicts for states that were set aside.
+    """What a network predicts for held-out samples.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Judge:
 
     @property
     def states(self) -> int:
-        """How many states judge."""
+        """How many samples judge."""
         return int(self._counts.sum())
 
     def bins(self, batch: Batch) -> Tensor:
@@ -63,7 +63,7 @@ class Judge:
         return self._bins.of(batch)
 
     def errors(self, predicted: Callable[[Batch], Tensor]) -> Tensor:
-        """Mean distance of other predictions in each part; 0 where there are no states."""
+        """Mean distance of other predictions in each part; 0 for parts without samples."""
 
         def distance(_: int, batch: Batch) -> Tensor:
             self._check()
@@ -97,7 +97,7 @@ class Judge:
 
 
 def _some(batches: Sequence[Batch], generator: torch.Generator) -> list[Batch]:
-    """About as many of the states as shall judge, from each batch its share, in small batches."""
+    """About as many samples as shall judge, from each batch its share, in small batches."""
     total = sum(batch.samples for batch in batches)
     share = min(1.0, JUDGING.states / max(1, total))
     chosen = []

@@ -1,4 +1,4 @@
-"""The states of a tape in minibatches of mixed diffusion times, and how far predictions are apart.
+"""Recorded samples in minibatches of mixed diffusion times, and how far predictions are apart.
 
 The batches of a tape are those of the sampler that made it: a few states of one time each.
 """
@@ -20,7 +20,7 @@ __all__ = ["distances", "gathered", "predict"]
 
 
 def gathered(tape: Sequence[Batch], *, held_out: bool) -> list[Batch]:
-    """The states that are held out, or the others, in as few batches as can be.
+    """The samples that are held out, or the others, in as few batches as possible.
 
     Batches of the same arguments become one; a diffusion time that several samples shared is
     repeated for each, as every denoiser of diffusers takes it.

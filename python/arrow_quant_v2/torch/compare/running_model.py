@@ -1,4 +1,4 @@
-"""A model that runs on states of its own, to see what other weights would do to it."""
+"""A model that runs on its recorded samples, to measure the effect of other weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RunningModel"]
 
 
 class RunningModel:
-    """The component of a model that runs at every step, and inputs that it had.
+    """The components of a model that run at every step, and inputs that they had.
 
     The inputs are of trajectories that calibration does not fit to.
 
@@ -39,25 +39,34 @@ class RunningModel:
         self, session: Session, samples: int, progress: ProgressCallback | None = None
     ) -> None:
         samples = min(samples, SENSITIVITY.samples * CALIBRATION.held_out_every)
-        batches = session.recorded(samples, CALIBRATION.seed, progress)
-        self._component = session.component
-        self._replay = Replay(session.network, _held_out(batches))
+        session.recorded(samples, CALIBRATION.seed, progress)
+        self._replays: dict[str, Replay] = {}
+        for name in session.components:
+            batches = session.recorded(samples, CALIBRATION.seed, component=name)
+            if batches:
+                self._replays[name] = Replay(session.network_of(name), _held_out(batches))
 
     @property
     def states(self) -> int:
-        """How many states there are."""
-        return self._replay.states
+        """How many recorded samples there are."""
+        return sum(replay.states for replay in self._replays.values())
 
     def has(self, key: tuple[str, str]) -> bool:
         """Whether a weight, by component and name, takes part."""
         component, name = key
-        return component == self._component and self._replay.knows(name)
+        return component in self._replays and self._replays[component].knows(name)
 
     def drift(self, weights: Mapping[tuple[str, str], npt.NDArray[np.float32]]) -> float:
-        """The drift of the predictions with these weights in place of the model's own."""
-        return self._replay.drift(
-            {name: torch.from_numpy(weight) for (_, name), weight in weights.items()}
-        )
+        """The drift of the predictions with these weights in place of the model's own.
+
+        Of several denoisers the mean: each makes a part of the steps.
+        """
+        drifts = []
+        for component, replay in self._replays.items():
+            own = {name: weight for (part, name), weight in weights.items() if part == component}
+            found = {name: torch.from_numpy(weight) for name, weight in own.items()}
+            drifts.append(replay.drift(found) if found else 0.0)
+        return sum(drifts) / len(drifts)
 
 
 def _held_out(tape: list[Batch]) -> list[Batch]:

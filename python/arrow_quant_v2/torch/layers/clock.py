@@ -20,7 +20,7 @@ from arrow_quant_v2.errors import ConfigurationError
 __all__ = ["TIME_ARGUMENTS", "Clock", "timestep"]
 
 #: Arguments of denoisers that hold the timestep, in the order they are looked for.
-TIME_ARGUMENTS = ("timestep", "timesteps", "t", "time", "sigma")
+TIME_ARGUMENTS = ("timestep", "timesteps", "t", "time", "sigma", "timestep_ratio", "r")
 
 #: What ``with timestep(t):`` set, in this thread or task.
 _forced: ContextVar[Tensor | None] = ContextVar("forced_timestep", default=None)

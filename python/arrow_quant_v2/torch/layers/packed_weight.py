@@ -44,7 +44,10 @@ class PackedWeight(nn.Module):
     def empty(
         cls, fmt: WeightFormat, *, device: Any = "meta", dtype: torch.dtype = torch.float32
     ) -> PackedWeight:
-        """Make a weight without numbers, for a loader to fill."""
+        """Make a weight of the format `fmt` without numbers on `device`, for a loader to fill.
+
+        `dtype` is the type that an ordinary weight would have.
+        """
         buffers = {
             name: torch.empty(shape, dtype=getattr(torch, kind), device=device)
             for name, (kind, shape) in fmt.buffers.items()
@@ -55,7 +58,10 @@ class PackedWeight(nn.Module):
     def from_tensor(
         cls, tensor: QuantizedTensor, dtype: torch.dtype = torch.float32
     ) -> PackedWeight:
-        """Take over a tensor of an artefact; its codes are not copied."""
+        """Take over `tensor` of an artefact. Its codes are not copied.
+
+        `dtype` is the type that an ordinary weight would have.
+        """
         buffers = {name: as_tensor(array) for name, array in weight_arrays(tensor).items()}
         return cls(format_of(tensor), buffers, dtype)
 
@@ -82,18 +88,21 @@ class PackedWeight(nn.Module):
         return (*tensors, f.cols, f.bit_width, f.group_size, f.param_encoding)
 
     def stored(self, dtype: torch.dtype) -> Tensor:
-        """The weight as the layer multiplies by it: of equalized inputs, if it is equalized."""
+        """The weight that the layer multiplies by, as `dtype`: with equalization scales, if any."""
         matrix: Tensor = library.dequantize(*self.arguments(), dtype)
         return matrix.view(self.shape)
 
     def factors(self, dtype: torch.dtype) -> Tensor | None:
-        """What inputs are divided by, one for each input channel; None without equalization."""
+        """Equalization scales as `dtype`, one per input channel; None without equalization.
+
+        Inputs are divided by them.
+        """
         if self.equalization is None:
             return None
         return self.equalization.view(torch.float32).to(dtype)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The weight of the original inputs."""
+        """The weight of the original inputs, as `dtype`; None takes :attr:`dtype`."""
         weight = self.stored(torch.float32)
         factors = self.factors(torch.float32)
         if factors is not None:

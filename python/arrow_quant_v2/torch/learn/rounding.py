@@ -43,11 +43,11 @@ class Learned:
     changed
         Share of the codes of each of them that flipped.
     states, held_out_states
-        How many states were learned from, and how many judged.
+        How many recorded samples were learned from, and how many held-out ones judged.
     iterations
         Of which the best was number `best`; 0 is the start.
     before, after
-        Error on held-out states: of the start, and of what is kept. The mean over parts of the
+        Error on held-out samples: of the start, and of the final result. The mean over parts of the
         range of diffusion times of the squared error of predictions (language models: of the
         divergence of masked tokens).
     ratio
@@ -176,7 +176,7 @@ class _Run:
             weights.confine()
 
     def _drawn(self) -> Batch:
-        """States of one batch of the tape, drawn at random."""
+        """Recorded samples of one batch, drawn at random."""
         sizes = torch.tensor([float(batch.samples) for batch in self._fitted])
         batch = self._fitted[int(torch.multinomial(sizes, 1, generator=self._generator))]
         count = min(self._effort.states_per_iteration, batch.samples)

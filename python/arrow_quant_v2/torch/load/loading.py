@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,16 @@ from arrow_quant_v2.torch.layers.clock import Clock
 from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
 from arrow_quant_v2.torch.layers.quant_layers import Execution
 from arrow_quant_v2.torch.load.load_weights import fit
+from arrow_quant_v2.torch.load.tied import tied_parameters
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
+from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
+from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
+from arrow_quant_v2.torch.text_models.pipelines import (
+    MODEL,
+    TOKENIZER,
+    is_text_pipeline,
+    text_pipeline,
+)
 
 __all__ = ["clock_of", "execution_of", "load_quantized"]
 
@@ -37,6 +47,7 @@ def load_quantized(
     compute: str = "auto",
     *,
     module: nn.Module | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Load a quantized model ready to run; float weights are never made.
 
@@ -61,12 +72,17 @@ def load_quantized(
     module
         A module with the parameter names of the artefact, whose layers are to be replaced; it is
         changed and returned. For models that neither diffusers nor transformers builds.
+    trust_remote_code
+        Build the model by Python code in the folder, where no library has its class. That code can
+        do whatever you can: read it first.
 
     Returns
     -------
     object
         A diffusers pipeline, a diffusers component, a transformers model, or `module`; in
-        evaluation mode, without gradients of weights.
+        evaluation mode, without gradients of weights. LLaDA, LLaDA-MoE, LLaDA2, Dream and
+        DiffuCoder become models of transformers with attention in both directions, whose logits
+        predict the tokens of their own positions; :func:`sample_text` writes with them.
 
     Raises
     ------
@@ -88,7 +104,10 @@ def load_quantized(
     execution = execution_of(torch.device(device), activation, compute)
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
     with _short_collections():
-        return _loaded(open_quantized(path), module, settings).to(device)
+        artefact = open_quantized(path)
+        if module is None and not is_pipeline(artefact.path):
+            module = empty_model(artefact.path, trust_remote_code=trust_remote_code)
+        return _loaded(artefact, module, settings).to(device)
 
 
 @contextmanager
@@ -111,10 +130,7 @@ def _short_collections() -> Iterator[None]:
 def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[str, Any]) -> Any:
     if module is not None:
         return _fitted(module, artefact, "", settings)
-    folder = artefact.path
-    if is_pipeline(folder):
-        return _pipeline(artefact, folder, settings)
-    return _fitted(empty_model(folder), artefact, "", settings)
+    return _pipeline(artefact, artefact.path, settings)
 
 
 def execution_of(device: torch.device, activation: str | None, compute: str) -> Execution:
@@ -154,9 +170,16 @@ def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) 
         name: _fitted(empty_model(folder / name), artefact, name, settings)
         for name in artefact.components
     }
+    if is_text_pipeline(_index(folder)):
+        return text_pipeline(folder, built[MODEL])
     if settings["dtype"] is not None:
         built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
     return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "model_index.json").read_bytes())
+    return found
 
 
 def _dtype_argument(version: str) -> str:
@@ -177,9 +200,11 @@ def _fitted(
         )
     clock = clock_of(model, artefact.path)
     tensors = artefact.components[component]
+    if has_own_experts(tensors):
+        separate_experts(model)
+    tied = tied_parameters(model)
     fit(model, tensors, clock=clock, **settings)
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()
+    tied.share(model, tensors)
     _check_complete(model)
     if any(getattr(layer, "time_parameters", None) is not None for layer in model.modules()):
         clock.watch(model)
@@ -203,14 +228,18 @@ def _run_expert_by_expert(model: nn.Module) -> None:
 
 def clock_of(model: nn.Module, folder: Path) -> Clock:
     """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
-    if not (folder / "tokenizer_config.json").is_file():
+    tokenizer, of = folder, folder
+    if is_pipeline(folder) and is_text_pipeline(_index(folder)):
+        tokenizer, of = folder / TOKENIZER, folder / MODEL
+    if not (tokenizer / "tokenizer_config.json").is_file():
         found = getattr(getattr(model, "config", None), "mask_token_id", None)
         return Clock(found if isinstance(found, int) else None)
-    from transformers import AutoTokenizer
+    from arrow_quant_v2.torch.text_models.tokens import read_tokens
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    mask = tokenizer.mask_token_id
-    return Clock(mask, [token for token in tokenizer.all_special_ids if token != mask])
+    tokens = read_tokens(tokenizer, model=of)
+    if isinstance(model, MaskedDiffusion) and tokens.mask_token_id is not None:
+        model.mask_token_id = tokens.mask_token_id
+    return Clock(tokens.mask_token_id, tokens.special_ids)
 
 
 def _check_static(model: nn.Module, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where factors of input channels can be folded into parameters: found and proved by running."""
+"""Where equalization scales can be fused into parameters: found, and proved by running."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from arrow_quant_v2.torch.observe.tokens import Window, count_tokens
 from arrow_quant_v2.torch.observe.watch import InputNumbers, watch
 from arrow_quant_v2.torch.record.trajectory import Batch
+from arrow_quant_v2.torch.text_models.routing import routed_tokens
 
 __all__ = ["UNUSED", "ObservedInput", "Survey", "survey"]
 
@@ -35,14 +36,28 @@ class Survey:
 
 
 def survey(
-    module: nn.Module, weights: list[Tensor], batches: list[Batch], check: Callable[[], None]
+    module: nn.Module,
+    weights: list[Tensor],
+    batches: list[Batch],
+    check: Callable[[], None],
+    more: Sequence[Batch] = (),
 ) -> Survey:
-    """Run `module` on a few batches; `check` is called between them."""
+    """Run `module` on a few batches; `check` is called between them.
+
+    Experts see some tokens only. Where a weight was not used and others were routed tokens, `more`
+    batches are run, until none is left that was not used.
+    """
     calls: list[list[tuple[int, int, Window]]] = [[] for _ in weights]
     tokens = [0] * len(weights)
     refused: dict[int, str] = {}
-    for number, batch in enumerate(batches):
+    experts = False
+    looked_at = 0
+    for number, batch in enumerate([*batches, *more]):
+        if number >= len(batches) and (not experts or all(calls)):
+            break
         inputs = InputNumbers()
+        seen = frozenset(weight for weight, met in enumerate(calls) if met)
+        looked_at += batch.samples
 
         def on_call(
             weight: int,
@@ -50,13 +65,18 @@ def survey(
             window: Window | str,
             number: int = number,
             inputs: InputNumbers = inputs,
+            seen: frozenset[int] = seen,
         ) -> None:
             if isinstance(window, str):
                 refused[weight] = window
                 return
+            if number >= len(batches) and weight in seen:
+                return
             calls[weight].append((number, inputs(x), window))
             rows, per_row = count_tokens(x, window)
             tokens[weight] += rows * per_row
+            nonlocal experts
+            experts |= routed_tokens(rows) is not None
 
         with watch(weights, on_call):
             module(*batch.args, **batch.kwargs)
@@ -67,9 +87,8 @@ def survey(
             sharing.setdefault(tuple(met), []).append(weight)
         elif not met:
             refused.setdefault(weight, UNUSED)
-    samples = sum(batch.samples for batch in batches)
     found = [
-        ObservedInput(tuple(group), weights[group[0]][0].numel(), tokens[group[0]] / samples)
+        ObservedInput(tuple(group), weights[group[0]][0].numel(), tokens[group[0]] / looked_at)
         for group in sharing.values()
     ]
     return Survey(tuple(found), refused)

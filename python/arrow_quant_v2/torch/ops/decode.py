@@ -1,4 +1,4 @@
-"""From packed codes to numbers in plain torch, for every device: the rules of ``docs/format.md``.
+"""From packed codes to numbers in plain torch, on every device (``docs/reference/format.md``).
 
 The engine does the same faster where tensors lie in main memory; ``ops.py`` chooses.
 """

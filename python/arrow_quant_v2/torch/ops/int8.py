@@ -3,8 +3,8 @@
 The engine (``engine.py``) has linear maps and convolutions on the CPU. Here are other devices,
 groups, three dimensions, and static scales that differ between the samples of a batch. A
 ``two_level``, ``row`` or ``residual_binary`` weight is an int8 matrix with one scale per row
-(``docs/format.md``). Activations become int8 with one scale per token (linear maps) or per sample
-(convolutions), either their own largest magnitude over 127 or a given, calibrated one. NaN and
+(``docs/reference/format.md``). Activations become int8 with one scale per token (linear maps) or
+per sample (convolutions): their own largest magnitude over 127, or a given, calibrated one. NaN and
 infinity in a token or sample come out as NaN or infinity of that token or sample.
 """
 

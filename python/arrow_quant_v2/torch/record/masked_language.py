@@ -8,6 +8,7 @@ intermediate states are the tape.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from arrow_quant_v2.config.settings import CALIBRATION
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.torch.record.samples import Samples
 from arrow_quant_v2.torch.record.trajectory import Batch, batches_of, is_held_out
+from arrow_quant_v2.torch.text_models.bidirectional import block_mask
+from arrow_quant_v2.torch.text_models.tokens import added_around
 
 __all__ = ["masked_language_tape"]
 
@@ -34,32 +37,38 @@ def masked_language_tape(
     samples: int,
     seed: int,
     progress: Callable[[float], None],
+    mask_token_id: int | None = None,
 ) -> list[Batch]:
     """Record `samples` texts, each at several ratios of masked tokens.
+
+    `mask_token_id` is the token of hidden positions where the tokenizer does not know it.
 
     Raises
     ------
     CannotRunError
-        The tokenizer has no mask token.
+        Nobody knows the mask token.
     ConfigurationError
         The data is no texts, or they are empty.
     """
-    if tokenizer.mask_token_id is None:
+    mask = tokenizer.mask_token_id if mask_token_id is None else mask_token_id
+    if mask is None:
         raise CannotRunError("the tokenizer has no mask token")
     if data.kind == "user" and not data.texts:
         raise ConfigurationError(
             f"calibration_data: expected texts for a language model, found {data.what}"
         )
     length = _longest(model, tokenizer)
+    state = _States(mask, int(getattr(model, "block_length", 0)))
     generator = torch.Generator().manual_seed(seed)
     tape: list[Batch] = []
     for run, numbers in enumerate(batches_of(samples, _BATCH)):
         if data.texts:
             texts = [data.texts[i % len(data.texts)] for i in numbers]
-            tape += _masked_texts(tokenizer, texts, numbers, length, generator)
+            tape += _masked_texts(state, tokenizer, texts, numbers, length, generator)
         else:
             part = _LENGTHS[run % len(_LENGTHS)]
-            tape += _own_texts(model, tokenizer, numbers, max(8, int(part * length)), generator)
+            blank = _blank(tokenizer, mask, max(8, int(part * length)))
+            tape += _own_texts(state, model, blank, numbers, generator)
         progress((numbers[-1] + 1) / samples)
     return tape
 
@@ -70,7 +79,12 @@ def _longest(model: Any, tokenizer: Any) -> int:
 
 
 def _masked_texts(
-    tokenizer: Any, texts: list[str], numbers: range, length: int, generator: torch.Generator
+    state: _States,
+    tokenizer: Any,
+    texts: list[str],
+    numbers: range,
+    length: int,
+    generator: torch.Generator,
 ) -> list[Batch]:
     """One batch for each part of the mask ratios from 0 to 1."""
     coded = tokenizer(
@@ -94,37 +108,45 @@ def _masked_texts(
         masked = ((part + draw) / parts * counts).ceil().long().clamp(min=1)
         scores = torch.rand(maskable.shape, generator=generator).masked_fill(~maskable, 2.0)
         order = scores.argsort(dim=1).argsort(dim=1)
-        ids = coded["input_ids"].masked_fill(order < masked[:, None], tokenizer.mask_token_id)
-        hidden = ids == tokenizer.mask_token_id
-        batches.append(_batch(ids, present, hidden, masked / counts, numbers))
+        ids = coded["input_ids"].masked_fill(order < masked[:, None], state.mask)
+        batches.append(state.batch(ids, present, masked / counts, numbers))
     return batches
 
 
+def _blank(tokenizer: Any, mask: int, length: int) -> Tensor:
+    """So many tokens [1, length]: masks, with what the tokenizer puts around every text."""
+    if tokenizer.mask_token_id == mask:
+        specials = tokenizer.num_special_tokens_to_add()
+        text = tokenizer.mask_token * max(1, length - specials)
+        found: Tensor = tokenizer(text, return_tensors="pt")["input_ids"]
+        return found
+    before, behind = added_around(tokenizer)
+    masks = [mask] * max(1, length - len(before) - len(behind))
+    return torch.tensor([[*before, *masks, *behind]])
+
+
 def _own_texts(
-    model: Any, tokenizer: Any, numbers: range, length: int, generator: torch.Generator
+    state: _States, model: Any, blank: Tensor, numbers: range, generator: torch.Generator
 ) -> list[Batch]:
     """States on the way from nothing but masks to a text, sampled at temperature 1."""
-    specials = tokenizer.num_special_tokens_to_add()
-    blank = tokenizer(tokenizer.mask_token * max(1, length - specials), return_tensors="pt")
-    ids = blank["input_ids"].repeat(len(numbers), 1)
+    ids = blank.repeat(len(numbers), 1)
     present = torch.ones_like(ids, dtype=torch.bool)
-    maskable = (ids == tokenizer.mask_token_id).sum(dim=1)
+    maskable = (ids == state.mask).sum(dim=1)
     total = int(maskable[0])
     steps = min(CALIBRATION.sampler_steps, total)
     wanted = _recorded_steps(len(numbers), steps, generator)
     batches = []
     for step in range(steps):
-        masked = ids == tokenizer.mask_token_id
+        masked = ids == state.mask
         rows = torch.nonzero(wanted[:, step])[:, 0]
         if len(rows):
             ratio = masked[rows].sum(dim=1) / total
-            batches.append(
-                _batch(ids[rows], present[rows], masked[rows], ratio, _pick(numbers, rows))
-            )
+            batches.append(state.batch(ids[rows], present[rows], ratio, _pick(numbers, rows)))
         if step == steps - 1:
             break
-        logits = model(input_ids=ids, attention_mask=present.long()).logits.float()
-        logits[..., tokenizer.mask_token_id] = -torch.inf
+        seen = state.attention_mask(present)
+        logits = model(input_ids=ids, attention_mask=seen).logits.float()
+        logits[..., state.mask] = -torch.inf
         drawn = torch.multinomial(
             logits.softmax(dim=-1).flatten(0, 1), 1, generator=generator
         ).reshape(ids.shape)
@@ -150,13 +172,36 @@ def _pick(numbers: range, rows: Tensor) -> list[int]:
     return [numbers[int(row)] for row in rows]
 
 
-def _batch(
-    ids: Tensor, present: Tensor, masked: Tensor, ratio: Tensor, numbers: range | list[int]
-) -> Batch:
-    return Batch(
-        kwargs={"input_ids": ids, "attention_mask": present.long()},
-        timestep=ratio.double(),
-        held_out=is_held_out(torch.tensor(numbers)),
-        valid=present,
-        masked=masked,
-    )
+@dataclass(frozen=True)
+class _States:
+    """How states of a text become calls of the model.
+
+    Attributes
+    ----------
+    mask
+        The token of hidden positions.
+    block_length
+        Positions see their own block of so many and earlier ones; 0: all.
+    """
+
+    mask: int
+    block_length: int
+
+    def attention_mask(self, present: Tensor) -> Tensor:
+        """What goes with texts whose tokens are `present`, [texts, tokens]."""
+        if not self.block_length:
+            return present.long()
+        blocks = block_mask(present.shape[1], self.block_length)
+        return blocks & present[:, None, None, :]
+
+    def batch(
+        self, ids: Tensor, present: Tensor, ratio: Tensor, numbers: range | list[int]
+    ) -> Batch:
+        """One call with the texts of these numbers, `ratio` of whose tokens are hidden."""
+        return Batch(
+            kwargs={"input_ids": ids, "attention_mask": self.attention_mask(present)},
+            timestep=ratio.double(),
+            held_out=is_held_out(torch.tensor(numbers)),
+            valid=present,
+            masked=ids == self.mask,
+        )

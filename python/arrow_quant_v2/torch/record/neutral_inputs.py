@@ -229,9 +229,7 @@ def _size_of_image(request: Request) -> tuple[int, int]:
     """Height and width of the picture that a pipeline starts from."""
     height, width = request.height, request.width
     scale = vae_scale(request.pipeline)
-    if request.has("LatentUpscale"):
-        return height // 2, width // 2
-    if request.has("Upscale", "SuperRes"):
+    if request.has("Upscale", "SuperRes") and not request.has("LatentUpscale"):
         part = scale if scale > 1 else 4
         return max(8, height // part), max(8, width // part)
     return height, width
@@ -369,7 +367,8 @@ def _encoder_layers(request: Request) -> tuple[int, ...] | None:
 
 
 def _ip_adapter_image(request: Request) -> Any:
-    if request.denoiser.config.get("encoder_hid_dim_type") != "ip_image_proj":
+    # An adapter that is loaded later sets the attribute of the configuration and not its key.
+    if getattr(request.denoiser.config, "encoder_hid_dim_type", None) != "ip_image_proj":
         return None
     return _picture(request, request.numbers[0])
 
@@ -418,6 +417,11 @@ MAKERS: Mapping[str, Maker] = {
     "negative_image_embeds": _image_embeds,
     "image_embeddings": _image_embeddings,
     "ip_adapter_image": _ip_adapter_image,
+    "enable_prompt_rewrite": lambda _: False,
+    "enable_prompt_enhancement": lambda _: False,
+    "expand_prompts": lambda _: False,
+    "prompt_upsampling": lambda _: False,
+    "use_pe": lambda _: False,
     "text_encoder_out_layers": _encoder_layers,
     "source_prompt": _prompt,
     "task_prompt": lambda _: "Each row is a pair of pictures of one scene.",
@@ -433,7 +437,8 @@ _ALWAYS = (
     "super_res_num_inference_steps", "prompt", "negative_prompt", "output_type", "class_labels",
     "batch_size", "guidance_scale", "true_cfg_scale", "use_resolution_binning", "duration",
     "audio_duration", "audio_duration_s", "ip_adapter_image", "task_prompt", "content_prompt",
-    "text_encoder_out_layers",
+    "text_encoder_out_layers", "enable_prompt_rewrite", "enable_prompt_enhancement",
+    "expand_prompts", "prompt_upsampling", "use_pe",
 )  # fmt: skip
 
 #: Arguments that pictures of the user can be.

@@ -24,7 +24,15 @@ from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.torch.layers.clock import TIME_ARGUMENTS
 from arrow_quant_v2.torch.record.trajectory import Batch, PerSample, copied, is_held_out, rows_of
 
-__all__ = ["Counted", "Counter", "Recorder", "RunEndedError", "listening", "schedulers_of"]
+__all__ = [
+    "Counted",
+    "Counter",
+    "Recorder",
+    "RunEndedError",
+    "listening",
+    "schedulers_of",
+    "takes_time",
+]
 
 #: Arguments of denoisers that carry the noisy sample.
 _SAMPLE_NAMES = ("sample", "hidden_states", "x", "x_t")
@@ -77,6 +85,11 @@ class Counted:
     def steps(self) -> int:
         """How many steps there are."""
         return len(self.times)
+
+
+def takes_time(network: nn.Module) -> bool:
+    """Whether a network is called with a diffusion time, as denoisers are."""
+    return any(name in inspect.signature(network.forward).parameters for name in TIME_ARGUMENTS)
 
 
 class Arguments:
@@ -311,9 +324,8 @@ def listening(
             handle = module.register_forward_pre_hook(hook(name), with_kwargs=True)
             stack.callback(handle.remove)
         for scheduler in schedulers_of(pipeline):
-            stack.callback(setattr, scheduler, "__class__", type(scheduler))
-            # The class, since pipelines copy their schedulers.
-            scheduler.__class__ = _overheard(type(scheduler), listener)
+            scheduler.step = _Step(scheduler, listener)
+            stack.callback(delattr, scheduler, "step")
         yield
 
 
@@ -326,15 +338,25 @@ def schedulers_of(pipeline: Any) -> list[Any]:
     return list(found.values())
 
 
-def _overheard(kind: type[Any], listener: Counter | Recorder) -> type[Any]:
-    """A class of scheduler that tells of its steps."""
+class _Step:
+    """The step of a scheduler, in place of its method, that tells a listener.
 
-    @functools.wraps(kind.step)
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        listener.on_step(self, kwargs["timestep"] if "timestep" in kwargs else args[1])
-        return kind.step(self, *args, **kwargs)
+    A pipeline may make a deep copy of its scheduler; the copy has a step of its own.
+    """
 
-    return type(kind.__name__, (kind,), {"step": step, "__module__": kind.__module__})
+    def __init__(self, scheduler: Any, listener: Counter | Recorder) -> None:
+        self._scheduler = scheduler
+        self._listener = listener
+        method = type(scheduler).step
+        self.__signature__ = inspect.signature(functools.partial(method, scheduler))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        time = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        self._listener.on_step(self._scheduler, time)
+        return type(self._scheduler).step(self._scheduler, *args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Step:
+        return _Step(memo[id(self._scheduler)], self._listener)
 
 
 def _lengths(value: Any) -> Iterator[int]:

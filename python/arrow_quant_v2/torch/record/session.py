@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,35 @@ from arrow_quant_v2.plan.model_plan import ModelPlan
 from arrow_quant_v2.progress import ProgressCallback
 from arrow_quant_v2.torch.evaluation import evaluating
 from arrow_quant_v2.torch.record.samples import Samples, read_samples
+from arrow_quant_v2.torch.record.sampling import Sampling
 from arrow_quant_v2.torch.record.trajectory import Batch, as_batches
+from arrow_quant_v2.torch.text_models.pipelines import MODEL, TOKENIZER, is_text_pipeline
 
 __all__ = ["Session", "stopping_at_once"]
 
+#: What one network, or each of several components by its name, was given.
+_Recorded = list[Batch] | dict[str, list[Batch]]
+
 #: Makes a trajectory: of so many samples, from this seed, and tells which part is done.
-_Record = Callable[[Samples, int, int, Callable[[float], None]], list[Batch]]
+_Record = Callable[[Samples, int, int, Callable[[float], None]], _Recorded]
 
 
 @dataclass(frozen=True)
 class _Model:
-    """A loaded network, the component that it is, and how it is recorded."""
+    """A loaded network, the component that it is, and how it is recorded.
+
+    `others` are further networks that run at steps, by component.
+    """
 
     component: str
     network: nn.Module
     record: _Record
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Every network by component."""
+        return {self.component: self.network, **self.others}
 
 
 class Session:
@@ -55,9 +69,13 @@ class Session:
     path
         A model folder.
     plan
-        Its plan: the first component is the one that runs at every step.
+        Its plan: of its components those run that take a diffusion time, or the first.
     data
         What the model runs on, as :func:`arrow_quant_v2.torch.capture` takes it.
+    sampling
+        Size, steps and guidance of the samples; None: the defaults.
+    trust_remote_code
+        Run code that the folder brings, where no library has the class.
 
     Raises
     ------
@@ -66,13 +84,23 @@ class Session:
         inputs that nothing supplies.
     """
 
-    def __init__(self, path: Path, plan: ModelPlan, data: Any = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        plan: ModelPlan,
+        data: Any = None,
+        sampling: Sampling | None = None,
+        *,
+        trust_remote_code: bool = False,
+    ) -> None:
         self.plan = plan
+        self._sampling = sampling or Sampling()
+        self._trusted = trust_remote_code
         self.data = read_samples(data)
         self._path = path
         self._model: _Model | None = None
         self._failure: CannotRunError | None = None
-        self._recorded: dict[int, tuple[int, list[Batch]]] = {}
+        self._recorded: dict[int, tuple[int, dict[str, list[Batch]]]] = {}
 
     @classmethod
     def of_network(cls, component: str, network: nn.Module, batches: list[Batch]) -> Session:
@@ -94,64 +122,109 @@ class Session:
         """That component, in float32."""
         return self._loaded().network
 
-    def recorded(
-        self, samples: int, seed: int, progress: ProgressCallback | None = None
-    ) -> list[Batch]:
-        """What the network is given while the model makes at least `samples` samples.
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Every component that runs at steps: several where denoisers share a schedule."""
+        return tuple(self._loaded().networks)
 
-        What a seed has brought is kept: a later call that needs no more gets the same batches.
+    def network_of(self, component: str) -> nn.Module:
+        """One of :attr:`components`, in float32."""
+        return self._loaded().networks[component]
+
+    def recorded(
+        self,
+        samples: int,
+        seed: int,
+        progress: ProgressCallback | None = None,
+        *,
+        component: str | None = None,
+    ) -> list[Batch]:
+        """What a network is given while the model makes at least `samples` samples.
+
+        What a seed has brought is kept: a later call that needs no more gets the same batches. All
+        components are recorded in the same samples.
+
+        Parameters
+        ----------
+        samples, seed
+            How many samples, and where their noise comes from.
+        progress
+            Called with a message and a fraction.
+        component
+            One of :attr:`components`; None: :attr:`component`. A component that never ran has no
+            batches.
         """
+        model = self._loaded()
+        wanted = model.component if component is None else component
         known = self._recorded.get(seed)
         if known is not None and known[0] >= samples:
-            return known[1]
-        model = self._loaded()
+            return known[1].get(wanted, [])
 
         def report(fraction: float) -> None:
             if progress is not None:
                 with stopping_at_once():
                     progress("running the model", fraction)
 
-        with _user_errors(), evaluating(model.network):
+        with ExitStack() as stack:
+            stack.enter_context(_user_errors())
+            for network in model.networks.values():
+                stack.enter_context(evaluating(network))
             batches = self._batches(model, samples, seed, report)
         self._recorded[seed] = (samples, batches)
-        return batches
+        return batches.get(wanted, [])
 
     def _batches(
         self, model: _Model, samples: int, seed: int, report: Callable[[float], None]
-    ) -> list[Batch]:
+    ) -> dict[str, list[Batch]]:
         """Batches of the user, or what the model is given while it makes samples."""
         data = self.data
         if data.make_batches is not None:
-            return as_batches(data.make_batches(model.network), held_out=True)
+            made = data.make_batches(model.network)
+            return {model.component: as_batches(made, held_out=True)}
         if data.batches:
-            return as_batches(data.batches, held_out=True)
+            return {model.component: as_batches(data.batches, held_out=True)}
         with _failures_of_libraries():
-            return model.record(data, samples, seed, report)
+            recorded = model.record(data, samples, seed, report)
+        return {model.component: recorded} if isinstance(recorded, list) else recorded
 
     def _loaded(self) -> _Model:
         if self._failure is not None:
             raise self._failure
         if self._model is None:
             try:
-                self._model = _load(self._path, self.plan)
+                self._model = _load(
+                    self._path, self.plan, self._sampling, trust_remote_code=self._trusted
+                )
             except CannotRunError as error:
                 self._failure = error
                 raise
-            _require_finite(self._model.network, self._path)
+            for network in self._model.networks.values():
+                _require_finite(network, self._path)
         return self._model
 
 
-def _load(path: Path, plan: ModelPlan) -> _Model:
-    kind = detect_model_kind(path)
+def _load(path: Path, plan: ModelPlan, sampling: Sampling, *, trust_remote_code: bool) -> _Model:
+    kind = detect_model_kind(path, trust_remote_code=trust_remote_code)
+    if kind == "pipeline" and is_text_pipeline(read_json(path / "model_index.json")):
+        return _load_masked_language_model(
+            path / MODEL, path / TOKENIZER, MODEL, trust_remote_code=trust_remote_code
+        )
     if kind == "pipeline":
-        return _load_pipeline(path, plan.components[0], plan.components[0])
+        return _load_pipeline(path, {name: name for name in plan.components}, sampling)
     if kind == "denoiser":
-        return _load_pipeline(path.resolve().parent, path.resolve().name, "")
-    return _load_masked_language_model(path)
+        parent = path.resolve().parent
+        if is_text_pipeline(read_json(parent / "model_index.json")):
+            return _load_masked_language_model(
+                path, parent / TOKENIZER, "", trust_remote_code=trust_remote_code
+            )
+        return _load_pipeline(parent, {path.resolve().name: ""}, sampling)
+    return _load_masked_language_model(path, path, "", trust_remote_code=trust_remote_code)
 
 
-def _load_pipeline(path: Path, attribute: str, component: str) -> _Model:
-    from arrow_quant_v2.torch.record.pipelines import pipeline_tape
+def _load_pipeline(path: Path, wanted: Mapping[str, str], sampling: Sampling) -> _Model:
+    """`wanted`: attributes of the pipeline, and the components that they are."""
+    from arrow_quant_v2.torch.record.pipelines import pipeline_tapes
+    from arrow_quant_v2.torch.record.recorder import takes_time
 
     with _failures_of_libraries():
         from diffusers import DiffusionPipeline
@@ -167,41 +240,61 @@ def _load_pipeline(path: Path, attribute: str, component: str) -> _Model:
                 use_safetensors=True,
                 **skipped,
             )
-    network = getattr(pipeline, attribute, None)
-    if not isinstance(network, nn.Module):
-        raise CannotRunError(f"{type(pipeline).__name__} has no network '{attribute}'")
+    found = {name: getattr(pipeline, name, None) for name in wanted}
+    networks = {name: part for name, part in found.items() if isinstance(part, nn.Module)}
+    if not networks:
+        raise CannotRunError(f"{type(pipeline).__name__} has no network '{next(iter(wanted))}'")
+    attributes = [name for name, part in networks.items() if takes_time(part)]
+    attributes = attributes or list(networks)[:1]
 
     def record(
         data: Samples, samples: int, seed: int, progress: Callable[[float], None]
-    ) -> list[Batch]:
-        return pipeline_tape(
-            pipeline, attribute, data, samples=samples, seed=seed, progress=progress
+    ) -> dict[str, list[Batch]]:
+        tapes = pipeline_tapes(
+            pipeline,
+            attributes,
+            data,
+            samples=samples,
+            seed=seed,
+            progress=progress,
+            sampling=sampling,
         )
+        return {wanted[name]: tape for name, tape in tapes.items()}
 
-    return _Model(component, network, record)
+    first, *others = attributes
+    return _Model(
+        wanted[first], networks[first], record, {wanted[name]: networks[name] for name in others}
+    )
 
 
-def _load_masked_language_model(path: Path) -> _Model:
+def _load_masked_language_model(
+    path: Path, tokenizer: Path, component: str, *, trust_remote_code: bool
+) -> _Model:
     from arrow_quant_v2.torch.record.masked_language import masked_language_tape
+    from arrow_quant_v2.torch.record.text_model import load_text_model
 
     with _failures_of_libraries():
-        from transformers import AutoModelForMaskedLM, AutoTokenizer
         from transformers.utils import logging
 
         with _quiet(logging):
-            network = AutoModelForMaskedLM.from_pretrained(
-                str(path), local_files_only=True, dtype=torch.float32, use_safetensors=True
+            network, tokens = load_text_model(
+                path, tokenizer=tokenizer, trust_remote_code=trust_remote_code
             )
-            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
 
     def record(
         data: Samples, samples: int, seed: int, progress: Callable[[float], None]
     ) -> list[Batch]:
         return masked_language_tape(
-            network, tokenizer, data, samples=samples, seed=seed, progress=progress
+            network,
+            tokens.tokenizer,
+            data,
+            samples=samples,
+            seed=seed,
+            progress=progress,
+            mask_token_id=tokens.mask_token_id,
         )
 
-    return _Model("", network, record)
+    return _Model(component, network, record)
 
 
 def _require_finite(network: nn.Module, path: Path) -> None:

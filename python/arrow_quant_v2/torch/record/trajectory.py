@@ -66,7 +66,7 @@ class Batch:
         return times.expand(self.samples) if len(times) == 1 else times
 
     def take(self, rows: Tensor) -> Batch:
-        """The samples with these numbers."""
+        """The samples with the numbers `rows`, a tensor of integers."""
         count = self.samples
         return replace(
             self,

@@ -1,0 +1,1 @@
+"""Tiny masked-diffusion language models in the layouts that their authors publish."""
