@@ -12,7 +12,13 @@ import pytest
 from format_reference import decode_file
 from safetensors.numpy import load_file, save_file
 
-from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig, ModelPlan, open_quantized
+from arrow_quant_v2 import (
+    ArrowQuantV2,
+    DiffusionQuantConfig,
+    ModelPlan,
+    export_safetensors,
+    open_quantized,
+)
 
 Weights = dict[str, npt.NDArray[np.float32]]
 
@@ -95,9 +101,8 @@ def test_a_stack_is_read_in_its_own_shape_and_as_the_format_says(tmp_path: Path,
 
 def test_a_stack_is_exported_in_its_own_shape_and_passes_validation(tmp_path: Path) -> None:
     out = quantized(stacks(), tmp_path / "model", 8)
-    quantizer = ArrowQuantV2()
-    assert quantizer.validate_quality(tmp_path / "model" / "model.safetensors", out).passed
-    quantizer.export_model(out, tmp_path / "floats", "safetensors")
+    assert ArrowQuantV2().validate_quality(tmp_path / "model" / "model.safetensors", out)["passed"]
+    export_safetensors(out, tmp_path / "floats")
     (file,) = (tmp_path / "floats").glob("*.safetensors")
     exported = load_file(file)
     for name, values in restored(out).items():

@@ -95,9 +95,11 @@ def _when_read(
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `name` is."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    """Put `module` where the module or parameter `name` is."""
+    path, _, leaf = name.rpartition(".")
+    parent = model.get_submodule(path)
+    parent._parameters.pop(leaf, None)
+    setattr(parent, leaf, module)
 
 
 def _replace(
