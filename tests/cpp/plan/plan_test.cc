@@ -202,7 +202,8 @@ TEST(Plan, AStackWithItsInputsFirstIsToldByTheShapesOfBothProjections) {
   const ModelDirectory model = component_of({tensor_of("mlp.experts.gate_up_proj", {4, 256, 128}),
                                              tensor_of("mlp.experts.down_proj", {4, 64, 256})},
                                             kConfig);
-  for (const TensorPlan& tensor : make_plan(model, {}).components.at(0).tensors) {
+  const Plan plan = make_plan(model, {});
+  for (const TensorPlan& tensor : plan.components.at(0).tensors) {
     EXPECT_EQ(tensor.row_dimensions, 1);
     EXPECT_EQ(tensor.role, "weights of experts, inputs first");
   }
