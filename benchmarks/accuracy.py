@@ -11,15 +11,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from arrow_quant_v2 import ArrowQuantV2
 from arrow_quant_v2.config.settings import THRESHOLDS
-from benchmarks.markdown import table
-from benchmarks.quality import SAMPLES, WORK, ZOO
+from benchmarks.page import update_page
 from benchmarks.quality_model import MeasuredModel
+from benchmarks.quality_settings import SAMPLES, WORK, ZOO
 from zoo.evaluate.subject import Effort
 
 WIDTHS = (2, 4, 8)
@@ -53,45 +53,6 @@ def measure(folder: Path, work: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def section(rows: Sequence[dict[str, Any]]) -> str:
-    return (
-        "## Accuracy by width\n\n"
-        "`python -m benchmarks.accuracy`. Mean cosine similarity, and that of the worst layer,\n"
-        "with default settings. *wanted* is the threshold of `validate_quality` for the mean over\n"
-        "the weights (the guide's 0.70 at 2 bits). A calibrated result reports the cosine\n"
-        "similarity of layer outputs on held-out inputs. Its weights are moved to make these\n"
-        "outputs right, so the weights themselves are less similar. A data-free result\n"
-        "reports the weights.\n\n"
-        + table(
-            (
-                "model",
-                "bits",
-                "wanted",
-                "outputs",
-                "worst",
-                "weights",
-                "validation",
-                "data-free weights",
-                "data-free worst",
-            ),
-            [
-                (
-                    row["model"],
-                    str(row["bit_width"]),
-                    f"{row['wanted']:.2f}",
-                    f"{row['outputs']:.6f}",
-                    f"{row['worst_outputs']:.6f}",
-                    f"{row['weights']:.6f}",
-                    "passed" if row["passed"] else "missed",
-                    f"{row['data_free_weights']:.6f}",
-                    f"{row['data_free_worst']:.6f}",
-                )
-                for row in rows
-            ],
-        )
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,8 +67,6 @@ def main() -> None:
             for row in measure(folder, args.work):
                 print(row, flush=True)
                 rows.append(row)
-    from benchmarks.run import update_page
-
     update_page({"accuracy": rows})
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from arrow_quant_v2 import ArrowQuantV2, DiffusionQuantConfig
-from benchmarks.quality import ZOO
 from benchmarks.quality_model import CALIBRATION_SEED
+from benchmarks.quality_settings import ZOO
 
 __all__ = ["measure", "section"]
 

@@ -30,17 +30,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parents[1]
-WORK = ROOT / "build" / "quality"
-ZOO = ROOT / "zoo" / "models"
+from benchmarks.quality_settings import ROOT, SAMPLES, WORK, ZOO
+
 REAL_MODELS = Path(
     os.environ.get("ARROW_QUANT_REAL_MODELS", ROOT.parent / "shared" / "real-models")
 )
 #: Every published result.
 PUBLISHED = ROOT / "benchmarks" / "quality.parquet"
 FORMAT = 1
-#: Of calibration; only results with so many are published.
-SAMPLES = 128
 #: Held-out items of a model; their losses are paired, so a few hundred tell methods apart.
 ITEMS = 200
 
@@ -273,7 +270,7 @@ def main() -> None:
         raise SystemExit("nothing has been measured")
     if args.smoke or args.samples != SAMPLES:
         return
-    from benchmarks.run import update_page
+    from benchmarks.page import update_page
 
     update_page({"quality": publish(results, PUBLISHED)})
     print(f"wrote {PUBLISHED}")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "quality"
+ZOO = ROOT / "zoo" / "models"
+#: Of calibration; only results with so many are published.
+SAMPLES = 128
 
 #: Activations at run time: as they are, int8 by token, or int8 by ranges that calibration found.
 Activation = Literal["none", "dynamic", "static"]

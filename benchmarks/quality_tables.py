@@ -34,8 +34,9 @@ statistics of {samples} samples, which each model made itself. Ours are in bold.
 - *drift*: squared distance of the predictions from the reference's, divided by the reference's loss
   (language models: KL in nats). A loss can fall by chance; drift cannot.
 - Of the two files of taef2-vae, one is quantized at a time.
-- `g128`: groups of 128 weights. *importance*: with llama.cpp's imatrix. *data-free*: not
-calibrated. """
+- `g128`: groups of 128 weights. *importance*: with llama.cpp's imatrix.
+- *data-free*: without calibration.
+"""
 
 
 def quality_section(rows: Rows) -> str:

@@ -182,12 +182,12 @@ void check(const nb::bytes& model_path, const nb::bytes& output_path,
 }
 
 ValidationReport validate(const nb::bytes& original_path, const nb::bytes& quantized_path,
-                          int num_threads, Callback callback) {
+                          int num_threads, Callback callback, const TensorNames& names) {
   const std::string original = path_of(original_path);
   const std::string quantized = path_of(quantized_path);
   PythonProgress progress(std::move(callback));
   const nb::gil_scoped_release unlocked;
-  return validate_artefact(original, quantized, num_threads, progress);
+  return validate_artefact(original, quantized, num_threads, progress, names);
 }
 
 }  // namespace
@@ -201,7 +201,7 @@ void bind_pipeline(nb::module_& m) {
         nb::arg("options"), nb::arg("callback"));
   m.def("check_output", &check, nb::arg("model_path"), nb::arg("output_path"), nb::arg("options"));
   m.def("validate_artefact", &validate, nb::arg("original_path"), nb::arg("quantized_path"),
-        nb::arg("num_threads"), nb::arg("callback"));
+        nb::arg("num_threads"), nb::arg("callback"), nb::arg("names") = TensorNames());
 }
 
 }  // namespace arrow_quant::python

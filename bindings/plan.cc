@@ -61,7 +61,7 @@ ParamEncodingChoice choice_from(const std::string& name) {
 PlanOptions make_options(int bit_width, int group_size, const std::string& method,
                          const std::string& param_encoding, const Rules& layer_rules,
                          std::vector<std::string> components, std::string modality,
-                         const Allotments& allocation, const Roles& roles) {
+                         const Allotments& allocation, const Roles& roles, TensorNames names) {
   PlanOptions options;
   options.bit_width = bit_width;
   options.group_size = group_size;
@@ -71,6 +71,7 @@ PlanOptions make_options(int bit_width, int group_size, const std::string& metho
   for (const auto& [glob, bits] : layer_rules) options.layer_rules.push_back({glob, bits});
   options.components = std::move(components);
   options.modality = std::move(modality);
+  options.names = std::move(names);
   for (const auto& [component, name, bits, group, reason] : allocation) {
     options.allocation.push_back({component, name, bits, group, reason});
   }
@@ -102,7 +103,7 @@ ModelPlan plan(const nb::bytes& model_path, const PlanOptions& options) {
   const std::string path = path_of(model_path);
   const PlanOptions own = options;
   const nb::gil_scoped_release unlocked;
-  ModelDirectory model = open_model(path);
+  ModelDirectory model = open_model(path, own.names);
   Plan made = make_plan(model, own);
   return joined(std::move(model), std::move(made));
 }
@@ -146,14 +147,15 @@ void bind_plan(nb::module_& m) {
           [](PlanOptions* self, int bit_width, int group_size, const std::string& method,
              const std::string& param_encoding, const Rules& layer_rules,
              std::vector<std::string> components, std::string modality,
-             const Allotments& allocation, const Roles& roles) {
-            new (self) PlanOptions(make_options(bit_width, group_size, method, param_encoding,
-                                                layer_rules, std::move(components),
-                                                std::move(modality), allocation, roles));
+             const Allotments& allocation, const Roles& roles, TensorNames names) {
+            new (self) PlanOptions(make_options(
+                bit_width, group_size, method, param_encoding, layer_rules, std::move(components),
+                std::move(modality), allocation, roles, std::move(names)));
           },
           nb::arg("bit_width"), nb::arg("group_size"), nb::arg("method"), nb::arg("param_encoding"),
           nb::arg("layer_rules"), nb::arg("components"), nb::arg("modality"),
-          nb::arg("allocation") = Allotments(), nb::arg("roles") = Roles());
+          nb::arg("allocation") = Allotments(), nb::arg("roles") = Roles(),
+          nb::arg("names") = TensorNames());
   nb::class_<PlannedTensor>(m, "PlannedTensor", "What happens to one tensor, and why.")
       .def_ro("component", &PlannedTensor::component)
       .def_prop_ro("name", [](const PlannedTensor& t) { return t.source.name; })

@@ -27,8 +27,8 @@ struct SourceTensor {
 /// An open model. Reading is thread-safe.
 class SourceModel {
  public:
-  explicit SourceModel(const std::string& path) {
-    const ModelDirectory model = open_model(path);
+  SourceModel(const std::string& path, const TensorNames& names) {
+    const ModelDirectory model = open_model(path, names);
     for (const ModelIndex& component : model.components) {
       for (const TensorInfo& tensor : component.tensors) {
         tensors_.push_back({component.component, readers_.size(), tensor});
@@ -71,12 +71,12 @@ void bind_read(nb::module_& m) {
   nb::class_<SourceModel>(m, "SourceModel", "An open model; reads one tensor at a time.")
       .def(
           "__init__",
-          [](SourceModel* self, const nb::bytes& path) {
+          [](SourceModel* self, const nb::bytes& path, const TensorNames& names) {
             const std::string where = path_of(path);
             const nb::gil_scoped_release unlocked;
-            new (self) SourceModel(where);
+            new (self) SourceModel(where, names);
           },
-          nb::arg("path"))
+          nb::arg("path"), nb::arg("names") = TensorNames())
       .def_prop_ro("tensors", &SourceModel::tensors)
       .def(
           "read",

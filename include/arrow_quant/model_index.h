@@ -67,6 +67,10 @@ struct ModelIndex {
   }
 };
 
+/// Names in place of those of the files, by component: source name -> name, or "" to leave the
+/// tensor out. Tensors that are not in it keep their names.
+using TensorNames = std::map<std::string, std::map<std::string, std::string>>;
+
 /// A model as a user names it: a pipeline directory, one component, or one file.
 struct ModelDirectory {
   enum class Kind { kFile, kComponent, kPipeline };  ///< what `path` is

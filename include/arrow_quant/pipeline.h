@@ -163,10 +163,12 @@ ARROW_QUANT_API void check_output(const std::string& model_path, const std::stri
 
 /// Check every hash of the artefact, then compare every tensor with the original model's.
 /// Damage raises kValidation; differences in structure are listed in `problems`. A model in an old
-/// Parquet layout, which has no hashes, is compared in the same way.
+/// Parquet layout, which has no hashes, is compared in the same way. `names` are those that the
+/// original was quantized with.
 ARROW_QUANT_API ValidationReport validate_artefact(const std::string& original_path,
                                                    const std::string& quantized_path,
-                                                   int num_threads, Progress& progress);
+                                                   int num_threads, Progress& progress,
+                                                   const TensorNames& names = {});
 
 /// Quantize one array in memory, row-major with `info.shape`, element type `info.source_dtype`.
 /// `importance` has one weight per column or is empty. Raises kQuantization for NaN or Inf.

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "arrow_quant/model_index.h"
 #include "arrow_quant/quantized_tensor.h"
 
 namespace arrow_quant {
@@ -53,6 +54,7 @@ struct PlanOptions {
   std::vector<TensorRole> roles;        ///< of the tensors that somebody knows
   std::vector<std::string> components;  ///< empty: the denoiser of a pipeline
   std::string modality;                 ///< empty: detect; "unknown": detect, or leave it at that
+  TensorNames names;                    ///< of tensors; rules and allocations see these
 };
 
 /// What happens to one tensor.

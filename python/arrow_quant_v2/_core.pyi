@@ -186,7 +186,7 @@ class SourceTensor:
 class SourceModel:
     """An open model; reads one tensor at a time."""
 
-    def __init__(self, path: bytes) -> None: ...
+    def __init__(self, path: bytes, names: Mapping[str, Mapping[str, str]] = {}) -> None: ...
 
     @property
     def tensors(self) -> list[SourceTensor]: ...
@@ -196,7 +196,7 @@ class SourceModel:
 class PlanOptions:
     """Everything that decides a plan."""
 
-    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = [], roles: Sequence[tuple[str, str, str, bool, str, int]] = []) -> None: ...
+    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = [], roles: Sequence[tuple[str, str, str, bool, str, int]] = [], names: Mapping[str, Mapping[str, str]] = {}) -> None: ...
 
 class PlannedTensor:
     """What happens to one tensor, and why."""
@@ -604,7 +604,7 @@ def quantize_model(model_path: bytes, output_path: bytes, options: QuantizeOptio
 
 def check_output(model_path: bytes, output_path: bytes, options: QuantizeOptions) -> None: ...
 
-def validate_artefact(original_path: bytes, quantized_path: bytes, num_threads: int, callback: Callable[[str, float], object] | None) -> ValidationReport: ...
+def validate_artefact(original_path: bytes, quantized_path: bytes, num_threads: int, callback: Callable[[str, float], object] | None, names: Mapping[str, Mapping[str, str]] = {}) -> ValidationReport: ...
 
 class Artefact:
     """An open artefact; weights are read when asked for."""

@@ -14,8 +14,8 @@ from arrow_quant_v2.calibration.model_kind import (
     library_missing,
 )
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
+from arrow_quant_v2.model import View
 from arrow_quant_v2.model_roles import model_roles
-from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 
@@ -30,10 +30,8 @@ class LoadedModel:
 
     Parameters
     ----------
-    source
-        The path that the user gave, for messages.
-    path
-        The same model with all weights in safetensors.
+    view
+        The model as it is read.
     config
         Settings of the run.
     data
@@ -44,16 +42,17 @@ class LoadedModel:
 
     def __init__(
         self,
-        source: StrPath,
-        path: StrPath,
+        view: View,
         config: DiffusionQuantConfig,
         data: Any = None,
         session: Session | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(view.path)
+        self.names = view.names
         self.config = config
         self.data = data
-        self._source = Path(source)
+        self.notes = view.model.notes
+        self._source = view.model
         self._session = session
 
     @cached_property
@@ -96,6 +95,6 @@ class LoadedModel:
 
     def without_path(self, message: str) -> str:
         """A message for an artefact, which names the model but not where it was."""
-        for path in (self.path, self._source):
+        for path in (self.path, self._source.root, self._source.source):
             message = message.replace(os.fspath(path), self._source.name)
         return message

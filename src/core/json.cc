@@ -1,5 +1,7 @@
 #include "core/json.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -99,6 +101,29 @@ nlohmann::json parse_json(std::string_view text, const std::string& path, JsonLi
   StrictBuilder builder(path, limits.max_depth);
   Json::sax_parse(text, &builder);
   return builder.take();
+}
+
+nlohmann::json parse_config(std::string_view text, const std::string& path) {
+  constexpr std::string_view kNumbers[] = {"-Infinity", "Infinity", "NaN"};
+  std::string plain;
+  plain.reserve(text.size());
+  bool in_string = false;
+  for (size_t i = 0; i < text.size();) {
+    const std::string_view rest = text.substr(i);
+    const auto* const number = std::ranges::find_if(
+        kNumbers, [rest](std::string_view word) { return rest.starts_with(word); });
+    if (!in_string && number != std::end(kNumbers)) {
+      plain += "null";
+      i += number->size();
+      continue;
+    }
+    if (in_string && rest.front() == '\\' && rest.size() > 1)
+      plain += text[i++];
+    else if (rest.front() == '"')
+      in_string = !in_string;
+    plain += text[i++];
+  }
+  return parse_json(plain, path);
 }
 
 std::string json_problem(const nlohmann::json::exception& error) {

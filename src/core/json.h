@@ -17,6 +17,9 @@ struct JsonLimits {
 /// Parse `text`. `path` is for messages. Raises kMetadata with the byte position.
 nlohmann::json parse_json(std::string_view text, const std::string& path, JsonLimits limits = {});
 
+/// The same for what Python's json module writes: a bare `NaN`, `Infinity` or `-Infinity` is null.
+nlohmann::json parse_config(std::string_view text, const std::string& path);
+
 /// What nlohmann says about a parse error, without its prefix and without the text it last read
 /// (which may be long or not UTF-8).
 std::string json_problem(const nlohmann::json::exception& error);

@@ -121,7 +121,7 @@ class QuantizeJob {
               const QuantizeOptions& options, Progress& progress)
       : options_(options),
         progress_(progress),
-        model_(open_model(model_path)),
+        model_(open_model(model_path, options.plan.names)),
         output_path_(output_path),
         pool_(options.num_threads) {
     for (const ModelIndex& component : model_.components) source_bytes_ += component.total_bytes();
@@ -472,14 +472,14 @@ class QuantizeJob {
 
 Plan plan_model(const std::string& model_path, const PlanOptions& options) {
   check_plan_options(options);
-  return make_plan(open_model(model_path), options);
+  return make_plan(open_model(model_path, options.names), options);
 }
 
 void check_output(const std::string& model_path, const std::string& output_path,
                   const QuantizeOptions& options) {
   check_options(options);
   check_apart(model_path, output_path);
-  const Plan plan = make_plan(open_model(model_path), options.plan);
+  const Plan plan = make_plan(open_model(model_path, options.plan.names), options.plan);
   const Staging staging(output_path, options.overwrite, planned_bytes(plan));
 }
 

@@ -234,9 +234,9 @@ std::optional<Artefact> open_artefact_or_old(const std::string& path,
 
 ValidationReport validate_artefact(const std::string& original_path,
                                    const std::string& quantized_path, int num_threads,
-                                   Progress& progress) {
+                                   Progress& progress, const TensorNames& names) {
   check_isa_override();
-  const ModelDirectory original = open_model(original_path);
+  const ModelDirectory original = open_model(original_path, names);
   std::optional<ModelDirectory> old;
   const std::optional<Artefact> opened = open_artefact_or_old(quantized_path, old);
   // NOLINTNEXTLINE(bugprone-unchecked-optional-access): it is either an artefact or an old model

@@ -26,6 +26,13 @@ struct Role {
 // Globs without a leading `*` are anchored at the network's root, below the wrappers.
 constexpr std::array kKeptRoles = {
     Role{"first_stage_model.*", "autoencoder"},
+    Role{"vae.*", "autoencoder"},
+    Role{"audio_vae.*", "autoencoder"},
+    Role{"vocoder.*", "vocoder"},
+    Role{"text_encoder.*", "text encoder"},
+    Role{"text_encoder_?.*", "text encoder"},
+    Role{"text_encoders.*", "text encoder"},
+    Role{"model_ema.*", "average of the weights over training"},
     Role{"cond_stage_model.*", "text encoder"},
     Role{"conditioner.*", "text encoder"},
     Role{"*norm", "norm"},
@@ -91,14 +98,16 @@ constexpr std::array kKeptRoles = {
 };
 
 // What checkpoints and training code put before the names of the network.
-constexpr std::array<std::string_view, 5> kWrappers = {"model.diffusion_model.", "module.",
-                                                       "model.", "diffmodel.", "network."};
+constexpr std::array<std::string_view, 7> kWrappers = {
+    "_orig_mod.", "module.", "model.", "diffusion_model.", "diffmodel.", "network.", "net."};
 
 std::string_view without_wrapper(std::string_view name) noexcept {
-  for (const std::string_view wrapper : kWrappers) {
-    if (name.starts_with(wrapper)) return name.substr(wrapper.size());
+  for (;;) {  // wrappers are put around wrappers
+    const auto* const found = std::ranges::find_if(
+        kWrappers, [name](std::string_view wrapper) { return name.starts_with(wrapper); });
+    if (found == kWrappers.end()) return name;
+    name.remove_prefix(found->size());
   }
-  return name;
 }
 
 std::string_view without_suffix(std::string_view name) noexcept {

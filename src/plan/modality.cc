@@ -303,7 +303,7 @@ Modality detect_modality(const ModelDirectory& model, const std::vector<uint32_t
   for (const uint32_t i : chosen) {
     const ModelIndex& component = model.components[i];
     if (component.config_json.empty()) continue;
-    configs.push_back(parse_json(component.config_json, component.path + "/config.json"));
+    configs.push_back(parse_config(component.config_json, component.path + "/config.json"));
   }
   if (auto modality = from_stored(model, chosen, configs)) return *modality;
   if (auto modality = from_fields(configs)) return *modality;

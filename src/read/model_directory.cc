@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
+#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -182,7 +183,7 @@ bool add_weights(ModelIndex& component, const fs::path& folder, Int2Order int2_o
     return true;
   }
   if (files.size() > 1) {
-    const bool shards = files[0].string().find("-of-") != std::string::npos;
+    const bool shards = files[0].filename().string().find("-of-") != std::string::npos;
     not_found(folder,
               shards ? "several shards but no " + std::string("*") + kIndexSuffix
                      : "several weight files: " + join(names(files)),
@@ -191,6 +192,23 @@ bool add_weights(ModelIndex& component, const fs::path& folder, Int2Order int2_o
   if (files.empty()) return add_old_weights(component, folder, int2_order);
   add_file(component, files[0]);
   return true;
+}
+
+void rename_tensors(ModelIndex& component, const std::map<std::string, std::string>& names) {
+  for (TensorInfo& tensor : component.tensors) {
+    const auto found = names.find(tensor.name);
+    if (found != names.end()) tensor.name = found->second;
+  }
+  std::erase_if(component.tensors, [](const TensorInfo& tensor) { return tensor.name.empty(); });
+  std::set<std::string> seen;
+  for (const TensorInfo& tensor : component.tensors) {
+    if (seen.insert(tensor.name).second) continue;
+    throw Error(ErrorCode::kMetadata, "two tensors get this name",
+                {.path = component.path, .tensor = tensor.name});
+  }
+  if (seen.empty()) {
+    throw Error(ErrorCode::kMetadata, "no tensor is left of the model", {.path = component.path});
+  }
 }
 
 ModelIndex make_component(const std::string& name, const fs::path& folder) {
@@ -278,7 +296,7 @@ void open_pipeline(ModelDirectory& model, const fs::path& root, Int2Order int2_o
   const fs::path index = root / "model_index.json";
   model.kind = ModelDirectory::Kind::kPipeline;
   model.model_index_json = read_text_file(index.string(), kMaxConfigBytes);
-  const nlohmann::json document = parse_json(model.model_index_json, index.string());
+  const nlohmann::json document = parse_config(model.model_index_json, index.string());
   if (!document.is_object()) {
     throw Error(ErrorCode::kMetadata, "expected an object", {.path = index.string()});
   }
@@ -351,6 +369,15 @@ ModelDirectory open_model(const std::string& path_text, Int2Order int2_order) {
   }
   model.metadata_json = read_if_present(root / "metadata.json");
   model.other_files = other_files(root, model);
+  return model;
+}
+
+ModelDirectory open_model(const std::string& path, const TensorNames& names) {
+  ModelDirectory model = open_model(path);
+  for (ModelIndex& component : model.components) {
+    const auto own = names.find(component.component);
+    if (own != names.end()) rename_tensors(component, own->second);
+  }
   return model;
 }
 

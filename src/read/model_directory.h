@@ -16,6 +16,10 @@ namespace arrow_quant {
 /// malformed files.
 ModelDirectory open_model(const std::string& path, Int2Order int2_order = Int2Order::kLsb);
 
+/// The same with other names for some tensors. Raises kMetadata when two would get one name, or
+/// when none would be left.
+ModelDirectory open_model(const std::string& path, const TensorNames& names);
+
 /// Open `path` when its weights are in an old Parquet layout: only the components that are, the
 /// files of the others are in `other_files`. Nothing when there is no such model; raises what
 /// open_model raises for a malformed one.

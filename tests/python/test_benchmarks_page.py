@@ -13,9 +13,9 @@ from support import ROOT
 from arrow_quant_v2.config.settings import THRESHOLDS
 from benchmarks import calibration_cost, chart, summary
 from benchmarks.markdown import table
+from benchmarks.page import page
 from benchmarks.quality import PUBLISHED, Result, publish
 from benchmarks.quality_tables import quality_section
-from benchmarks.run import page
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS = ("base", "+ spatial", "+ time-aware", "+ both")

@@ -141,7 +141,7 @@ def test_without_torch_the_reason_is_the_missing_library(dit: Path, tmp_path: Pa
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("a library is missing: import of torch halted")
+    assert done.stdout.startswith("a library of the model is missing: import of torch halted")
     assert "pip install 'arrow-quant-v2[models]'" in done.stderr
 
 

@@ -46,7 +46,8 @@ def check_memory(path: Path, config: DiffusionQuantConfig) -> None:
 
 def needed_bytes(path: Path, config: DiffusionQuantConfig) -> int:
     """Weights of everything that is loaded, in float32, and the recorded states."""
-    folder = path.resolve().parent if detect_model_kind(path) == "denoiser" else path
+    kind = detect_model_kind(path, trust_remote_code=config.trust_remote_code)
+    folder = path.absolute().parent if kind == "denoiser" else path
     weights = sum(_elements(file) for file in _weight_files(folder)) * _FLOAT_BYTES
     states = config.calibration_samples * CALIBRATION.steps_per_trajectory * _STATE_BYTES
     # States of a small model are small too.

@@ -10,9 +10,19 @@ from typing import Any, Literal
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.text_families import family_of
 
-__all__ = ["CannotRunError", "ModelKind", "detect_model_kind", "library_missing", "read_json"]
+__all__ = [
+    "CannotRunError",
+    "ModelKind",
+    "detect_model_kind",
+    "library_missing",
+    "missing_components",
+    "read_json",
+]
 
 ModelKind = Literal["pipeline", "denoiser", "masked_language"]
+
+#: Components that a pipeline does without.
+_OPTIONAL = frozenset(("safety_checker", "feature_extractor", "image_encoder"))
 
 _HINT = "arrow_quant_v2.torch.calibrate(module, batches, path) calibrates any torch module."
 
@@ -43,8 +53,10 @@ def detect_model_kind(path: Path, *, trust_remote_code: bool = False) -> ModelKi
     if os.path.isfile(path):
         raise CannotRunError(f"{path.name} is one weight file: its class is not known", hint=_HINT)
     if os.path.isfile(path / "model_index.json"):
+        _check_complete(path)
         return "pipeline"
     if os.path.isfile(path.absolute().parent / "model_index.json"):
+        _check_complete(path.absolute().parent)
         return "denoiser"
     config = read_json(path / "config.json") if os.path.isfile(path / "config.json") else {}
     if _is_masked_language_model(config, trust_remote_code):
@@ -61,6 +73,29 @@ def detect_model_kind(path: Path, *, trust_remote_code: bool = False) -> ModelKi
         f"expected a diffusers pipeline or a transformers masked language model, found {found}",
         hint=_HINT,
     )
+
+
+def _check_complete(pipeline: Path) -> None:
+    """Raise CannotRunError where a component that the pipeline names has no folder."""
+    missing = missing_components(pipeline)
+    if missing:
+        raise CannotRunError(
+            f"the pipeline names components that are not there: {', '.join(missing)}",
+            hint="Download the whole pipeline.",
+        )
+
+
+def missing_components(pipeline: Path) -> list[str]:
+    """Components that ``model_index.json`` names and that have no folder beside it."""
+    index = read_json(pipeline / "model_index.json")
+    return [
+        name
+        for name, value in index.items()
+        if isinstance(value, list)
+        and all(isinstance(part, str) for part in value)
+        and name not in _OPTIONAL
+        and not os.path.isdir(pipeline / name)
+    ]
 
 
 def _is_masked_language_model(config: dict[str, Any], trust_remote_code: bool) -> bool:

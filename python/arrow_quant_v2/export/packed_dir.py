@@ -23,13 +23,15 @@ from arrow_quant_v2.export.safetensors_dir import float_piece
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.progress import ProgressCallback
 from arrow_quant_v2.tensors.safetensors_writer import Entry
-from arrow_quant_v2.tensors.weight_format import format_of, time_arrays, weight_arrays
+from arrow_quant_v2.tensors.weight_format import (
+    FORMAT_VERSION,
+    QUANT_METHOD,
+    format_of,
+    time_arrays,
+    weight_arrays,
+)
 
-__all__ = ["FORMAT_VERSION", "QUANT_METHOD", "export_packed"]
-
-#: What ``quantization_config`` in config.json says.
-QUANT_METHOD = "arrow_quant"
-FORMAT_VERSION = 1
+__all__ = ["export_packed"]
 
 _SAFETENSORS_NAMES = {"uint8": "U8", "int16": "I16", "int32": "I32"}
 _SUFFIX = ".weight"

@@ -3,8 +3,9 @@
 >>> import arrow_quant_v2.integrations.diffusers  # doctest: +SKIP
 >>> pipeline = DiffusionPipeline.from_pretrained("exported/")  # doctest: +SKIP
 
-``exported/`` is what ``arrow-quant export --format packed`` wrote. A float model is quantized while
-it loads, tensor by tensor, with ``quantization_config=ArrowQuantConfig(bits=4)``.
+``exported/`` is what ``arrow-quant export --format packed`` wrote, or ``save_pretrained`` of a
+loaded model. A float model is quantized while it loads, tensor by tensor, with
+``quantization_config=ArrowQuantConfig(bits=4)``.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from diffusers.quantizers import auto
 from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 
+from arrow_quant_v2.integrations.packed_model import describe, finish, pack, plan, prepare
 from arrow_quant_v2.integrations.quantization_config import QuantMethod, Settings
-from arrow_quant_v2.torch.load.packed_model import describe, pack, plan, prepare
+from arrow_quant_v2.torch.layers.execution import Execution
 
-__all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
+__all__ = ["ArrowQuantConfig", "ArrowQuantizer", "make_saveable"]
 
 
 class ArrowQuantConfig(Settings, QuantizationConfigMixin):
@@ -33,6 +35,7 @@ class ArrowQuantizer(DiffusersQuantizer):
     """What diffusers calls while it loads a model."""
 
     quantization_config: ArrowQuantConfig
+    use_keep_in_fp32_modules = True
 
     def __init__(self, quantization_config: ArrowQuantConfig, **settings: Any) -> None:
         super().__init__(quantization_config, **settings)
@@ -88,10 +91,9 @@ class ArrowQuantizer(DiffusersQuantizer):
         layer.weight.to(target_device)
 
     def _process_model_after_weight_loading(self, model: Any, **settings: Any) -> Any:
-        model.requires_grad_(False)
         if self.quantization_config.layers is None:
             self.quantization_config.layers = describe(model)
-        return model
+        return finish(model)
 
     @property
     def is_serializable(self) -> bool:
@@ -107,6 +109,13 @@ class ArrowQuantizer(DiffusersQuantizer):
     def is_compileable(self) -> bool:
         """The operators have fake kernels."""
         return True
+
+
+def make_saveable(model: Any, execution: Execution) -> None:
+    """Let ``save_pretrained`` write a model whose layers are packed already."""
+    config = ArrowQuantConfig.of_model(model, execution)
+    model.register_to_config(quantization_config=config)
+    model.hf_quantizer = ArrowQuantizer(config, pre_quantized=True)
 
 
 auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.ARROW_QUANT.value] = ArrowQuantConfig

@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
-from arrow_quant_v2.export.packed_dir import FORMAT_VERSION, QUANT_METHOD
-from arrow_quant_v2.torch.layers.quant_layers import Execution
-from arrow_quant_v2.torch.load.loading import execution_of
+from arrow_quant_v2.integrations.packed_model import describe
+from arrow_quant_v2.tensors.weight_format import FORMAT_VERSION, QUANT_METHOD
+from arrow_quant_v2.torch.layers.execution import Execution, execution_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["QuantMethod", "Settings"]
 
@@ -69,6 +73,12 @@ class Settings:
         self.quantization = dict(quantization or {})
         self.quantizer_config()
         self.execution("cpu")
+
+    @classmethod
+    def of_model(cls, model: nn.Module, execution: Execution) -> Self:
+        """What describes a model whose layers are packed already and compute by `execution`."""
+        compute = "int8" if execution.keep_int8 else "packed"
+        return cls(activation=execution.activation, compute=compute, layers=describe(model))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

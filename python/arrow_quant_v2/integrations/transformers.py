@@ -3,8 +3,9 @@
 >>> import arrow_quant_v2.integrations.transformers  # doctest: +SKIP
 >>> model = AutoModelForMaskedLM.from_pretrained("exported/")  # doctest: +SKIP
 
-``exported/`` is what ``arrow-quant export --format packed`` wrote. A float model is quantized when
-it has been loaded, with ``quantization_config=ArrowQuantConfig(bits=4)``.
+``exported/`` is what ``arrow-quant export --format packed`` wrote, or ``save_pretrained`` of a
+loaded model. A float model is quantized when it has been loaded, with
+``quantization_config=ArrowQuantConfig(bits=4)``.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import re
 from typing import Any
 
 import torch
+import transformers
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from arrow_quant_v2.export.packed_dir import QUANT_METHOD
+from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.integrations.packed_model import describe, finish, pack, plan, prepare
 from arrow_quant_v2.integrations.quantization_config import Settings
-from arrow_quant_v2.torch.load.packed_model import describe, pack, plan, prepare
+from arrow_quant_v2.tensors.weight_format import QUANT_METHOD
+from arrow_quant_v2.torch.layers.execution import Execution
 
-__all__ = ["ArrowQuantConfig", "ArrowQuantizer"]
+__all__ = ["ArrowQuantConfig", "ArrowQuantizer", "make_saveable"]
 
 
 @register_quantization_config(QUANT_METHOD)
@@ -56,8 +60,7 @@ class ArrowQuantizer(HfQuantizer):
         if self.quantization_config.layers is None:
             self._quantize(model)
             self.quantization_config.layers = describe(model)
-        model.requires_grad_(False)
-        return model
+        return finish(model)
 
     def _quantize(self, model: Any) -> None:
         for name, spec in plan(model, self.quantization_config.quantizer_config()).items():
@@ -86,3 +89,23 @@ class ArrowQuantizer(HfQuantizer):
     def is_compileable(self) -> bool:
         """The operators have fake kernels."""
         return True
+
+
+def make_saveable(model: Any, execution: Execution) -> None:
+    """Let ``save_pretrained`` write a model whose layers are packed already.
+
+    It is refused where transformers could not build the model again.
+    """
+    if not hasattr(transformers, type(model).__name__):
+        model.save_pretrained = _refuse_saving
+        return
+    config = ArrowQuantConfig.of_model(model, execution)
+    model.config.quantization_config = config
+    model.hf_quantizer = ArrowQuantizer(config, pre_quantized=True)
+
+
+def _refuse_saving(*unused: Any, **settings: Any) -> None:
+    raise ConfigurationError(
+        "transformers has no class for this model, so it could not load what it saves",
+        hint="Copy the artefact: load_quantized opens it again.",
+    )

@@ -15,6 +15,7 @@ from arrow_quant_v2.artefact.model import QuantizedModel
 from arrow_quant_v2.artefact.open import open_quantized
 from arrow_quant_v2.config.settings import DiffusionQuantConfig, known_modality
 from arrow_quant_v2.mixed.layers import Key
+from arrow_quant_v2.model import resolve
 from arrow_quant_v2.paths import StrPath, path_bytes
 from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.engine_options import Allotment, quantize_options
@@ -101,6 +102,7 @@ def run_trial(
             overwrite=False,
             statistics=statistics,
             allocation=_with(codes, quantized, "" if component else None),
+            names=resolve(source).names,
             roles=_roles_in(roles, component),
         ),
         progress,

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from arrow_quant_v2._native import core
 from arrow_quant_v2.config.settings import UNKNOWN_MODALITY, DiffusionQuantConfig, with_settings
+from arrow_quant_v2.model.description import Names
 from arrow_quant_v2.paths import StrPath, path_bytes
 from arrow_quant_v2.plan.class_roles import TensorRole
 from arrow_quant_v2.plan.strategy import engine_method
@@ -18,6 +19,11 @@ from arrow_quant_v2.progress import ProgressCallback
 def _needs_modality(config: DiffusionQuantConfig) -> bool:
     """Whether anything depends on the modality; the plain method does not."""
     return config.enable_time_aware or config.enable_spatial
+
+
+def is_plain(config: DiffusionQuantConfig) -> bool:
+    """Whether the plain method runs, which takes adapters too."""
+    return not _needs_modality(config)
 
 
 #: Of an allocated weight: component, name, bits (0: kept), group size, reason.
@@ -30,6 +36,7 @@ def plan_options(
     calibrated: bool = False,
     allocation: Sequence[Allotment] = (),
     roles: Sequence[TensorRole] = (),
+    names: Names | None = None,
 ) -> core.PlanOptions:
     """What decides the plan of a model, with or without statistics of its layers' inputs."""
     rules = [
@@ -46,6 +53,7 @@ def plan_options(
         modality=config.modality or ("" if _needs_modality(config) else UNKNOWN_MODALITY),
         allocation=list(allocation),
         roles=list(roles),
+        names=names or {},
     )
 
 
@@ -62,6 +70,7 @@ def quantize_options(
     refinements: Mapping[str, Mapping[str, Any]] | None = None,
     reuse: tuple[core.QuantizeReport, Sequence[tuple[str, core.Tensor]]] | None = None,
     bit_width: int | None = None,
+    names: Names | None = None,
 ) -> core.QuantizeOptions:
     """What decides a run over a model.
 
@@ -73,11 +82,17 @@ def quantize_options(
         An earlier run and tensors by component: the engine stores them instead of quantizing.
     bit_width
         Bits in place of those of `config`, which the recorded settings keep.
+    names
+        Names of tensors in place of those of the files, by component.
     """
     options = core.QuantizeOptions()
     planned = config if bit_width is None else with_settings(config, bit_width=bit_width)
     options.plan = plan_options(
-        planned, calibrated=statistics is not None, allocation=allocation, roles=roles
+        planned,
+        calibrated=statistics is not None,
+        allocation=allocation,
+        roles=roles,
+        names=names,
     )
     options.refinements_json = {name: json.dumps(r) for name, r in (refinements or {}).items()}
     if reuse is not None:

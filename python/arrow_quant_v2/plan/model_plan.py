@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from arrow_quant_v2._native import core
 from arrow_quant_v2.calibration.decision import expected_calibration
 from arrow_quant_v2.config.settings import DiffusionQuantConfig, checked_config
+from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
 from arrow_quant_v2.plan.class_roles import TensorRole
-from arrow_quant_v2.plan.engine_options import plan_options
+from arrow_quant_v2.plan.engine_options import is_plain, plan_options
 from arrow_quant_v2.plan.strategy import method_warnings, strategy
 from arrow_quant_v2.plan.weights_size import planned_weights_bytes
-from arrow_quant_v2.torch_files import readable_model
 
 if TYPE_CHECKING:
     from arrow_quant_v2.plan.mixed_precision import MixedPrecision
@@ -136,15 +136,20 @@ def plan_model(
     """
     config = checked_config(config)
     source = checked_path(model_path, "model_path")
-    calibration, reason = expected_calibration(source, config, statistics, user_data=user_data)
-    runs = calibration != "none"
-    with readable_model(source, headers_only=True) as model:
+    with readable_model(
+        source, headers_only=True, components=config.components, adapters=is_plain(config)
+    ) as view:
+        calibration, reason = expected_calibration(
+            view.path, config, statistics, user_data=user_data
+        )
+        runs = calibration != "none"
         plan = core.plan_model(
-            path_bytes(model, "model_path"),
+            path_bytes(view.path, "model_path"),
             plan_options(
                 config,
                 calibrated=runs,
                 allocation=mixed.allotments() if mixed else (),
+                names=view.names,
                 roles=roles,
             ),
         )
@@ -152,6 +157,7 @@ def plan_model(
     quantized = [tensor for tensor in tensors if tensor.bit_width is not None]
     weights = sum(math.prod(tensor.shape) for tensor in quantized)
     stored = sum(tensor.planned_bytes for tensor in quantized)
+    replaced = [] if runs else method_warnings(config.method)
     return ModelPlan(
         modality=plan.modality,
         modality_reason=plan.modality_reason,
@@ -163,7 +169,7 @@ def plan_model(
         planned_bytes=plan.planned_bytes,
         planned_weights_bytes=planned_weights_bytes(tensors, calibrated=runs),
         bits_per_weight=8 * stored / weights if weights else 0.0,
-        warnings=(*plan.warnings, *([] if runs else method_warnings(config.method))),
+        warnings=(*view.model.notes, *plan.warnings, *replaced),
         tensors=tensors,
         mixed_precision=mixed,
     )

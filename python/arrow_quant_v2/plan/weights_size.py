@@ -2,8 +2,8 @@
 
 The layout of the files (``docs/reference/format.md``) decides what is added: a footer, a header
 for each column of a row group, and the columns that describe a tensor. What calibration records of
-a layer depends on the layer, so a mean stands for it. Over the models of the zoo, the size is off by less
-than 1 %.
+a layer depends on the layer, so a mean stands for it. Over the models of the zoo, the size is off
+by less than 1 %.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ import numpy.typing as npt
 from arrow_quant_v2._native import core
 from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
+from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.paths import checked_path, path_bytes
 from arrow_quant_v2.plan.engine_options import plan_options
 from arrow_quant_v2.progress import ProgressCallback
 from arrow_quant_v2.tensors.array_input import PlainArray, plain_array
 from arrow_quant_v2.tensors.dtypes import FLOAT_NAMES
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
-from arrow_quant_v2.torch_files import readable_model
 
 __all__ = ["quantize_array", "quantize_arrays", "quantize_file"]
 
@@ -60,19 +60,26 @@ def quantize_file(
     config: DiffusionQuantConfig,
     progress_callback: ProgressCallback | None = None,
 ) -> dict[str, QuantizedTensor]:
-    """Quantize the tensors of a weight file, or of a directory with such files."""
-    with readable_model(checked_path(path, "weights")) as readable:
-        model = core.SourceModel(path_bytes(readable, "weights"))
+    """Quantize the tensors of a weight file, or of a directory with such files.
+
+    Weights that are quantized already are kept as they are; those of adapters are quantized.
+    """
+    with readable_model(checked_path(path, "weights"), refuse=False) as view:
+        model = core.SourceModel(path_bytes(view.path, "weights"), view.names)
+        done = {c.name for c in view.model.components if c.refusal and not c.is_adapter}
         several = len({tensor.component for tensor in model.tensors}) > 1
+
+        def name_of(tensor: core.SourceTensor) -> str:
+            return f"{tensor.component}/{tensor.name}" if several else tensor.name
 
         def arrays() -> Iterator[tuple[str, PlainArray]]:
             for tensor in model.tensors:
                 data = np.empty(tensor.nbytes, np.uint8)
                 model.read(tensor, data)
-                name = f"{tensor.component}/{tensor.name}" if several else tensor.name
-                yield name, PlainArray(data, tensor.dtype, tuple(tensor.shape))
+                yield name_of(tensor), PlainArray(data, tensor.dtype, tuple(tensor.shape))
 
-        return _quantize_all(arrays(), len(model.tensors), config, progress_callback)
+        kept = {name_of(tensor) for tensor in model.tensors if tensor.component in done}
+        return _quantize_all(arrays(), len(model.tensors), config, progress_callback, kept)
 
 
 def _quantize_all(
@@ -80,10 +87,12 @@ def _quantize_all(
     count: int,
     config: DiffusionQuantConfig,
     progress_callback: ProgressCallback | None,
+    kept_names: Set[str] = frozenset(),
 ) -> dict[str, QuantizedTensor]:
     result: dict[str, QuantizedTensor] = {}
     for name, array in arrays:
-        if array.dtype in FLOAT_NAMES and len(array.shape) >= 2 and math.prod(array.shape) > 0:
+        is_matrix = len(array.shape) >= 2 and math.prod(array.shape) > 0
+        if array.dtype in FLOAT_NAMES and is_matrix and name not in kept_names:
             result[name] = _quantize(name, array, config)
         else:
             kept = core.keep_array(name, array.shape, array.dtype, array.data)

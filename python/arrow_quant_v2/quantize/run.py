@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arrow_quant_v2._native import core
@@ -15,16 +14,15 @@ from arrow_quant_v2.config.settings import DiffusionQuantConfig
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.loaded_model import LoadedModel
 from arrow_quant_v2.mixed.allocation import allocate
-from arrow_quant_v2.model_roles import model_roles
+from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
-from arrow_quant_v2.plan.engine_options import quantize_options, run_engine
+from arrow_quant_v2.plan.engine_options import is_plain, quantize_options, run_engine
 from arrow_quant_v2.plan.mixed_precision import MixedPrecision
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
 from arrow_quant_v2.progress import ProgressCallback, check_callback, scaled_progress
 from arrow_quant_v2.quantize.calibrate_first import Calibration, calibrated, check_wanted
 from arrow_quant_v2.quantize.learned import run_learned
 from arrow_quant_v2.quantize.result import QuantizationResult, quantization_result
-from arrow_quant_v2.torch_files import readable_model
 
 if TYPE_CHECKING:
     from arrow_quant_v2.torch.record.session import Session
@@ -61,8 +59,10 @@ def quantize_files(
             hint="Leave one of them out.",
         )
     start = time.perf_counter()
-    with readable_model(source, output=output_path) as path:
-        model = LoadedModel(source, path, config, _kept(calibration_data), session)
+    with readable_model(
+        source, output=output_path, components=config.components, adapters=is_plain(config)
+    ) as view:
+        model = LoadedModel(view, config, _kept(calibration_data), session)
         _check_output(model, output, config, overwrite=overwrite)
         with calibrated(model, statistics, progress_callback) as found:
             mixed = _allocated(model, found, _ALLOCATION)
@@ -79,11 +79,13 @@ def quantize_files(
                 allocation=mixed.allotments() if mixed else (),
                 roles=model.roles,
                 mixed_precision_json=mixed.json() if mixed else "",
+                names=model.names,
             )
             if config.method == "learned" and found.statistics is not None:
                 report, found = run_learned(model, output, options, found)
             else:
                 report = run_engine(os.fsencode(model.path), output, options(), found.progress)
+    found = replace(found, warnings=(*model.notes, *found.warnings))
     return quantization_result(report, config, found, time.perf_counter() - start, mixed)
 
 
@@ -97,35 +99,37 @@ def plan_files(
 ) -> ModelPlan:
     """What :func:`quantize_files` would do; with a target, the model is calibrated and run."""
     source = checked_path(model_path, "model_path")
-    if config.target is None:
-        if calibration_data is not None:
-            check_wanted(config, statistics)
-        return plan_model(
-            source,
+    if config.target is None and calibration_data is not None:
+        check_wanted(config, statistics)
+    with readable_model(
+        source,
+        components=config.components,
+        adapters=is_plain(config),
+        headers_only=config.target is None,
+    ) as view:
+        model = LoadedModel(view, config, _kept(calibration_data))
+        planned = partial(
+            plan_model,
+            view.path,
             config,
-            roles=model_roles(Path(source)),
+            roles=model.roles,
             statistics=statistics,
             user_data=calibration_data is not None,
         )
-    with readable_model(source) as path:
-        model = LoadedModel(source, path, config, _kept(calibration_data))
-        with calibrated(model, statistics, progress_callback) as found:
-            mixed = _allocated(model, found, 1.0)
-            return plan_model(
-                path,
-                config,
-                mixed,
-                model.roles,
-                statistics=statistics,
-                user_data=calibration_data is not None,
-            )
+        if config.target is None:
+            plan = planned()
+        else:
+            with calibrated(model, statistics, progress_callback) as found:
+                plan = planned(_allocated(model, found, 1.0))
+    warnings = dict.fromkeys((*model.notes, *plan.warnings))
+    return replace(plan, warnings=tuple(warnings))
 
 
 def _check_output(
     model: LoadedModel, output: bytes, config: DiffusionQuantConfig, *, overwrite: bool
 ) -> None:
     """Raise what the engine would say about output, headers and settings, before the model runs."""
-    options = quantize_options(config, overwrite=overwrite, roles=model.roles)
+    options = quantize_options(config, overwrite=overwrite, roles=model.roles, names=model.names)
     core.check_output(os.fsencode(model.path), output, options)
 
 

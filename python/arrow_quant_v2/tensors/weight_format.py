@@ -21,7 +21,18 @@ from arrow_quant_v2._native import core
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor, TimeGroup
 
-__all__ = ["WeightFormat", "format_of", "time_arrays", "weight_arrays"]
+__all__ = [
+    "FORMAT_VERSION",
+    "QUANT_METHOD",
+    "WeightFormat",
+    "format_of",
+    "time_arrays",
+    "weight_arrays",
+]
+
+#: What ``quantization_config`` in config.json says of a model with packed weights.
+QUANT_METHOD = "arrow_quant"
+FORMAT_VERSION = 1
 
 Arrays = dict[str, npt.NDArray[Any]]
 

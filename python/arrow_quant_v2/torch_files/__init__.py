@@ -1,5 +1,5 @@
 """Weights that torch saved (``.bin``, ``.pt``, ``.pth``, ``.ckpt``), read without torch."""
 
-from arrow_quant_v2.torch_files.convert import readable_model
+from arrow_quant_v2.torch_files.archive import StoredTensor, TorchArchive
 
-__all__ = ["readable_model"]
+__all__ = ["StoredTensor", "TorchArchive"]

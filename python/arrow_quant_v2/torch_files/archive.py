@@ -1,8 +1,9 @@
 """The archives of ``torch.save``: a zip of one pickle and one uncompressed entry per storage.
 
 The pickle is read by an interpreter that knows the few names a state dict is made of and calls
-nothing else, so a file cannot run code. Files older than torch 1.6 are one bare pickle and are
-refused.
+nothing else, so a file cannot run code: objects of other classes become stand-ins that do nothing.
+A file that asks for what could do harm is refused as a whole. Files older than torch 1.6 are one
+bare pickle and are refused.
 """
 
 from __future__ import annotations
@@ -31,6 +32,23 @@ _MAX_NAMES = 1_000_000
 _MOST_SHARED = 1 << 30
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _PIECE = 16 << 20
+_SHOWN = 5
+_DEEPEST = 8
+#: Keys of checkpoints under which the weights are; the empty one is the checkpoint itself.
+_USUAL_KEYS = ("", "state_dict", "model_state_dict", "model", "module", "net", "network", "params",
+               "unet", "transformer", "denoiser", "dit", "generator")  # fmt: skip
+#: Modules whose functions could do harm: nothing of a file is called, and such a file is refused.
+_HARMFUL = frozenset(
+    ("os", "posix", "nt", "subprocess", "sys", "builtins", "__builtin__", "importlib", "runpy",
+     "shutil", "socket", "ctypes", "pickle", "_pickle", "marshal", "webbrowser", "pty", "code",
+     "commands", "operator", "functools", "types", "timeit", "bdb", "pdb", "asyncio",
+     "multiprocessing")
+)  # fmt: skip
+_HARMLESS = frozenset(("set", "frozenset", "dict", "list", "tuple", "int", "float", "str", "bool",
+                       "bytes", "bytearray", "complex", "slice", "range", "object",
+                       "SimpleNamespace", "partial"))  # fmt: skip
+#: Where classes of tensors come from that hold something else than plain numbers.
+_TENSOR_MODULES = ("torch._tensor", "torch._utils", "torchao", "bitsandbytes", "optimum.quanto")
 _OLD = "Load it with torch and save it again, best as safetensors (safe_serialization=True)."
 
 #: Storage classes and dtypes of torch -> safetensors type.
@@ -118,6 +136,7 @@ class TorchArchive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.notes: list[str] = []
         try:
             self._file: BinaryIO = open(path, "rb")  # noqa: SIM115
         except OSError as error:
@@ -225,21 +244,23 @@ class TorchArchive:
             what = f"{type(error).__name__}: {error}"
             raise self._error(f"data.pkl is not the pickle of a state dict ({what})") from None
         del self._pickle
-        if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-            state = state["state_dict"]  # a checkpoint with the model among other things
-        tensors = state if isinstance(state, Mapping) else {}
-        found = {
-            name: tensor
-            for name, tensor in tensors.items()
-            if isinstance(name, str) and isinstance(tensor, StoredTensor)
-        }
+        found, self.notes = _state_dict(state)
+        lost = next((x for x in found.values() if isinstance(x, _StandIn)), None)
+        if lost is not None:
+            raise self._error(
+                f"a weight is a {lost.what}, not a plain tensor: already quantized, or packed",
+                "Save plain weights: quantize the original model.",
+            )
         if not found:
             raise self._error("expected a mapping from names to tensors")
         if len(found) > _MAX_NAMES:
             raise self._error(f"more than {_MAX_NAMES} tensors")
+        tensors = {}
         for name, tensor in found.items():
+            assert isinstance(tensor, StoredTensor)  # the others were refused
             self._check(name, tensor)
-        return found
+            tensors[name] = tensor
+        return tensors
 
     def _check(self, name: str, tensor: StoredTensor) -> None:
         """The elements of a tensor must lie inside its storage."""
@@ -270,6 +291,99 @@ def _is_well_formed(tensor: StoredTensor) -> bool:
     return isinstance(tensor.storage, str) and len(tensor.shape) == len(tensor.stride)
 
 
+def _state_dict(saved: Any) -> tuple[dict[str, StoredTensor | _StandIn], list[str]]:
+    """The weights among everything that was saved, and a remark about what else there is.
+
+    A checkpoint may nest them, beside buffers of the diffusion process, averages over training, and
+    the state of the optimizer.
+    """
+    nested = dict(_mappings(saved, (), set()))
+    if not nested:
+        return {}, []
+    sizes = {path: _weight_of(tensors) for path, tensors in nested.items()}
+    largest = max(sizes.values())
+    # Weights and their averages are of one size; the rest of a checkpoint may be anything.
+    rivals = [path for path, size in sizes.items() if 2 * size >= largest and nested[path]]
+    chosen = min(rivals, key=_preference)
+    others = [".".join(path) for path in nested if path and path != chosen]
+    others += [name for name in nested.get((), {}) if chosen]
+    if not others or not chosen:
+        return nested[chosen], []
+    shown = ", ".join(repr(name) for name in others[:_SHOWN])
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    what = ".".join(chosen)
+    return nested[chosen], [
+        f"the weights are those of {what!r} in the file; left out: {shown}{more}"
+    ]
+
+
+def _mappings(
+    saved: Any, path: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, StoredTensor | _StandIn]]]:
+    """Every mapping from names to tensors, by the keys that lead to it."""
+    if not isinstance(saved, Mapping) or len(path) > _DEEPEST or id(saved) in seen:
+        return
+    seen.add(id(saved))
+    named = {key: value for key, value in saved.items() if isinstance(key, str)}
+    if any(isinstance(value, StoredTensor) for value in named.values()):
+        yield (
+            path,
+            {
+                key: value
+                for key, value in named.items()
+                if isinstance(value, StoredTensor)
+                or (isinstance(value, _StandIn) and value.what.startswith(_TENSOR_MODULES))
+            },
+        )
+    for key, value in named.items():
+        yield from _mappings(value, (*path, key), seen)
+
+
+def _weight_of(tensors: Mapping[str, StoredTensor | _StandIn]) -> int:
+    """Bytes of the tensors that could be weights."""
+    found = [tensor for tensor in tensors.values() if isinstance(tensor, StoredTensor)]
+    return sum(tensor.nbytes for tensor in found if _is_well_formed(tensor) and tensor.shape[1:])
+
+
+def _preference(path: tuple[str, ...]) -> tuple[int, int, tuple[str, ...]]:
+    """The least is the best: usual names first, averages over training last."""
+    last = path[-1] if path else ""
+    if last in _USUAL_KEYS:
+        return _USUAL_KEYS.index(last), len(path), path
+    average = "ema" in last.lower() or "optim" in last.lower()
+    return len(_USUAL_KEYS) + average, len(path), path
+
+
+class _StandIn:
+    """What takes the place of an object of another class; it does nothing."""
+
+    what = ""
+
+    def __new__(cls, *_: Any, **__: Any) -> _StandIn:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        """Ignore an item."""
+
+    def extend(self, items: Any) -> None:
+        """Ignore items."""
+
+    def add(self, item: Any) -> None:
+        """Ignore an item."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
 class _RefusedError(Exception):
     """The pickle asks for something that no state dict needs."""
 
@@ -288,9 +402,11 @@ class _StateDictReader(pickle._Unpickler):
             return _STORAGES[name]
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise _RefusedError(
-            f"data.pkl asks for {module}.{name}, which no state dict needs; it is not called"
-        )
+        if module.partition(".")[0] in _HARMFUL and name not in _HARMLESS:
+            raise _RefusedError(
+                f"data.pkl asks for {module}.{name}, which no state dict needs; it is not called"
+            )
+        return type(name.rpartition(".")[2] or "name", (_StandIn,), {"what": f"{module}.{name}"})
 
     def persistent_load(self, identity: Any) -> _Storage:
         kind, dtype, key, *_ = identity
@@ -326,9 +442,11 @@ class _Size(tuple):  # type: ignore[type-arg]
 
 _GLOBALS: dict[tuple[str, str], Callable[..., Any] | str] = {
     ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): lambda *_: OrderedDict(),
     ("torch", "Size"): _Size,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_tensor_v3"): _typed_tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
     ("torch.storage", "UntypedStorage"): "",
 }

@@ -11,9 +11,9 @@ from arrow_quant_v2.artefact.open import open_quantized
 from arrow_quant_v2.config.settings import VALIDATION, DiffusionQuantConfig, known_modality
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.loaded_model import LoadedModel
+from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.progress import ProgressCallback, scaled_progress
-from arrow_quant_v2.torch_files import readable_model
 
 if TYPE_CHECKING:
     pass
@@ -85,9 +85,9 @@ def compare_outputs(
     from arrow_quant_v2.torch.compare.outputs import predictions, squares_by_time
     from arrow_quant_v2.torch.load.loading import load_quantized
 
-    with readable_model(original_path) as original:
-        settings = _settings(quantized_path, trust_remote_code)
-        session = LoadedModel(original_path, original, settings).session()
+    settings = _settings(quantized_path, trust_remote_code)
+    with readable_model(original_path, components=settings.components) as view:
+        session = LoadedModel(view, settings).session()
         recording = scaled_progress(report, 0, _RECORDED)
         batches = session.recorded(VALIDATION.samples, VALIDATION.seed, recording)
         component = session.component

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from arrow_quant_v2._native import core
@@ -14,10 +15,11 @@ from arrow_quant_v2.artefact.quality import LayerQuality, summed_up
 from arrow_quant_v2.artefact.sizes import sizes_of
 from arrow_quant_v2.config.settings import DiffusionQuantConfig, with_settings
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.model import readable_model
+from arrow_quant_v2.model.json_object import read_object
 from arrow_quant_v2.paths import StrPath, checked_path, path_bytes
 from arrow_quant_v2.progress import ProgressCallback, check_callback, scaled_progress
 from arrow_quant_v2.quantize.result import ValidationResult
-from arrow_quant_v2.torch_files import readable_model
 from arrow_quant_v2.validate.outputs import OutputComparison, check_can_run, compare_outputs
 
 __all__ = ["validate_quality"]
@@ -55,12 +57,15 @@ def validate_quality(
     if level == "outputs":
         check_can_run()
     share = _WEIGHTS if level == "outputs" else 1.0
-    with readable_model(original_path) as original:
+    with readable_model(
+        original_path, components=_components(quantized_path), adapters=True
+    ) as view:
         report = core.validate_artefact(
-            path_bytes(original, "original_path"),
+            path_bytes(view.path, "original_path"),
             path_bytes(quantized_path, "quantized_path"),
             config.num_threads,
             scaled_progress(_comparing(progress_callback), 0.0, share),
+            view.names,
         )
     outputs = None
     if level == "outputs" and not _is_of_another_model(report):
@@ -97,6 +102,14 @@ def _is_of_another_model(report: core.ValidationReport) -> bool:
 
 def _is_artefact(path: StrPath) -> bool:
     return os.path.isfile(os.path.join(path, "manifest.json"))
+
+
+def _components(path: StrPath) -> list[str] | None:
+    """The components of an artefact; None where its manifest does not say it."""
+    records = read_object(Path(path, "manifest.json")).get("components")
+    if not isinstance(records, list):
+        return None
+    return [record["name"] for record in records if isinstance(record, dict) and "name" in record]
 
 
 def _result(

@@ -34,6 +34,20 @@ TEST(Json, EveryKindOfValueIsParsed) {
   EXPECT_EQ(parse_json("18446744073709551615", ""), ~0ULL);
 }
 
+TEST(Json, NumbersThatPythonWritesAreNullInAConfiguration) {
+  const nlohmann::json json = parse_config(
+      R"({"a": Infinity, "b": [-Infinity, NaN, 1], "NaN": "NaN \"Infinity", "c": "\\"})", "");
+  EXPECT_TRUE(json["a"].is_null());
+  EXPECT_TRUE(json["b"][0].is_null());
+  EXPECT_TRUE(json["b"][1].is_null());
+  EXPECT_EQ(json["b"][2], 1);
+  EXPECT_EQ(json["NaN"], "NaN \"Infinity");
+  EXPECT_EQ(json["c"], "\\");
+  for (const char* text : {"{\"a\": Infinit}", "{\"a\": \"NaN", "{\"a\": NaNa}", "\"\\", "-"}) {
+    expect_error(ErrorCode::kMetadata, {}, [&] { parse_config(text, "config.json"); });
+  }
+}
+
 TEST(Json, DuplicateKeysAreRefusedAtEveryLevel) {
   refuse(R"({"a":1,"a":2})", {"config.json", "not valid JSON", "duplicate key 'a'"});
   refuse(R"({"x":[{"a":1,"b":2,"a":3}]})", {"duplicate key 'a'"});

@@ -83,6 +83,23 @@ TEST(DefaultKeep, WeightsOfAttentionFeedForwardAndConvolutionsAreQuantized) {
   }
 }
 
+TEST(DefaultKeep, RolesAreSeenThroughWrappersAroundWrappers) {
+  for (const char* wrapper : {"", "_orig_mod.", "net.", "diffusion_model.", "model.model.",
+                              "module._orig_mod.model.diffusion_model."}) {
+    EXPECT_EQ(reason(std::string(wrapper) + "final_layer.linear.weight"), "output head");
+    EXPECT_EQ(reason(std::string(wrapper) + "blocks.0.to_q.weight"), "quantized");
+  }
+}
+
+TEST(DefaultKeep, OtherNetworksOfAnAllInOneFileAreKept) {
+  for (const auto& [name, role] : std::vector<std::pair<std::string, std::string>>{
+           {"vae.decoder.up.0.weight", "autoencoder"},
+           {"text_encoders.t5xxl.block.0.q.weight", "text encoder"},
+           {"model_ema.blocks.0.to_q.weight", "average of the weights over training"}}) {
+    EXPECT_EQ(reason(name), role);
+  }
+}
+
 TEST(DefaultKeep, NormsAreKeptAtAnyRank) {
   EXPECT_EQ(reason("down_blocks.0.norm1.weight", {64}), "bias, norm or scalar");
   EXPECT_EQ(reason("network.b1.1.ln.weight", {10, 28, 28}), "norm");

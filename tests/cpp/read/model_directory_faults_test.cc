@@ -33,6 +33,16 @@ void refuse(const std::string& path, ErrorCode code, std::initializer_list<std::
   testing::expect_error(code, words, [&] { open_model(path); });
 }
 
+TEST(RenamedTensors, NoTwoGetOneNameAndSomeAreLeft) {
+  const TempFolder folder;
+  const std::string path = folder / "m.safetensors";
+  write_file(path, SafetensorsBuilder().add("a", {4, 8}).add("b", {4}).bytes());
+  testing::expect_error(kMetadata, {"two tensors get this name", "b"},
+                        [&] { open_model(path, {{"", {{"a", "b"}}}}); });
+  testing::expect_error(kMetadata, {"no tensor is left"},
+                        [&] { open_model(path, {{"", {{"a", ""}, {"b", ""}}}}); });
+}
+
 class ModelFaults : public ::testing::Test {
  protected:
   void write(const std::string& name, const std::string& bytes) {

@@ -35,6 +35,17 @@ TEST(ModelDirectory, OneFileIsAModel) {
   EXPECT_EQ(model.other_files, Names{});
 }
 
+TEST(ModelDirectory, TensorsGetOtherNamesOrAreLeftOut) {
+  const TempFolder folder;
+  const std::string path = folder / "m.safetensors";
+  write_file(path, SafetensorsBuilder().add("x.a", {4, 8}).add("x.b", {4}).add("c", {2}).bytes());
+  const ModelDirectory model = open_model(path, {{"", {{"x.a", "a"}, {"x.b", ""}}}});
+  ASSERT_EQ(model.components.at(0).tensors.size(), 2U);
+  EXPECT_EQ(model.components[0].tensors[0].name, "a");
+  EXPECT_EQ(model.components[0].tensors[1].name, "c");
+  EXPECT_EQ(open_model(path, {{"unet", {{"x.a", "a"}}}}).components[0].tensors[0].name, "x.a");
+}
+
 TEST(ModelDirectory, AComponentFolderHasWeightsAndAConfig) {
   const TempFolder folder;
   write_file(folder / "diffusion_pytorch_model.safetensors", model_bytes());

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.text_families import family_of
 
-__all__ = ["empty_model", "is_pipeline", "pipeline_classes", "uninitialised"]
+__all__ = ["empty_model", "is_pipeline", "pipeline_classes", "read_index", "uninitialised"]
 
 
 def is_pipeline(folder: Path) -> bool:
@@ -23,9 +23,15 @@ def is_pipeline(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
+def read_index(folder: Path) -> dict[str, Any]:
+    """What ``model_index.json`` of a pipeline says."""
+    found: dict[str, Any] = json.loads((folder / "model_index.json").read_bytes())
+    return found
+
+
 def pipeline_classes(folder: Path) -> dict[str, tuple[str, str]]:
     """Library and class of each component of a pipeline."""
-    index = json.loads((folder / "model_index.json").read_bytes())
+    index = read_index(folder)
     return {
         name: (entry[0], entry[1])
         for name, entry in index.items()

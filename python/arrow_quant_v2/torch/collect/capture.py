@@ -13,6 +13,7 @@ from arrow_quant_v2.calibration.memory import check_memory
 from arrow_quant_v2.calibration.model_kind import CannotRunError
 from arrow_quant_v2.config.settings import CALIBRATION, DiffusionQuantConfig, checked_config
 from arrow_quant_v2.errors import ArrowQuantError, ConfigurationError, OutputError
+from arrow_quant_v2.model import readable_model
 from arrow_quant_v2.model_roles import model_roles
 from arrow_quant_v2.paths import StrPath, checked_path
 from arrow_quant_v2.plan.model_plan import ModelPlan, plan_model
@@ -83,23 +84,25 @@ def capture(
         )
     if progress_callback is not None:
         progress_callback("loading the model", 0.0)
-    path = Path(checked_path(model_path, "model_path"))
-    check_memory(path, config)
-    session = Session(
-        path,
-        plan_model(path, config, roles=model_roles(path)),
-        data,
-        Sampling.of(config),
-        trust_remote_code=config.trust_remote_code,
-    )
-    return collect(
-        session,
-        stats_path,
-        config,
-        seed=seed,
-        overwrite=overwrite,
-        progress_callback=progress_callback,
-    )
+    source = checked_path(model_path, "model_path")
+    with readable_model(source, components=config.components) as view:
+        path = Path(view.path)
+        check_memory(path, config)
+        session = Session(
+            path,
+            plan_model(path, config, roles=model_roles(path)),
+            data,
+            Sampling.of(config),
+            trust_remote_code=config.trust_remote_code,
+        )
+        return collect(
+            session,
+            stats_path,
+            config,
+            seed=seed,
+            overwrite=overwrite,
+            progress_callback=progress_callback,
+        )
 
 
 def collect(

@@ -10,14 +10,18 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.torch.build.empty_model import is_pipeline, read_index
+from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
+from arrow_quant_v2.torch.text_models.pipelines import MODEL, TOKENIZER, is_text_pipeline
 
-__all__ = ["TIME_ARGUMENTS", "Clock", "timestep"]
+__all__ = ["TIME_ARGUMENTS", "Clock", "clock_of", "timestep"]
 
 #: Arguments of denoisers that hold the timestep, in the order they are looked for.
 TIME_ARGUMENTS = ("timestep", "timesteps", "t", "time", "sigma", "timestep_ratio", "r")
@@ -111,6 +115,22 @@ class Clock:
             maskable = maskable & (ids != special)
         masked = (ids == self.mask_token_id).sum(dim=-1)
         return masked.to(torch.float32) / maskable.sum(dim=-1).clamp(min=1)
+
+
+def clock_of(model: nn.Module, folder: Path) -> Clock:
+    """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
+    tokenizer, of = folder, folder
+    if is_pipeline(folder) and is_text_pipeline(read_index(folder)):
+        tokenizer, of = folder / TOKENIZER, folder / MODEL
+    if not (tokenizer / "tokenizer_config.json").is_file():
+        found = getattr(getattr(model, "config", None), "mask_token_id", None)
+        return Clock(found if isinstance(found, int) else None)
+    from arrow_quant_v2.torch.text_models.tokens import read_tokens
+
+    tokens = read_tokens(tokenizer, model=of)
+    if isinstance(model, MaskedDiffusion) and tokens.mask_token_id is not None:
+        model.mask_token_id = tokens.mask_token_id
+    return Clock(tokens.mask_token_id, tokens.special_ids)
 
 
 def _bound(

@@ -11,11 +11,47 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
 from arrow_quant_v2.tensors.weight_format import WeightFormat, format_of, weight_arrays
 from arrow_quant_v2.torch.ops import library
 
-__all__ = ["PackedWeight", "WeightFormat", "as_tensor"]
+__all__ = ["PackedWeight", "WeightFormat", "as_tensor", "refuse_fusing"]
+
+
+def refuse_fusing(*unused: Any, **settings: Any) -> Any:
+    """Stand in for whatever would write into packed weights.
+
+    Raises
+    ------
+    ConfigurationError
+        Always.
+    """
+    raise ConfigurationError(
+        "packed weights cannot be changed, so nothing can be fused into them (fuse_lora, "
+        "merge_adapter, fuse_qkv_projections)",
+        hint="Use the adapter without fusing: load_lora_weights and set_adapters add its product "
+        "beside the packed layer. To fuse, do it in the float model and quantize that, or load "
+        "with compute='float'.",
+    )
+
+
+class _Frozen:
+    """``weight.data`` of a packed weight."""
+
+    def __init__(self, weight: PackedWeight) -> None:
+        self.shape, self.dtype, self.device = weight.shape, weight.dtype, weight.device
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return refuse_fusing()
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return refuse_fusing()
 
 
 class PackedWeight(nn.Module):
@@ -81,9 +117,37 @@ class PackedWeight(nn.Module):
         """Where the codes are."""
         return self.codes.device
 
+    @property
+    def data(self) -> _Frozen:
+        """What libraries write into: it tells its shape, type and device, and refuses the rest."""
+        return _Frozen(self)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        refuse_fusing()
+
+    def dim(self) -> int:
+        """Number of dimensions of the weight."""
+        return len(self.fmt.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        """Shape of the weight, or its size along one dimension."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def forward(self) -> dict[str, Tensor | None]:
+        """Give the buffers, which accelerate brings here for the call if it has put them aside."""
+        return dict(self._buffers)
+
+    @property
+    def is_put_aside(self) -> bool:
+        """Whether accelerate decides where the buffers are."""
+        return "_hf_hook" in self.__dict__
+
     def arguments(self) -> tuple[Any, ...]:
         """What the operators want to know about the weight, in their order."""
-        f, own = self.fmt, self._buffers  # each layer asks at each call: attributes take longer
+        f = self.fmt
+        # Each layer asks at each call: attributes take longer.
+        own = self() if "_hf_hook" in self.__dict__ else self._buffers
         tensors = (own["codes"], own["params"], own["row_scales"], own["chunks"])
         return (*tensors, f.cols, f.bit_width, f.group_size, f.param_encoding)
 
@@ -99,7 +163,8 @@ class PackedWeight(nn.Module):
         """
         if self.equalization is None:
             return None
-        return self.equalization.view(torch.float32).to(dtype)
+        found = self()["equalization"] if self.is_put_aside else self.equalization
+        return found.view(torch.float32).to(dtype)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """The weight of the original inputs, as `dtype`; None takes :attr:`dtype`."""

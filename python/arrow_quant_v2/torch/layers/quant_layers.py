@@ -3,11 +3,14 @@
 They take the place of the layers of ``torch.nn`` with the same arguments and the same result, up to
 the rounding of the weight. The output has the type of the input, which may be any real
 floating-point type.
+
+Each is a subclass of the layer that it stands for, so that libraries treat it as one: PEFT wraps it
+in the LoRA layer of that kind, which adds the product of the adapter to the output of the packed
+layer. What would write into the weight is refused (:attr:`PackedWeight.data`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from arrow_quant_v2.errors import ConfigurationError
+from arrow_quant_v2.torch.layers.execution import Execution
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
 from arrow_quant_v2.torch.ops import library
@@ -30,24 +34,10 @@ __all__ = [
     "QuantEmbedding",
     "QuantLinear",
     "quantized_layer",
+    "replace_module",
 ]
 
-
-@dataclass(frozen=True)
-class Execution:
-    """How layers compute.
-
-    Attributes
-    ----------
-    activation
-        ``"none"`` multiplies in the type of the input; ``"dynamic"`` and ``"static"`` turn inputs
-        into int8, by their own range or by the calibrated range of the diffusion time.
-    keep_int8
-        Whether the int8 form of a weight is kept beside the packed one (faster, more memory).
-    """
-
-    activation: str = "none"
-    keep_int8: bool = False
+_WEIGHT_ONLY = Execution()
 
 
 class _QuantLayer(nn.Module):
@@ -57,11 +47,13 @@ class _QuantLayer(nn.Module):
     channel_dim: ClassVar[int] = -1
 
     def __init__(self, weight: PackedWeight, bias: Tensor | None, execution: Execution) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # that of the layer it stands for would make a float weight
         self.weight = weight
         self.register_parameter("bias", _frozen(bias))
         self.execution = execution
         self.time_parameters: TimeParameters | None = None
+        #: Whether narrower inputs become float32, as where the class of the model wants it.
+        self.takes_float32 = False
 
     @property
     def activation(self) -> str:
@@ -86,13 +78,15 @@ class _QuantLayer(nn.Module):
     def _input(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
             raise TypeError(f"{type(self).__name__}: expected floating point, found {x.dtype}")
-        if x.device != self.weight.codes.device:
+        if x.device != self.weight.codes.device and not self.weight.is_put_aside:
             raise RuntimeError(
                 f"{type(self).__name__}: input is on {x.device}, the weight on "
                 f"{self.weight.device}. Move one of them with .to()."
             )
         if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
             x = x.to(torch.get_autocast_dtype(x.device.type))
+        elif self.takes_float32 and x.dtype in (torch.float16, torch.bfloat16):
+            x = x.to(torch.float32)
         factors = self.weight.factors(x.dtype)
         if factors is None:
             return x
@@ -131,14 +125,14 @@ class _QuantLayer(nn.Module):
         return f"bias={self.bias is not None}, activation={self.activation}"
 
 
-class QuantLinear(_QuantLayer):
+class QuantLinear(_QuantLayer, nn.Linear):
     """``y = x @ W.T + b`` with packed W; input ``[..., in_features]``."""
 
     def __init__(
         self,
         weight: PackedWeight,
         bias: Tensor | None = None,
-        execution: Execution = Execution(),
+        execution: Execution = _WEIGHT_ONLY,
     ) -> None:
         super().__init__(weight, bias, execution)
         self.out_features, self.in_features = weight.fmt.rows, weight.fmt.cols
@@ -164,12 +158,22 @@ class _QuantConvNd(_QuantLayer):
 
     dims: ClassVar[int]
     transposed: ClassVar[bool] = False
+    plain: ClassVar[type[nn.Module]]
+
+    def __new__(cls, weight: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Make a layer; an ordinary one if it is given sizes in place of a weight.
+
+        PEFT makes the two convolutions of an adapter as ``type(layer)(in, out, ...)``.
+        """
+        if isinstance(weight, int):
+            return cls.plain(weight, *args, **kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self,
         weight: PackedWeight,
         bias: Tensor | None = None,
-        execution: Execution = Execution(),
+        execution: Execution = _WEIGHT_ONLY,
         *,
         stride: tuple[int, ...] = (),
         padding: tuple[int, ...] | str = (),
@@ -260,22 +264,25 @@ class _QuantConv(_QuantConvNd):
         return [(int(p), int(p)) for p in self.padding]
 
 
-class QuantConv1d(_QuantConv):
+class QuantConv1d(_QuantConv, nn.Conv1d):
     """``torch.nn.Conv1d`` with a packed weight."""
 
     dims = 1
+    plain = nn.Conv1d
 
 
-class QuantConv2d(_QuantConv):
+class QuantConv2d(_QuantConv, nn.Conv2d):
     """``torch.nn.Conv2d`` with a packed weight."""
 
     dims = 2
+    plain = nn.Conv2d
 
 
-class QuantConv3d(_QuantConv):
+class QuantConv3d(_QuantConv, nn.Conv3d):
     """``torch.nn.Conv3d`` with a packed weight."""
 
     dims = 3
+    plain = nn.Conv3d
 
 
 class _QuantConvTranspose(_QuantConvNd):
@@ -310,32 +317,37 @@ class _QuantConvTranspose(_QuantConvNd):
         return self._output(y, self.channel_dim, corrected)
 
 
-class QuantConvTranspose1d(_QuantConvTranspose):
+class QuantConvTranspose1d(_QuantConvTranspose, nn.ConvTranspose1d):
     """``torch.nn.ConvTranspose1d`` with a packed weight."""
 
     dims = 1
+    plain = nn.ConvTranspose1d
 
 
-class QuantConvTranspose2d(_QuantConvTranspose):
+class QuantConvTranspose2d(_QuantConvTranspose, nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d`` with a packed weight."""
 
     dims = 2
+    plain = nn.ConvTranspose2d
 
 
-class QuantConvTranspose3d(_QuantConvTranspose):
+class QuantConvTranspose3d(_QuantConvTranspose, nn.ConvTranspose3d):
     """``torch.nn.ConvTranspose3d`` with a packed weight."""
 
     dims = 3
+    plain = nn.ConvTranspose3d
 
 
-class QuantEmbedding(nn.Module):
+class QuantEmbedding(nn.Embedding):
     """``torch.nn.Embedding`` with a packed table; only the rows that are looked up are unpacked."""
 
     def __init__(self, weight: PackedWeight, padding_idx: int | None = None) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # that of an ordinary one would make a float table
         self.weight = weight
         self.num_embeddings, self.embedding_dim = weight.fmt.rows, weight.fmt.cols
         self.padding_idx = padding_idx
+        self.max_norm, self.norm_type = None, 2.0
+        self.scale_grad_by_freq = self.sparse = False
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look up."""
@@ -391,6 +403,12 @@ def quantized_layer(
                 output_padding=layer.output_padding,
             )
     return None
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where `name` is."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
 
 
 def _computes_as(layer: Any, kind: Any) -> bool:

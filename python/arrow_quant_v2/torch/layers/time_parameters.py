@@ -56,6 +56,18 @@ class TimeParameters(nn.Module):
             clock,
         )
 
+    def forward(self) -> dict[str, Tensor | None]:
+        """Give the buffers, which accelerate brings here for the call if it has put them aside."""
+        return dict(self._buffers)
+
+    def _buffer(self, name: str) -> Tensor:
+        found = (self() if "_hf_hook" in self.__dict__ else self._buffers)[name]
+        assert found is not None
+        return found
+
+    def _floats(self, name: str) -> Tensor:
+        return self._buffer(name).view(torch.float32)
+
     @property
     def has_scales(self) -> bool:
         """Whether there are static scales for inputs."""
@@ -68,14 +80,12 @@ class TimeParameters(nn.Module):
 
     def activation_scale(self, x: Tensor) -> Tensor:
         """Scale of the group of this call: ``[]``, or one a sample as ``[batch, 1, ...]``."""
-        assert self.scales is not None
-        return _for_samples(_floats(self.scales)[self._group(x)], x)
+        return _for_samples(self._floats("scales")[self._group(x)], x)
 
     def rounded(self, x: Tensor) -> Tensor:
         """`x` as static int8 codes with a zero point stand for it."""
-        assert self.zeros is not None
         scale = self.activation_scale(x)
-        zero = _for_samples(_floats(self.zeros)[self._group(x)], x)
+        zero = _for_samples(self._floats("zeros")[self._group(x)], x)
         code = ((x / scale).round() + zero).clamp(-128, 127)
         return ((code - zero) * scale).to(x.dtype)
 
@@ -85,7 +95,7 @@ class TimeParameters(nn.Module):
             return None
         if self.edges.numel() and self.clock.now().dim():
             return None
-        return _floats(self.output_bias)[self._group(x)]
+        return self._floats("output_bias")[self._group(x)]
 
     def corrected(self, y: Tensor, channel_dim: int) -> Tensor:
         """`y` with the output correction of its group."""
@@ -94,9 +104,9 @@ class TimeParameters(nn.Module):
         group = self._group(y)
         channels = [1] * (-1 - channel_dim)
         if self.output_scale is not None:
-            y = y * _rows(_floats(self.output_scale)[group], y, channels)
+            y = y * _rows(self._floats("output_scale")[group], y, channels)
         if self.output_bias is not None:
-            y = y + _rows(_floats(self.output_bias)[group], y, channels)
+            y = y + _rows(self._floats("output_bias")[group], y, channels)
         return y
 
     def _group(self, like: Tensor) -> Tensor | int:
@@ -106,13 +116,13 @@ class TimeParameters(nn.Module):
         t = self.clock.now()
         if t.dim() == 0 and t.device.type == "cpu" and not torch.compiler.is_compiling():
             return bisect_right(self._edges(), float(t))  # spares every layer some operators
-        return torch.bucketize(t.to(like.device), _floats(self.edges), right=True)
+        return torch.bucketize(t.to(like.device), self._floats("edges"), right=True)
 
     def _edges(self) -> list[float]:
-        edges = self.edges
+        edges = self._buffer("edges")
         version = 0 if edges.is_inference() else edges._version
         if self._listed[0] is not edges or self._listed[1] != version:
-            self._listed = edges, version, _floats(edges).tolist()
+            self._listed = edges, version, edges.view(torch.float32).tolist()
         return self._listed[2]
 
 
@@ -141,7 +151,3 @@ def _repeated(values: Tensor, x: Tensor) -> Tensor:
             f"{values.shape[0]} timesteps for a batch of {x.shape[0]}: expected one a sample"
         )
     return values.repeat_interleave(x.shape[0] // values.shape[0], dim=0)
-
-
-def _floats(bits: Tensor) -> Tensor:
-    return bits.view(torch.float32)

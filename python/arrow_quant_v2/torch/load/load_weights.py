@@ -12,15 +12,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ShapeMismatchError
 from arrow_quant_v2.tensors.tensor import QuantizedTensor
+from arrow_quant_v2.torch.build.float32_parts import float32_parts
 from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.layers.execution import Execution
 from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight, as_tensor
-from arrow_quant_v2.torch.layers.quant_layers import Execution, quantized_layer
+from arrow_quant_v2.torch.layers.quant_layers import quantized_layer, replace_module
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
+from arrow_quant_v2.torch.load.float_types import source_dtype
+from arrow_quant_v2.torch.record.library_names import library_names, missing_names
 
-__all__ = ["fit", "replace_module"]
+__all__ = ["fit"]
 
 #: Threads that read tensors while layers are made, and how many tensors they are ahead.
 _READERS = 2
@@ -45,7 +50,8 @@ def fit(
     tensors
         By the names of the model's parameters and buffers.
     dtype
-        Of floating-point tensors that are kept; None leaves them as they are stored.
+        Of floating-point tensors that are kept; None leaves them as they are stored. What the
+        class of the model keeps in float32 is float32.
     execution
         How quantized layers compute.
     as_floats
@@ -58,27 +64,31 @@ def fit(
     ShapeMismatchError
         Names or shapes of the model and the tensors differ.
     """
-    _check_names(model, tensors)
+    names = _names_in(model, tensors)
     corrections: dict[str, npt.NDArray[np.float32]] = {}
-    for name, tensor in _read_ahead(tensors):  # released when its layer has taken it over
+    is_float32 = float32_parts(model)
+    for stored, tensor in _read_ahead(tensors, names):  # released when its layer has taken it over
+        name = names[stored]
         _check_shape(model, name, tensor)
+        kind = dtype or source_dtype(tensor)
+        wide = is_float32(name, kind)
         if not tensor.is_quantized:
-            _set(model, name, _kept(tensor, dtype))
-        elif as_floats or not _replace(model, name, tensor, dtype, execution, clock):
+            _set(model, name, _kept(tensor, torch.float32 if wide else dtype))
+        elif as_floats or not _replace(model, name, tensor, kind, wide, execution, clock):
             floats = torch.from_numpy(tensor.dequantize())
-            _set(model, name, floats.to(dtype or _source_dtype(tensor)))
+            _set(model, name, floats.to(torch.float32 if wide else kind))
             if tensor.mean_output_bias is not None:
                 corrections[name.removesuffix("weight") + "bias"] = tensor.mean_output_bias
     _correct(model, corrections)
 
 
 def _read_ahead(
-    tensors: Mapping[str, QuantizedTensor],
+    tensors: Mapping[str, QuantizedTensor], names: Iterable[str]
 ) -> Iterator[tuple[str, QuantizedTensor]]:
     """All tensors in order, the next few being read meanwhile."""
     with ThreadPoolExecutor(_READERS) as readers:
         waiting: deque[tuple[str, QuantizedTensor, Future[None]]] = deque()
-        for name in tensors:
+        for name in names:
             tensor = tensors[name]
             waiting.append((name, tensor, readers.submit(tensor.preload)))
             if len(waiting) > _AHEAD:
@@ -94,19 +104,12 @@ def _when_read(
     return name, tensor
 
 
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where the module or parameter `name` is."""
-    path, _, leaf = name.rpartition(".")
-    parent = model.get_submodule(path)
-    parent._parameters.pop(leaf, None)
-    setattr(parent, leaf, module)
-
-
 def _replace(
     model: nn.Module,
     name: str,
     tensor: QuantizedTensor,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
+    wide: bool,
     execution: Execution,
     clock: Clock | None,
 ) -> bool:
@@ -122,10 +125,11 @@ def _replace(
     if tensor.param_encoding is None:
         return False  # of an old layout, which has no packed layers
     old = model.get_submodule(path)
-    weight = PackedWeight.from_tensor(tensor, dtype or _source_dtype(tensor))
+    weight = PackedWeight.from_tensor(tensor, torch.float32 if wide else dtype)
     new = quantized_layer(old, weight, execution)
     if new is None:
         return False
+    new.takes_float32 = wide
     groups = tensor.time_groups
     if groups and clock is not None and hasattr(new, "time_parameters"):
         new.time_parameters = TimeParameters.from_groups(groups, clock)
@@ -153,12 +157,6 @@ def _kept(tensor: QuantizedTensor, dtype: torch.dtype | None) -> Tensor:
     return found.to(dtype) if dtype is not None and found.is_floating_point() else found
 
 
-def _source_dtype(tensor: QuantizedTensor) -> torch.dtype:
-    """The type of the source; bfloat16 where that was narrower."""
-    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
-    return kinds.get(tensor.source_dtype, torch.bfloat16)
-
-
 def _set(model: nn.Module, name: str, value: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
@@ -168,16 +166,28 @@ def _set(model: nn.Module, name: str, value: Tensor) -> None:
         module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
 
 
-def _check_names(model: nn.Module, tensors: Iterable[str]) -> None:
+def _names_in(model: nn.Module, tensors: Iterable[str]) -> dict[str, str]:
+    """The names of the tensors that the model has, and what it calls them.
+
+    A model that lacks nothing does without the others; one warning names them.
+    """
+    names = library_names(model, tensors)
     known = {name for name, _ in _named(model)}
-    unknown = sorted(set(tensors) - known)
-    if unknown:
+    unknown = sorted(old for old, new in names.items() if new not in known)
+    if unknown and not missing_names(model, names.values()):
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        warn_caller(
+            f"{type(model).__name__} does not use all tensors of the artefact; left out: "
+            f"{unknown[0]}{more}"
+        )
+    elif unknown:
         raise ShapeMismatchError(
             f"{type(model).__name__}: the artefact has {len(unknown)} tensors that the model has "
             f"not, the first is '{unknown[0]}'",
             tensor=unknown[0],
             hint="Is this the module that the artefact was made from?",
         )
+    return {old: new for old, new in names.items() if new in known}
 
 
 def _check_shape(model: nn.Module, name: str, tensor: QuantizedTensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,29 +14,24 @@ from torch import nn
 
 from arrow_quant_v2.artefact.model import QuantizedModel
 from arrow_quant_v2.artefact.open import open_quantized
+from arrow_quant_v2.calibration.model_kind import missing_components
 from arrow_quant_v2.caller_warnings import warn_caller
 from arrow_quant_v2.errors import ConfigurationError, ShapeMismatchError
 from arrow_quant_v2.paths import StrPath
-from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline
-from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.build.empty_model import empty_model, is_pipeline, read_index
+from arrow_quant_v2.torch.layers.adapters import accept_adapters
+from arrow_quant_v2.torch.layers.clock import clock_of
+from arrow_quant_v2.torch.layers.execution import Execution, execution_of
 from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
-from arrow_quant_v2.torch.layers.quant_layers import Execution
+from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
+from arrow_quant_v2.torch.load.float_types import stored_dtype
 from arrow_quant_v2.torch.load.load_weights import fit
 from arrow_quant_v2.torch.load.tied import tied_parameters
 from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
-from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
 from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
-from arrow_quant_v2.torch.text_models.pipelines import (
-    MODEL,
-    TOKENIZER,
-    is_text_pipeline,
-    text_pipeline,
-)
+from arrow_quant_v2.torch.text_models.pipelines import MODEL, is_text_pipeline, text_pipeline
 
-__all__ = ["clock_of", "execution_of", "load_quantized"]
-
-ACTIVATIONS = ("none", "dynamic", "static")
-COMPUTES = ("auto", "packed", "int8", "float")
+__all__ = ["load_quantized"]
 
 
 def load_quantized(
@@ -54,12 +49,14 @@ def load_quantized(
     Parameters
     ----------
     path
-        The artefact: a pipeline, a component, or a single file's.
+        The artefact: a pipeline, a component, a single file's, or the folder of one component in
+        the artefact of a pipeline.
     device
         Where the model shall be.
     dtype
         Type of everything that is not quantized, and of the activations of a model that casts its
-        inputs; None leaves each tensor as it is stored.
+        inputs; what the model's library keeps in float32 stays in it. None: the type that most
+        numbers of the source have, for all components; with `module`, each tensor as it is stored.
     activation
         ``"none"`` (the default unless `compute` is ``"int8"``): inputs stay floats, only weights
         are quantized. ``"dynamic"``: inputs become int8, each token (each sample of a convolution)
@@ -105,9 +102,14 @@ def load_quantized(
     settings = {"dtype": dtype, "execution": execution, "as_floats": compute == "float"}
     with _short_collections():
         artefact = open_quantized(path)
-        if module is None and not is_pipeline(artefact.path):
-            module = empty_model(artefact.path, trust_remote_code=trust_remote_code)
-        return _loaded(artefact, module, settings).to(device)
+        component = _component_at(path, artefact)
+        if module is None:
+            if dtype is None:
+                settings["dtype"] = stored_dtype(artefact.components.values())
+            if component or not is_pipeline(artefact.path):
+                folder = artefact.path / component
+                module = empty_model(folder, trust_remote_code=trust_remote_code)
+        return _loaded(artefact, component, module, settings).to(device)
 
 
 @contextmanager
@@ -127,59 +129,39 @@ def _short_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _loaded(artefact: QuantizedModel, module: nn.Module | None, settings: dict[str, Any]) -> Any:
+def _component_at(path: StrPath, artefact: QuantizedModel) -> str:
+    """The component whose folder in a pipeline `path` is; empty for the artefact itself."""
+    folder, name = os.path.split(os.path.realpath(path))
+    is_inside = folder == os.path.realpath(artefact.path) and name in artefact.components
+    return name if is_inside else ""
+
+
+def _loaded(
+    artefact: QuantizedModel, component: str, module: nn.Module | None, settings: dict[str, Any]
+) -> Any:
     if module is not None:
-        return _fitted(module, artefact, "", settings)
+        return _fitted(module, artefact, component, settings)
     return _pipeline(artefact, artefact.path, settings)
-
-
-def execution_of(device: torch.device, activation: str | None, compute: str) -> Execution:
-    """What the arguments of :func:`load_quantized` mean for layers on `device`.
-
-    Raises
-    ------
-    ConfigurationError
-        They are invalid or contradict each other.
-    """
-    if compute not in COMPUTES:
-        raise ConfigurationError(f"Invalid compute: {compute!r}. Must be one of {COMPUTES}.")
-    if activation is None:
-        activation = "dynamic" if compute == "int8" else "none"
-    if activation not in ACTIVATIONS:
-        raise ConfigurationError(
-            f"Invalid activation: {activation!r}. Must be one of {ACTIVATIONS}."
-        )
-    if activation == "none" and compute == "int8":
-        raise ConfigurationError(
-            "compute='int8' multiplies int8 activations, but activation is 'none'",
-            hint="Choose activation='dynamic' or 'static', or compute='packed'.",
-        )
-    if activation != "none" and compute == "float":
-        raise ConfigurationError(
-            f"compute='float' has no int8 activations, but activation is {activation!r}"
-        )
-    on_cpu = device.type == "cpu"
-    keep = compute == "int8" or (compute == "auto" and activation != "none")
-    return Execution(activation, keep and on_cpu)
 
 
 def _pipeline(artefact: QuantizedModel, folder: Path, settings: dict[str, Any]) -> Any:
     import diffusers
 
+    missing = missing_components(folder)
+    if missing:
+        raise ConfigurationError(
+            f"{folder}: the pipeline names components that are not there: {', '.join(missing)}",
+            path=str(folder),
+            hint="Quantize the whole pipeline, or load the folder of one component.",
+        )
     built: dict[str, Any] = {
         name: _fitted(empty_model(folder / name), artefact, name, settings)
         for name in artefact.components
     }
-    if is_text_pipeline(_index(folder)):
+    if is_text_pipeline(read_index(folder)):
         return text_pipeline(folder, built[MODEL])
-    if settings["dtype"] is not None:
-        built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
+    built[_dtype_argument(diffusers.__version__)] = settings["dtype"]
     return diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **built)
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "model_index.json").read_bytes())
-    return found
 
 
 def _dtype_argument(version: str) -> str:
@@ -211,6 +193,8 @@ def _fitted(
     if not settings["as_floats"]:
         compute_by_engine(model)
         _run_expert_by_expert(model)
+        accept_adapters(model)
+        _make_saveable(model, settings["execution"])
     if settings["execution"].activation == "static":
         _check_static(model, artefact.path)
     return model.requires_grad_(False)
@@ -226,20 +210,18 @@ def _run_expert_by_expert(model: nn.Module) -> None:
         choose("eager")
 
 
-def clock_of(model: nn.Module, folder: Path) -> Clock:
-    """A clock for the layers of `model`; `folder` may hold the tokenizer that goes with it."""
-    tokenizer, of = folder, folder
-    if is_pipeline(folder) and is_text_pipeline(_index(folder)):
-        tokenizer, of = folder / TOKENIZER, folder / MODEL
-    if not (tokenizer / "tokenizer_config.json").is_file():
-        found = getattr(getattr(model, "config", None), "mask_token_id", None)
-        return Clock(found if isinstance(found, int) else None)
-    from arrow_quant_v2.torch.text_models.tokens import read_tokens
+def _make_saveable(model: nn.Module, execution: Execution) -> None:
+    """Let the library of `model` save it as it is, and know what it saved in this process."""
+    if not any(isinstance(module, PackedWeight) for module in model.modules()):
+        return
+    if hasattr(model, "register_to_config"):
+        from arrow_quant_v2.integrations import diffusers
 
-    tokens = read_tokens(tokenizer, model=of)
-    if isinstance(model, MaskedDiffusion) and tokens.mask_token_id is not None:
-        model.mask_token_id = tokens.mask_token_id
-    return Clock(tokens.mask_token_id, tokens.special_ids)
+        diffusers.make_saveable(model, execution)
+    elif hasattr(model, "save_pretrained"):
+        from arrow_quant_v2.integrations import transformers
+
+        transformers.make_saveable(model, execution)
 
 
 def _check_static(model: nn.Module, path: Path) -> None:

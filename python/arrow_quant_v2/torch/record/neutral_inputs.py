@@ -274,6 +274,12 @@ def _control_image(request: Request) -> Any:
     return _as_channels(request, one)
 
 
+def _control_mode(request: Request) -> int | None:
+    """The first kind of picture of a network that was trained for several."""
+    config = getattr(getattr(request.pipeline, "controlnet", None), "config", {})
+    return 0 if config.get("num_control_type") or config.get("num_mode") else None
+
+
 def _as_channels(request: Request, one: Any) -> Any:
     """In grey where an adapter has one channel."""
     adapter = getattr(request.pipeline, "adapter", None)
@@ -402,6 +408,7 @@ MAKERS: Mapping[str, Maker] = {
     "cond_image": _image,
     "condtioning_image": _control_image,
     "control_image": _control_image,
+    "control_mode": _control_mode,
     "hint": _hint,
     "mask_image": _mask,
     "control_mask": _mask,
@@ -438,7 +445,7 @@ _ALWAYS = (
     "batch_size", "guidance_scale", "true_cfg_scale", "use_resolution_binning", "duration",
     "audio_duration", "audio_duration_s", "ip_adapter_image", "task_prompt", "content_prompt",
     "text_encoder_out_layers", "enable_prompt_rewrite", "enable_prompt_enhancement",
-    "expand_prompts", "prompt_upsampling", "use_pe",
+    "expand_prompts", "prompt_upsampling", "use_pe", "control_mode",
 )  # fmt: skip
 
 #: Arguments that pictures of the user can be.

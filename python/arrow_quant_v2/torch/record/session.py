@@ -24,9 +24,12 @@ from arrow_quant_v2.calibration.model_kind import (
     read_json,
 )
 from arrow_quant_v2.errors import ArrowQuantError, QuantizationError
+from arrow_quant_v2.model import Component, resolve
 from arrow_quant_v2.plan.model_plan import ModelPlan
 from arrow_quant_v2.progress import ProgressCallback
 from arrow_quant_v2.torch.evaluation import evaluating
+from arrow_quant_v2.torch.record.library_names import library_names, missing_names
+from arrow_quant_v2.torch.record.renamed import load_renamed
 from arrow_quant_v2.torch.record.samples import Samples, read_samples
 from arrow_quant_v2.torch.record.sampling import Sampling
 from arrow_quant_v2.torch.record.trajectory import Batch, as_batches
@@ -212,12 +215,13 @@ def _load(path: Path, plan: ModelPlan, sampling: Sampling, *, trust_remote_code:
     if kind == "pipeline":
         return _load_pipeline(path, {name: name for name in plan.components}, sampling)
     if kind == "denoiser":
-        parent = path.resolve().parent
+        inside = path.absolute()
+        parent = inside.parent
         if is_text_pipeline(read_json(parent / "model_index.json")):
             return _load_masked_language_model(
                 path, parent / TOKENIZER, "", trust_remote_code=trust_remote_code
             )
-        return _load_pipeline(parent, {path.resolve().name: ""}, sampling)
+        return _load_pipeline(parent, {inside.name: ""}, sampling)
     return _load_masked_language_model(path, path, "", trust_remote_code=trust_remote_code)
 
 
@@ -231,19 +235,28 @@ def _load_pipeline(path: Path, wanted: Mapping[str, str], sampling: Sampling) ->
         from diffusers.utils import logging
 
         index = read_json(path / "model_index.json")
-        skipped = {"safety_checker": None} if "safety_checker" in index else {}
+        given: dict[str, Any] = {"safety_checker": None} if "safety_checker" in index else {}
+        model = resolve(path)
+        given |= {
+            part.name: load_renamed(part, torch.float32)
+            for part in model.components
+            if part.names and part.class_name
+        }
         with _quiet(logging):
             pipeline = DiffusionPipeline.from_pretrained(
                 str(path),
                 local_files_only=True,
                 torch_dtype=torch.float32,
                 use_safetensors=True,
-                **skipped,
+                **given,
             )
     found = {name: getattr(pipeline, name, None) for name in wanted}
     networks = {name: part for name, part in found.items() if isinstance(part, nn.Module)}
     if not networks:
         raise CannotRunError(f"{type(pipeline).__name__} has no network '{next(iter(wanted))}'")
+    for part in model.components:
+        if part.name in networks:
+            _require_complete(networks[part.name], part)
     attributes = [name for name, part in networks.items() if takes_time(part)]
     attributes = attributes or list(networks)[:1]
 
@@ -276,10 +289,14 @@ def _load_masked_language_model(
     with _failures_of_libraries():
         from transformers.utils import logging
 
+        (stored,) = resolve(path).components
         with _quiet(logging):
             network, tokens = load_text_model(
                 path, tokenizer=tokenizer, trust_remote_code=trust_remote_code
             )
+
+    if stored.class_name.endswith("ForMaskedLM"):
+        _require_complete(network, stored)
 
     def record(
         data: Samples, samples: int, seed: int, progress: Callable[[float], None]
@@ -295,6 +312,18 @@ def _load_masked_language_model(
         )
 
     return _Model(component, network, record)
+
+
+def _require_complete(network: nn.Module, component: Component) -> None:
+    """Raise CannotRunError where the library has drawn weights that the files do not have."""
+    names = [component.names.get(name, name) for name in component.tensors]
+    missing = missing_names(network, library_names(network, names).values())
+    if names and missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CannotRunError(
+            f"the weight files lack tensors of {type(network).__name__}: {missing[0]}{more}",
+            hint="Is the download complete, and config.json of this model?",
+        )
 
 
 def _require_finite(network: nn.Module, path: Path) -> None:

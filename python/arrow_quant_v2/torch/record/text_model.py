@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from arrow_quant_v2.calibration.model_kind import CannotRunError, read_json
+from arrow_quant_v2.model import resolve
 from arrow_quant_v2.text_families import family_of
 from arrow_quant_v2.torch.build.empty_model import empty_model
+from arrow_quant_v2.torch.record.renamed import load_renamed
 from arrow_quant_v2.torch.text_models.bidirectional import MaskedDiffusion
 from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
 from arrow_quant_v2.torch.text_models.tokens import TextTokens, read_tokens
@@ -59,7 +61,11 @@ def _from_library(
         from arrow_quant_v2.torch.text_models.remote import remote_class
 
         kind, settings["config"] = remote_class(folder, config)
-    model: nn.Module = kind.from_pretrained(str(folder), dtype=dtype, **settings)
+    (stored,) = resolve(folder).components
+    if stored.names:
+        model = load_renamed(stored, dtype)
+    else:
+        model = kind.from_pretrained(str(folder), dtype=dtype, **settings)
     if has_own_experts(name for file in _weight_files(folder) for name in _names(file)):
         separate_experts(model)
     return model
@@ -76,10 +82,13 @@ def _fill(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     from safetensors.torch import load_file
 
     expected = dict(model.state_dict())
+    (own,) = resolve(folder).components
     for file in _weight_files(folder):
         stored = load_file(file)
         known = {
-            name: t.to(dtype) for name, t in stored.items() if expected.pop(name, None) is not None
+            name: t.to(dtype)
+            for name, t in ((own.names.get(n, n), t) for n, t in stored.items())
+            if expected.pop(name, None) is not None
         }
         model.load_state_dict(known, strict=False, assign=True)
     if expected:

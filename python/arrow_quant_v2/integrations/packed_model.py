@@ -16,14 +16,17 @@ from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.plan.engine_options import plan_options
 from arrow_quant_v2.quantize.array_quantizer import quantize_planned
 from arrow_quant_v2.tensors.weight_format import WeightFormat
-from arrow_quant_v2.torch.layers.clock import Clock
+from arrow_quant_v2.torch.build.float32_parts import float32_parts
+from arrow_quant_v2.torch.layers.adapters import accept_adapters
+from arrow_quant_v2.torch.layers.clock import Clock, clock_of
+from arrow_quant_v2.torch.layers.execution import Execution
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
-from arrow_quant_v2.torch.layers.quant_layers import Execution, quantized_layer
+from arrow_quant_v2.torch.layers.quant_layers import quantized_layer, replace_module
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
-from arrow_quant_v2.torch.load.load_weights import replace_module
-from arrow_quant_v2.torch.load.loading import clock_of
+from arrow_quant_v2.torch.ops.attention_gelu import compute_by_engine
+from arrow_quant_v2.torch.text_models.experts import has_own_experts, separate_experts
 
-__all__ = ["describe", "pack", "plan", "prepare"]
+__all__ = ["describe", "finish", "pack", "plan", "prepare"]
 
 _SUFFIX = ".weight"
 
@@ -42,11 +45,17 @@ def prepare(
     ConfigurationError
         The model has no such layer, or a layer that has no packed form.
     """
+    if has_own_experts(f"{name}." for name in layers):
+        separate_experts(model)
     clock: Clock | None = None
+    is_float32 = float32_parts(model)
     for name, fields in layers.items():
         shapes = dict(fields).get("time_parameters")
         fmt = WeightFormat.from_dict({k: v for k, v in fields.items() if k != "time_parameters"})
-        new = _stand_in(model, name, PackedWeight.empty(fmt, dtype=dtype), execution)
+        wide = is_float32(name + _SUFFIX, dtype)
+        weight = PackedWeight.empty(fmt, dtype=torch.float32 if wide else dtype)
+        new = _stand_in(model, name, weight, execution)
+        new.takes_float32 = wide
         if shapes is not None:
             if clock is None:
                 clock = clock_of(model, Path(str(getattr(model, "name_or_path", ""))))
@@ -83,6 +92,13 @@ def pack(
     """Quantize the weight of one layer and replace the layer; `name` is that of the weight."""
     tensor = quantize_planned(name, weight.detach().cpu(), spec)
     _stand_in(model, name.removesuffix(_SUFFIX), PackedWeight.from_tensor(tensor, dtype), execution)
+
+
+def finish(model: nn.Module) -> nn.Module:
+    """What a model with packed layers needs beside their numbers."""
+    compute_by_engine(model)
+    accept_adapters(model)
+    return model.requires_grad_(False)
 
 
 def describe(model: nn.Module) -> dict[str, dict[str, Any]]:
