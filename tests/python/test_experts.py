@@ -192,6 +192,15 @@ def test_a_loaded_mixture_keeps_its_experts_packed(tmp_path: Path, bits: int) ->
         assert relative_error(logits(packed), expected) < 1e-5, implementation
 
 
+def test_a_mixture_with_packed_experts_says_that_it_cannot_be_saved(tmp_path: Path) -> None:
+    from arrow_quant_v2 import ConfigurationError, load_quantized
+
+    qwen(tmp_path / "model")
+    ArrowQuantV2().quantize_model(tmp_path / "model", tmp_path / "out", config(8))
+    with pytest.raises(ConfigurationError, match="stacked experts"):
+        load_quantized(tmp_path / "out").save_pretrained(tmp_path / "saved")
+
+
 def test_only_experts_that_tokens_are_sent_to_are_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,9 +114,8 @@ def _replace(
     clock: Clock | None,
 ) -> bool:
     if tensor.row_dimensions > 1:
-        replace_module(
-            model, name, PackedExperts.from_tensor(tensor, dtype or _source_dtype(tensor))
-        )
+        experts = PackedExperts.from_tensor(tensor, torch.float32 if wide else dtype)
+        replace_module(model, name, experts)
         return True
     path, _, leaf = name.rpartition(".")
     parent = model.get_submodule(path.rpartition(".")[0])

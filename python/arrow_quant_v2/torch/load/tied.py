@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
-from arrow_quant_v2.torch.load.load_weights import replace_module
+from arrow_quant_v2.torch.layers.quant_layers import replace_module
 
 __all__ = ["Tied", "tied_parameters"]
 
