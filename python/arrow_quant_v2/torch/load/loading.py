@@ -235,8 +235,8 @@ def _make_saveable(model: nn.Module, execution: Execution) -> None:
 def _refuse_saving(*unused: Any, **settings: Any) -> None:
     raise ConfigurationError(
         "save_pretrained has no form for stacked experts that are packed",
-        hint="Copy the artefact: load_quantized opens it again. compute='float' loads floats, which "
-        "can be saved.",
+        hint="Copy the artefact: load_quantized opens it again. A model loaded with "
+        "compute='float' can be saved.",
     )
 
 
