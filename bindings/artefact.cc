@@ -28,8 +28,8 @@ void check_index(const Artefact& artefact, size_t component, size_t tensor) {
   }
 }
 
-// One chunk as a tensor of its own, with the chunk's rows as its first dimension. Kept tensors keep
-// their shape: their chunks are bytes.
+// One chunk as a tensor of its own, with the chunk's rows as its only dimension of rows. Kept
+// tensors keep their shape: their chunks are bytes.
 Tensor read_chunk(const Artefact& artefact, size_t component, size_t tensor, size_t chunk) {
   check_index(artefact, component, tensor);
   const nb::gil_scoped_release unlocked;
@@ -47,7 +47,7 @@ Tensor read_chunk(const Artefact& artefact, size_t component, size_t tensor, siz
     copy.time_groups.assign(view.time_groups.begin(), view.time_groups.end());
   });
   if (result->info.encoding != Encoding::kCopy && !result->info.shape.empty()) {
-    result->info.shape[0] = copy.rows;
+    result->info.keep_rows(copy.rows);
   }
   return {std::move(result)};
 }

@@ -19,7 +19,8 @@ namespace {
 
 using Rules = std::vector<std::pair<std::string, int>>;
 using Allotments = std::vector<std::tuple<std::string, std::string, int, int, std::string>>;
-using Roles = std::vector<std::tuple<std::string, std::string, std::string, bool, std::string>>;
+using Roles =
+    std::vector<std::tuple<std::string, std::string, std::string, bool, std::string, int>>;
 
 /// A TensorPlan joined with the tensor it is about.
 struct PlannedTensor {
@@ -74,19 +75,10 @@ PlanOptions make_options(int bit_width, int group_size, const std::string& metho
   for (const auto& [component, name, bits, group, reason] : allocation) {
     options.allocation.push_back({component, name, bits, group, reason});
   }
-  for (const auto& [component, name, role, quantize, known_from] : roles) {
-    options.roles.push_back({component, name, role, quantize, known_from});
+  for (const auto& [component, name, role, quantize, known_from, row_dimensions] : roles) {
+    options.roles.push_back({component, name, role, quantize, known_from, row_dimensions});
   }
   return options;
-}
-
-uint64_t planned_bytes(const TensorInfo& source, const TensorPlan& plan) {
-  if (plan.encoding == Encoding::kCopy) return source.nbytes;
-  const uint64_t rows = source.shape[0];
-  const uint64_t cols = source.elements() / rows;
-  const uint64_t scale = plan.spec.param_encoding == ParamEncoding::kFp16 ? 0 : sizeof(uint16_t);
-  return rows *
-         (packed_row_bytes(cols, plan.spec.bit_width) + param_row_bytes(cols, plan.spec) + scale);
 }
 
 ModelPlan joined(ModelDirectory model, Plan made) {
@@ -177,6 +169,7 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("encoding",
                    [](const PlannedTensor& t) { return std::string(to_string(t.plan.encoding)); })
       .def_prop_ro("spec", [](const PlannedTensor& t) { return t.plan.spec; })
+      .def_prop_ro("row_dimensions", [](const PlannedTensor& t) { return t.plan.row_dimensions; })
       .def_prop_ro("fixed", [](const PlannedTensor& t) { return t.plan.fixed; })
       .def_prop_ro("reason", [](const PlannedTensor& t) { return t.plan.reason; })
       .def_prop_ro("role", [](const PlannedTensor& t) { return t.plan.role; })

@@ -114,7 +114,7 @@ Tensor slice_rows(const Tensor& source, uint64_t first, uint64_t rows) {
   };
   auto tensor = std::make_shared<QuantizedTensor>();
   tensor->info = whole.info;
-  tensor->info.shape[0] = rows;
+  tensor->info.keep_rows(rows);
   QuantizedChunk& part = tensor->chunks.emplace_back();
   part.rows = rows;
   part.tensor_scale = chunk.tensor_scale;
@@ -160,6 +160,7 @@ void bind_info(nb::module_& m) {
   nb::class_<QuantizedTensorInfo>(m, "TensorInfo", "Everything about a stored tensor but its data.")
       .def_ro("name", &QuantizedTensorInfo::name)
       .def_ro("shape", &QuantizedTensorInfo::shape)
+      .def_ro("row_dimensions", &QuantizedTensorInfo::row_dimensions)
       .def_prop_ro(
           "source_dtype",
           [](const QuantizedTensorInfo& t) { return std::string(dtype_info(t.source_dtype).name); })

@@ -39,6 +39,7 @@ struct TensorRole {
   std::string role;        ///< "embedding", "router", ...; empty: as the shape tells
   bool quantize = true;    ///< whether weights of this role are quantized
   std::string known_from;  ///< "class" or "run"
+  int row_dimensions = 0;  ///< as QuantizedTensorInfo has them; 0: as name and shape tell
 };
 
 /// Everything that decides a plan.
@@ -61,6 +62,7 @@ struct TensorPlan {
   uint32_t tensor = 0;                  ///< index into ModelIndex::tensors
   Encoding encoding = Encoding::kCopy;  ///< kCopy: not quantized
   AffineSpec spec;                      ///< meaningless for copies
+  int row_dimensions = 1;               ///< as QuantizedTensorInfo has them; 1 for copies
   bool fixed = false;      ///< a rule or an allocation decided; the fallback leaves it alone
   std::string reason;      ///< "linear weight", "kept: norm", "rule '*.to_q=8'", ...
   std::string role;        ///< "linear layer", "norm", "embedding", ...

@@ -1,7 +1,8 @@
 // The packed form of one weight, as quantized, written and read back.
 //
 // A weight of any rank is a matrix [rows, cols]: rows = shape[0], cols = the product of the rest,
-// which is the input dimension. Groups of `group_size` run along a row; the last may be short.
+// which is the input dimension. A stack of experts [experts, outputs, inputs] has two dimensions of
+// rows. Groups of `group_size` run along a row; the last may be short.
 // How a code becomes a weight is described in docs/reference/format.md.
 #pragma once
 
@@ -116,7 +117,8 @@ struct QuantizedChunk {
   std::vector<uint16_t> row_scales;  ///< fp16 bits, one per row; empty for fp16 parameters
   float tensor_scale = 1.0F;         ///< a power of two
   int8_t offset_unit = 0;            ///< m of two_level
-  /// Factors s of the input channels, shape[1] of them; the codes are those of the columns times s.
+  /// Factors s of the input channels, as many as the first dimension of the columns has; the codes
+  /// are those of the columns times s.
   /// Empty: all 1. The same for every chunk of a tensor.
   std::vector<float> equalization;
   std::vector<TimeGroup> time_groups;  ///< by time, apart; of these rows
@@ -127,9 +129,10 @@ struct QuantizedChunk {
 
 /// Everything about a stored tensor but its data.
 struct ARROW_QUANT_API QuantizedTensorInfo {
-  std::string name;                     ///< as in the weight file
-  std::vector<uint64_t> shape;          ///< of the weight
-  DType source_dtype = DType::kF32;     ///< of the elements in the weight file
+  std::string name;                  ///< as in the weight file
+  std::vector<uint64_t> shape;       ///< of the weight
+  int row_dimensions = 1;            ///< how many dimensions make the rows: 2 for stacked experts
+  DType source_dtype = DType::kF32;  ///< of the elements in the weight file
   Encoding encoding = Encoding::kCopy;  ///< kCopy: not quantized
   AffineSpec spec;      ///< bit_width, group_size and param_encoding; meaningless for copies
   double cosine = 1.0;  ///< similarity of the weights, before and after
@@ -140,8 +143,13 @@ struct ARROW_QUANT_API QuantizedTensorInfo {
   std::string candidates;  ///< JSON of the candidates that it was chosen from; empty without choice
 
   uint64_t elements() const noexcept;  ///< product of the shape
-  uint64_t rows() const noexcept;      ///< shape[0]; 1 for rank 0
-  uint64_t cols() const noexcept;      ///< product of shape[1..]; 1 for rank 0 and 1
+  uint64_t rows() const noexcept;      ///< product of the dimensions of rows; 1 for rank 0
+  uint64_t cols() const noexcept;      ///< product of the others; 1 without any
+  uint64_t channels() const noexcept;  ///< of the input: the first dimension of columns; 0 without
+
+  /// Describe only `count` of the rows. Several dimensions of rows become one, and those of the
+  /// columns too.
+  void keep_rows(uint64_t count);
 };
 
 /// Columns that one of `factors` equalization factors belongs to: the positions of a kernel.

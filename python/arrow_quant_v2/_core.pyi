@@ -56,6 +56,9 @@ class TensorInfo:
     def shape(self) -> list[int]: ...
 
     @property
+    def row_dimensions(self) -> int: ...
+
+    @property
     def source_dtype(self) -> str: ...
 
     @property
@@ -193,7 +196,7 @@ class SourceModel:
 class PlanOptions:
     """Everything that decides a plan."""
 
-    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = [], roles: Sequence[tuple[str, str, str, bool, str]] = [], names: Mapping[str, Mapping[str, str]] = {}) -> None: ...
+    def __init__(self, bit_width: int, group_size: int, method: str, param_encoding: str, layer_rules: Sequence[tuple[str, int]], components: Sequence[str], modality: str, allocation: Sequence[tuple[str, str, int, int, str]] = [], roles: Sequence[tuple[str, str, str, bool, str, int]] = [], names: Mapping[str, Mapping[str, str]] = {}) -> None: ...
 
 class PlannedTensor:
     """What happens to one tensor, and why."""
@@ -224,6 +227,9 @@ class PlannedTensor:
 
     @property
     def spec(self) -> AffineSpec: ...
+
+    @property
+    def row_dimensions(self) -> int: ...
 
     @property
     def fixed(self) -> bool: ...

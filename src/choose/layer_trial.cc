@@ -76,7 +76,7 @@ double LayerTrial::corrected_nmse(LayerChoice& choice) {
 
 QuantizedTensorInfo LayerTrial::sampled(const LayerChoice& choice) const {
   QuantizedTensorInfo info = choice.info;
-  info.shape[0] = sample_.count();
+  info.keep_rows(sample_.count());
   return info;
 }
 

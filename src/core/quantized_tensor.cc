@@ -1,5 +1,6 @@
 #include "arrow_quant/quantized_tensor.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace arrow_quant {
@@ -60,12 +61,31 @@ uint64_t QuantizedTensorInfo::elements() const noexcept {
   return n;
 }
 
-uint64_t QuantizedTensorInfo::rows() const noexcept { return shape.empty() ? 1 : shape[0]; }
+uint64_t QuantizedTensorInfo::rows() const noexcept {
+  const size_t last = std::min(shape.size(), static_cast<size_t>(row_dimensions));
+  uint64_t n = 1;
+  for (size_t i = 0; i < last; ++i) n *= shape[i];
+  return n;
+}
 
 uint64_t QuantizedTensorInfo::cols() const noexcept {
   uint64_t n = 1;
-  for (size_t i = 1; i < shape.size(); ++i) n *= shape[i];
+  for (size_t i = static_cast<size_t>(row_dimensions); i < shape.size(); ++i) n *= shape[i];
   return n;
+}
+
+uint64_t QuantizedTensorInfo::channels() const noexcept {
+  const auto first = static_cast<size_t>(row_dimensions);
+  return first < shape.size() ? shape[first] : 0;
+}
+
+void QuantizedTensorInfo::keep_rows(uint64_t count) {
+  if (row_dimensions == 1) {
+    shape.at(0) = count;
+    return;
+  }
+  shape = {count, cols()};
+  row_dimensions = 1;
 }
 
 }  // namespace arrow_quant

@@ -73,6 +73,7 @@ class ComponentRun {
     TensorReport report{.component = component_.component,
                         .info = {.name = source.name,
                                  .shape = source.shape,
+                                 .row_dimensions = plan.row_dimensions,
                                  .source_dtype = source.dtype,
                                  .encoding = plan.encoding,
                                  .spec = plan.spec},
@@ -157,8 +158,9 @@ class ComponentRun {
                                     TensorReport& report) {
     quantizer_.use_threads(context_.pool.size());
     if (report.info.encoding == Encoding::kCopy) return std::nullopt;
-    const auto input =
-        context_.calibration == nullptr ? std::nullopt : context_.calibration->find(source.name);
+    // Statistics have one matrix for a weight: each expert of a stack would need its own.
+    const bool can_know = context_.calibration != nullptr && report.info.row_dimensions == 1;
+    const auto input = can_know ? context_.calibration->find(source.name) : std::nullopt;
     if (!input) {
       if (needs_statistics(report.info.spec.method)) report.info.spec.method = Method::kSearch;
       return std::nullopt;

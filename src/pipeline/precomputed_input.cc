@@ -7,7 +7,7 @@ namespace arrow_quant {
 
 PrecomputedInput::PrecomputedInput(CalibrationSource* calibration, const QuantizedTensorInfo& info)
     : calibration_(calibration) {
-  if (calibration_ == nullptr) return;
+  if (calibration_ == nullptr || info.row_dimensions != 1) return;
   input_ = calibration_->find(info.name);
   if (input_) matrices_ = calibration_->matrices(*input_, info.spec.bit_width);
 }

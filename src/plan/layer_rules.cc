@@ -38,6 +38,7 @@ constexpr std::array kKeptRoles = {
     Role{"*norm", "norm"},
     Role{"*norm?", "norm"},
     Role{"*.ln", "norm"},
+    Role{"*experts*_bias", "bias"},
     Role{"*scale_shift_table", "modulation table"},
     Role{"*time_embed*", "time embedding"},
     Role{"*timestep_*", "time embedding"},
@@ -196,7 +197,7 @@ bool glob_match(std::string_view pattern, std::string_view text) noexcept {
   return p == pattern.size();
 }
 
-NamedRole named_role(const TensorInfo& tensor) {
+NamedRole named_role(const TensorInfo& tensor, ExpertLayout layout) {
   if (!dtype_info(tensor.dtype).quantizable) {
     return {"dtype " + std::string(dtype_info(tensor.dtype).name), "shape"};
   }
@@ -204,11 +205,17 @@ NamedRole named_role(const TensorInfo& tensor) {
   if (tensor.shape.size() > 5) return {"more than 5 dimensions", "shape"};
   const uint64_t elements = tensor.elements();
   if (elements < kFewestElements) return {"fewer than 1024 elements", "shape"};
-  if (elements / tensor.shape[0] < kFewestInputs) return {"fewer than 32 inputs", "shape"};
+  if (elements / matrix_rows(tensor, row_dimensions(layout)) < kFewestInputs) {
+    return {"fewer than 32 inputs", "shape"};
+  }
   if (tensor.name.ends_with(".bias")) return {"bias", "name"};
   const std::string_view name = without_suffix(without_wrapper(tensor.name));
   for (const Role& role : kKeptRoles) {
     if (glob_match(role.glob, name)) return {std::string(role.role), "name"};
+  }
+  if (layout == ExpertLayout::kOutputsFirst) return {"weights of experts", "name", true, 2};
+  if (layout == ExpertLayout::kInputsFirst) {
+    return {"weights of experts, inputs first", "name", true};
   }
   return {tensor.shape.size() == 2 ? "linear weight" : "convolution weight", "shape", true};
 }

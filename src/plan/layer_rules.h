@@ -8,6 +8,7 @@
 
 #include "arrow_quant/model_index.h"
 #include "arrow_quant/plan.h"
+#include "plan/experts.h"
 
 namespace arrow_quant {
 
@@ -18,13 +19,14 @@ bool glob_match(std::string_view pattern, std::string_view text) noexcept;
 /// Whether a rule can ask for bits: floating-point, 2 to 5 dimensions, not empty.
 bool can_quantize(const TensorInfo& tensor) noexcept;
 
-/// What a tensor's type, shape and name tell about it.
+/// What a tensor's type, shape and name tell about it, and the layout of a stack of experts.
 struct NamedRole {
   std::string role;        ///< "norm", "embedding", "linear layer", ...
   std::string known_from;  ///< "shape" or "name"
   bool quantize = false;
+  int row_dimensions = 1;  ///< as TensorPlan has them
 };
-NamedRole named_role(const TensorInfo& tensor);
+NamedRole named_role(const TensorInfo& tensor, ExpertLayout layout = ExpertLayout::kNone);
 
 /// The user's rules, checked once against all tensors of the quantized components.
 class LayerRules {

@@ -11,6 +11,7 @@
 #include "codec/spec.h"
 #include "core/json.h"
 #include "core/text.h"
+#include "plan/experts.h"
 #include "plan/layer_rules.h"
 #include "plan/modality.h"
 
@@ -175,12 +176,18 @@ class Roles {
   }
 
   /// What a tensor is. What its type, shape and name forbid stays forbidden.
-  NamedRole of(const std::string& component, const TensorInfo& tensor) const {
-    NamedRole named = named_role(tensor);
+  NamedRole of(const std::string& component, const TensorInfo& tensor, ExpertLayout layout) const {
     const TensorRole* known = find(component, tensor.name);
+    if (known != nullptr && known->row_dimensions != 0) {
+      const bool stack = known->row_dimensions == 2 && tensor.shape.size() >= 3;
+      layout = stack ? ExpertLayout::kOutputsFirst : ExpertLayout::kNone;
+    }
+    NamedRole named = named_role(tensor, layout);
+    named.row_dimensions = row_dimensions(layout);
     if (known == nullptr) return named;
     if (!named.quantize && (named.known_from == "shape" || known->quantize)) return named;
-    return {known->role.empty() ? named.role : known->role, known->known_from, known->quantize};
+    return {known->role.empty() ? named.role : known->role, known->known_from, known->quantize,
+            named.row_dimensions};
   }
 
  private:
@@ -202,6 +209,11 @@ class Roles {
 
   std::map<std::string, Component> components_;
 };
+
+/// Columns of the matrix that a weight with elements is.
+uint64_t matrix_cols(const TensorInfo& tensor, const TensorPlan& plan) noexcept {
+  return tensor.elements() / matrix_rows(tensor, plan.row_dimensions);
+}
 
 TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOptions& options,
                        const LayerRules& rules, const LayerBits* allotted, const NamedRole& role) {
@@ -231,24 +243,23 @@ TensorPlan plan_tensor(const TensorInfo& tensor, uint32_t number, const PlanOpti
                                          : options.bit_width;
   const bool own_groups = rule == nullptr && allotted != nullptr && allotted->group_size != 0;
   const int group = own_groups ? allotted->group_size : options.group_size;
-  plan.spec = {
-      .bit_width = bits,
-      .group_size = group,
-      .param_encoding = encoding_for(options, bits, group, tensor.elements() / tensor.shape[0]),
-      .method = options.method};
+  plan.row_dimensions = role.row_dimensions;
+  plan.spec = {.bit_width = bits,
+               .group_size = group,
+               .param_encoding = encoding_for(options, bits, group, matrix_cols(tensor, plan)),
+               .method = options.method};
   codec::check_spec(plan.spec, {.tensor = tensor.name});
   plan.encoding = encoding_of(plan.spec);
   return plan;
 }
 
+}  // namespace
+
 uint64_t planned_bytes(const TensorInfo& tensor, const TensorPlan& plan) {
   if (plan.encoding == Encoding::kCopy) return tensor.nbytes;
-  const uint64_t rows = tensor.shape[0];
-  const uint64_t cols = tensor.elements() / rows;
-  return codec::stored_bytes(plan.spec, rows, cols);
+  const uint64_t rows = matrix_rows(tensor, plan.row_dimensions);
+  return codec::stored_bytes(plan.spec, rows, tensor.elements() / rows);
 }
-
-}  // namespace
 
 void check_plan_options(const PlanOptions& options) {
   const int bits = options.bit_width;
@@ -282,10 +293,11 @@ Plan make_plan(const ModelDirectory& model, const PlanOptions& options) {
     const ModelIndex& component = model.components[i];
     ComponentPlan& out = plan.components.emplace_back(ComponentPlan{.component = i});
     out.source_bytes = component.total_bytes();
+    const ExpertStacks stacks(component.tensors);
     for (uint32_t t = 0; t < component.tensors.size(); ++t) {
       const TensorInfo& tensor = component.tensors[t];
       const LayerBits* allotted = allocation.find(component.component, tensor.name);
-      const NamedRole role = roles.of(component.component, tensor);
+      const NamedRole role = roles.of(component.component, tensor, stacks.layout(tensor));
       out.tensors.push_back(plan_tensor(tensor, t, options, rules, allotted, role));
       out.planned_bytes += planned_bytes(tensor, out.tensors.back());
       quantizes |= out.tensors.back().encoding != Encoding::kCopy;
@@ -326,8 +338,8 @@ uint64_t raise_bits(const ModelDirectory& model, const PlanOptions& options,
       if (failing.at(number++) && can_rise(tensor)) {
         const int before = tensor.spec.bit_width;
         tensor.spec.bit_width = 2 * before;
-        tensor.spec.param_encoding = encoding_for(options, 2 * before, tensor.spec.group_size,
-                                                  source.elements() / source.shape[0]);
+        tensor.spec.param_encoding =
+            encoding_for(options, 2 * before, tensor.spec.group_size, matrix_cols(source, tensor));
         tensor.reason += "; INT" + std::to_string(before) + " missed the accuracy";
         ++raised;
       }

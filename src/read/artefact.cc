@@ -58,7 +58,7 @@ std::vector<uint16_t> to_halves(std::span<const uint8_t> bytes) {
 std::vector<float> to_factors(std::span<const uint8_t> bytes, const QuantizedTensorInfo& info,
                               const std::string& path) {
   if (bytes.empty()) return {};
-  const uint64_t channels = info.shape.size() < 2 ? 0 : info.shape[1];
+  const uint64_t channels = info.channels();
   if (bytes.size() != channels) {
     check_length(bytes.size(), channels * sizeof(float), "equalization", path, info.name);
   }

@@ -120,7 +120,11 @@ class AffineColumns {
     if (encoding_of(row.info.spec) != row.info.encoding) {
       fail_damaged(path_, "encoding and param_encoding do not fit together", tensor);
     }
-    if (*axis != 1) fail_damaged(path_, "expected axis 1, found " + std::to_string(*axis), tensor);
+    const bool stacked = *axis == 2 && row.info.shape.size() >= 3;
+    if (*axis != 1 && !stacked) {
+      fail_damaged(path_, "expected axis 1, found " + std::to_string(*axis), tensor);
+    }
+    row.info.row_dimensions = *axis;
     row.tensor_scale = check_scale(*scale, tensor);
     row.offset_unit = check_unit(unit, row.info.spec, tensor);
     if (equalization) row.extra_bytes += equalization->len;

@@ -12,9 +12,10 @@ namespace arrow_quant {
 namespace {
 
 bool same_tensor(const QuantizedTensorInfo& a, const QuantizedTensorInfo& b) {
-  return a.name == b.name && a.shape == b.shape && a.source_dtype == b.source_dtype &&
-         a.encoding == b.encoding && a.spec.bit_width == b.spec.bit_width &&
-         a.spec.group_size == b.spec.group_size && a.spec.param_encoding == b.spec.param_encoding;
+  return a.name == b.name && a.shape == b.shape && a.row_dimensions == b.row_dimensions &&
+         a.source_dtype == b.source_dtype && a.encoding == b.encoding &&
+         a.spec.bit_width == b.spec.bit_width && a.spec.group_size == b.spec.group_size &&
+         a.spec.param_encoding == b.spec.param_encoding;
 }
 
 // The product of the shape must fit before anything is computed from it.

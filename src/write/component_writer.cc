@@ -104,7 +104,8 @@ class ComponentWriter::Part {
                         [](const Row& row) { return row.info.spec.bit_width; });
     write_optional<Int>(group, rows, affine,
                         [](const Row& row) { return row.info.spec.group_size; });
-    write_optional<Int>(group, rows, affine, [](const Row&) { return 1; });
+    write_optional<Int>(group, rows, affine,
+                        [](const Row& row) { return row.info.row_dimensions; });
     write_codes(group, rows);
     write_optional<Bytes>(group, rows, affine, [](const Row& row) {
       return byte_array(to_string(row.info.spec.param_encoding));

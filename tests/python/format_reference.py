@@ -45,7 +45,7 @@ def decode_file(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _decode_row(row: dict[str, Any]) -> npt.NDArray[Any]:
     if row["encoding"] == "copy":
         return np.frombuffer(row["codes"], _DTYPES[row["source_dtype"]])
-    cols = int(np.prod(row["shape"][1:]))
+    cols = int(np.prod(row["shape"][row["axis"] :]))
     codes = unpack(row["codes"], cols, row["bit_width"])
     decode = {
         "two_level": _two_level,
@@ -56,10 +56,10 @@ def _decode_row(row: dict[str, Any]) -> npt.NDArray[Any]:
     weights = decode(row, codes)
     if row["equalization"] is not None:
         raw = np.frombuffer(row["equalization"], "u1")
-        by_byte = len(raw) == row["shape"][1]
+        by_byte = len(raw) == row["shape"][row["axis"]]
         exact = np.exp2((raw - 128.0) / 8).astype("f4")
         factors = exact if by_byte else raw.view("<f4")
-        weights /= factors.repeat(cols // row["shape"][1])
+        weights /= factors.repeat(cols // len(factors))
     return weights
 
 

@@ -98,7 +98,8 @@ def _has_int8_form(name: str, tensor: QuantizedTensor, comfyui: bool) -> bool:
 
 
 def _int8_pieces(component: QuantizedComponent, name: str, comfyui: bool) -> list[Piece]:
-    shape = component[name].shape
+    shape, row_dimensions = component[name].shape, component[name].row_dimensions
+    ones = [1] * (len(shape) - row_dimensions)
 
     def values() -> Iterator[npt.NDArray[Any]]:
         yield component[name].as_int8()[0]
@@ -107,7 +108,7 @@ def _int8_pieces(component: QuantizedComponent, name: str, comfyui: bool) -> lis
     assert scales is not None
     pieces = [
         Piece(Entry(name, "I8", shape, int(np.prod(shape))), values),
-        piece_of(f"{name}_scale", scales.reshape(-1, *[1] * (len(shape) - 1)), "F32"),
+        piece_of(f"{name}_scale", scales.reshape(*shape[:row_dimensions], *ones), "F32"),
     ]
     if comfyui:
         marker = np.frombuffer(_COMFYUI_MARKER, np.uint8)

@@ -27,15 +27,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Role:
-    """What a tensor is to its network, and whether such tensors are quantized."""
+    """What a tensor is to its network, and whether such tensors are quantized.
+
+    `row_dimensions`: how many of its dimensions make the rows of the matrix that is quantized.
+    """
 
     name: str
     quantize: bool
+    row_dimensions: int = 1
 
 
 #: For the engine: component, glob of names, role (empty: as the shape tells), whether it is
-#: quantized, and where that is known from. The first that fits a tensor counts.
-TensorRole = tuple[str, str, str, bool, str]
+#: quantized, where that is known from, and how many dimensions make its rows (0: as name and shape
+#: tell). The first that fits a tensor counts.
+TensorRole = tuple[str, str, str, bool, str, int]
 
 
 def class_of(config: Any) -> str | None:
@@ -56,11 +61,11 @@ def known_roles(component: str, class_name: str) -> list[TensorRole] | None:
         return None
     return [
         *(
-            (component, pattern, role, False, "class")
+            (component, pattern, role, False, "class", 0)
             for role, patterns in table.items()
             for pattern in patterns
         ),
-        (component, "*", "", True, "class"),
+        (component, "*", "", True, "class", 0),
     ]
 
 
@@ -81,7 +86,10 @@ def roles_for_engine(
     component: str, roles: Iterable[tuple[str, Role]], known_from: str
 ) -> list[TensorRole]:
     """Roles of single tensors in the form of the engine."""
-    return [(component, name, role.name, role.quantize, known_from) for name, role in roles]
+    return [
+        (component, name, role.name, role.quantize, known_from, role.row_dimensions)
+        for name, role in roles
+    ]
 
 
 @cache

@@ -47,6 +47,8 @@ class PlannedTensor:
     role, known_from
         What the tensor is to the network, and where that is known from: ``"class"``, ``"run"``,
         ``"name"`` or ``"shape"``.
+    row_dimensions
+        How many dimensions make the rows: 2 for stacked experts, else 1.
     """
 
     component: str
@@ -63,6 +65,7 @@ class PlannedTensor:
     fixed: bool
     role: str
     known_from: str
+    row_dimensions: int = 1
 
 
 @dataclass(frozen=True)
@@ -189,4 +192,5 @@ def _planned(tensor: core.PlannedTensor) -> PlannedTensor:
         fixed=tensor.fixed,
         role=tensor.role,
         known_from=tensor.known_from,
+        row_dimensions=tensor.row_dimensions,
     )

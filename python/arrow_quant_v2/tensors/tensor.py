@@ -46,7 +46,8 @@ class TimeGroup:
 class QuantizedTensor:
     """One tensor of an artefact, or one array quantized in memory.
 
-    A weight of any rank is a matrix: its first dimension by the product of the others. Its integer
+    A weight of any rank is a matrix: its first dimension by the product of the others. Stacked
+    experts ``[experts, out, in]`` have two dimensions of rows (:attr:`row_dimensions`). The integer
     codes are packed, element 0 in the lowest bits, each row padded to a whole byte;
     ``docs/reference/format.md`` says how a code becomes a weight. Tensors that are not quantized
     (``encoding == "copy"``) hold their source bytes.
@@ -97,6 +98,11 @@ class QuantizedTensor:
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight."""
         return self._shape
+
+    @property
+    def row_dimensions(self) -> int:
+        """How many dimensions make the rows: 2 for stacked experts, else 1."""
+        return self._info.row_dimensions
 
     @property
     def size(self) -> int:
@@ -306,7 +312,7 @@ class QuantizedTensor:
             The tensor has ``fp16`` parameters, or is not quantized.
         """
         self._require_codes("as_int8")
-        rows = self._info.shape[0]
+        rows = math.prod(self._info.shape[: self.row_dimensions])
         matrix = np.empty(self.size, np.int8)
         scales = np.empty(rows, np.float32)
         self._tensor.expand_int8(matrix, scales)

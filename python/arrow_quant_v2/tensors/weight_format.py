@@ -53,6 +53,8 @@ class WeightFormat:
         Number of equalization scales (one per input channel); 0 without equalization.
     float_inputs
         Whether 8 bits are too few for the inputs.
+    row_dimensions
+        How many dimensions make the rows; left out of the JSON form where it is 1.
     """
 
     shape: tuple[int, ...]
@@ -62,16 +64,17 @@ class WeightFormat:
     chunks: int = 1
     equalized: int = 0
     float_inputs: bool = False
+    row_dimensions: int = 1
 
     @property
     def rows(self) -> int:
         """Rows of the matrix that is packed."""
-        return self.shape[0]
+        return math.prod(self.shape[: self.row_dimensions])
 
     @property
     def cols(self) -> int:
         """Columns of the matrix that is packed."""
-        return math.prod(self.shape[1:])
+        return math.prod(self.shape[self.row_dimensions :])
 
     @property
     def row_bytes(self) -> int:
@@ -108,7 +111,10 @@ class WeightFormat:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {**asdict(self), "shape": list(self.shape)}
+        fields = {**asdict(self), "shape": list(self.shape)}
+        if self.row_dimensions == 1:
+            del fields["row_dimensions"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> WeightFormat:
@@ -123,6 +129,7 @@ class WeightFormat:
             found = cls(**{**fields, "shape": tuple(int(size) for size in fields["shape"])})
             core.check_spec(found.bit_width, found.group_size, found.param_encoding)
             valid = min(found.chunks, found.equalized + 1, *found.shape) > 0
+            valid = valid and found.row_dimensions in range(1, len(found.shape) + 1)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"packed weight: invalid description: {error}") from error
         if not valid:
@@ -144,6 +151,7 @@ def format_of(tensor: QuantizedTensor) -> WeightFormat:
         len(tensor.chunks),
         0 if factors is None else len(factors),
         tensor.float_inputs,
+        tensor.row_dimensions,
     )
 
 

@@ -84,6 +84,25 @@ TEST(QuantizeArray, Int8AndScalesGiveTheRestoredWeights) {
   }
 }
 
+TEST(QuantizeArray, StackedExpertsAreQuantizedLikeTheMatrixOfAllTheirRows) {
+  std::vector<float> weights = random_weights({3, 20, 64}, 6);
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] *= static_cast<float>(1 + i / 64 % 20);
+  for (QuantizedTensorInfo info : every_spec({3, 20, 64})) {
+    info.row_dimensions = 2;
+    const QuantizedTensor stack = quantize(info, weights);
+    info.shape = {60, 64};
+    info.row_dimensions = 1;
+    const QuantizedTensor matrix = quantize(info, weights);
+    ASSERT_EQ(stack.chunks.size(), 1U);
+    EXPECT_EQ(stack.info.rows(), 60U);
+    EXPECT_EQ(stack.info.cols(), 64U);
+    EXPECT_EQ(stack.chunks[0].codes, matrix.chunks[0].codes) << text_of(info);
+    EXPECT_EQ(stack.chunks[0].params, matrix.chunks[0].params) << text_of(info);
+    EXPECT_EQ(stack.chunks[0].row_scales, matrix.chunks[0].row_scales) << text_of(info);
+    EXPECT_EQ(stack.info.nmse, matrix.info.nmse) << text_of(info);
+  }
+}
+
 TEST(QuantizeArray, UnpackedCodesAreThoseInTheBytes) {
   for (const auto& shape : kShapes) {
     const std::vector<float> weights = random_weights(shape, 5);

@@ -180,6 +180,61 @@ TEST(Plan, BytesOfAModelAreThoseOfItsPartsAndCopiesCountInFull) {
   EXPECT_EQ(plan.components.at(0).planned_bytes, 64 * 36 * 2 + 64 * (128 + 8 + 2) + 64 * 2);
 }
 
+TEST(Plan, AStackOfExpertsHasARowForEachExpertAndOutput) {
+  const ModelDirectory model =
+      component_of({tensor_of("layers.0.mlp.experts.gate_up_proj", {8, 128, 256}),
+                    tensor_of("layers.0.mlp.experts.down_proj", {8, 256, 64})},
+                   kConfig);
+  const ComponentPlan plan = make_plan(model, {.bit_width = 8}).components.at(0);
+  for (const TensorPlan& tensor : plan.tensors) {
+    EXPECT_EQ(tensor.row_dimensions, 2);
+    EXPECT_EQ(tensor.role, "weights of experts");
+    EXPECT_EQ(tensor.known_from, "name");
+  }
+  EXPECT_EQ(plan.planned_bytes, 8 * 128 * (256 + 2) + 8 * 256 * (64 + 2));
+  // Parameters fit the inputs of one expert.
+  const Plan fine = make_plan(model, {.bit_width = 4});
+  EXPECT_EQ(fine.components.at(0).tensors[0].spec.param_encoding, ParamEncoding::kTwoLevel);
+  EXPECT_EQ(fine.components.at(0).tensors[1].spec.param_encoding, ParamEncoding::kFp16);
+}
+
+TEST(Plan, AStackWithItsInputsFirstIsToldByTheShapesOfBothProjections) {
+  const ModelDirectory model = component_of({tensor_of("mlp.experts.gate_up_proj", {4, 256, 128}),
+                                             tensor_of("mlp.experts.down_proj", {4, 64, 256})},
+                                            kConfig);
+  const Plan plan = make_plan(model, {});
+  for (const TensorPlan& tensor : plan.components.at(0).tensors) {
+    EXPECT_EQ(tensor.row_dimensions, 1);
+    EXPECT_EQ(tensor.role, "weights of experts, inputs first");
+  }
+}
+
+TEST(Plan, ExpertsWithTensorsOfTheirOwnAndOtherWeightsAreNoStacks) {
+  const ModelDirectory model = component_of({tensor_of("experts.0.conv.weight", {64, 64, 3}),
+                                             tensor_of("experts.1.up_proj.weight", {128, 64}),
+                                             tensor_of("blocks.0.conv.weight", {64, 64, 3}),
+                                             tensor_of("mlp.experts.gate_up_proj_bias", {64, 128})},
+                                            kConfig);
+  const std::vector<TensorPlan> tensors = make_plan(model, {}).components.at(0).tensors;
+  for (const TensorPlan& tensor : tensors) EXPECT_EQ(tensor.row_dimensions, 1);
+  EXPECT_EQ(tensors[0].role, "convolution weight");
+  EXPECT_EQ(tensors[3].reason, "kept: bias");
+}
+
+TEST(Plan, AKnownRoleSaysHowManyDimensionsMakeTheRows) {
+  const ModelDirectory model =
+      component_of({tensor_of("moe.w1", {4, 64, 128}), tensor_of("moe.experts.w2", {4, 64, 128}),
+                    tensor_of("moe.w3", {64, 128})},
+                   kConfig);
+  const PlanOptions options{.roles = {{"", "moe.w1", "weights of experts", true, "class", 2},
+                                      {"", "moe.experts.w2", "convolution", true, "class", 1},
+                                      {"", "moe.w3", "weights of experts", true, "class", 2}}};
+  const std::vector<TensorPlan> tensors = make_plan(model, options).components.at(0).tensors;
+  EXPECT_EQ(tensors[0].row_dimensions, 2);
+  EXPECT_EQ(tensors[1].row_dimensions, 1);
+  EXPECT_EQ(tensors[2].row_dimensions, 1);  // too few dimensions for it
+}
+
 TEST(Plan, SaysWhatHappensToEveryTensorAndWhy) {
   const ModelDirectory model =
       component_of({tensor_of("conv_in.weight", {64, 4, 3, 3}), tensor_of("a.weight", {64, 64}),

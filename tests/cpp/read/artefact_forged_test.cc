@@ -211,6 +211,8 @@ TEST_F(ForgedArtefact, ColumnsInAnotherOrderAreRefused) {
 TEST_F(ForgedArtefact, SmallColumnsThatCannotBeAreRefused) {
   const std::pair<const char*, std::shared_ptr<arrow::Array>> changes[] = {
       {"axis", int8s(0, std::nullopt)},
+      {"axis", int8s(2, std::nullopt)},  // a matrix has no second dimension of rows
+      {"axis", int8s(3, std::nullopt)},
       {"axis", int8s(std::nullopt, std::nullopt)},
       {"bit_width", int8s(std::nullopt, std::nullopt)},
       {"bit_width", int8s(-4, std::nullopt)},

@@ -329,6 +329,21 @@ TEST(Artefact, ChunksThatDoNotCoverTheTensorAreRefused) {
   }
 }
 
+TEST(Artefact, DimensionsOfRowsAreStoredAndReadBack) {
+  const TempFolder temp;
+  QuantizedTensor stack = affine("experts.down_proj", {6, 40}, 4, ParamEncoding::kTwoLevel, 4);
+  stack.info.shape = {2, 3, 40};
+  stack.info.row_dimensions = 2;
+  store(temp / "out", {stack, affine("conv", {6, 4, 3}, 8, ParamEncoding::kRow)});
+  const Artefact artefact = Artefact::open(temp / "out");
+  const QuantizedTensorInfo& info = artefact.tensors(0)[0];
+  EXPECT_EQ(info.shape, (std::vector<uint64_t>{2, 3, 40}));
+  EXPECT_EQ(info.row_dimensions, 2);
+  EXPECT_EQ(info.rows(), 6U);
+  EXPECT_EQ(artefact.read(0, 0).chunks[1].codes, stack.chunks[1].codes);
+  EXPECT_EQ(artefact.tensors(0)[1].row_dimensions, 1);
+}
+
 TEST(Artefact, AnInfiniteOffsetIsRefused) {
   const TempFolder temp;
   QuantizedTensor tensor = affine("w", {2, 40}, 4, ParamEncoding::kFp16);

@@ -25,7 +25,8 @@ _MOST_OUTSIDE = 0.5
 
 _LINEAR = Role("linear weight", True)
 _CONVOLUTION = Role("convolution weight", True)
-_EXPERTS = Role("weights of experts", True)
+_EXPERTS = Role("weights of experts", True, row_dimensions=2)
+_TRANSPOSED_EXPERTS = Role("weights of experts, inputs first", True)
 _TABLE = Role("embedding", False)
 _NORM = Role("norm", False)
 _ROUTER = Role("router", False)
@@ -65,7 +66,7 @@ def _role_in(owner: nn.Module, leaf: str, dimensions: int) -> Role:
     if kind.endswith(("Router", "Gate")):
         return _ROUTER
     if "Expert" in kind and dimensions == 3:
-        return _EXPERTS
+        return _TRANSPOSED_EXPERTS if _has_inputs_first(owner) else _EXPERTS
     if isinstance(owner, nn.MultiheadAttention):
         return _LINEAR if leaf.endswith("_weight") else BARE
     if leaf != "weight":
@@ -75,6 +76,21 @@ def _role_in(owner: nn.Module, leaf: str, dimensions: int) -> Role:
     if isinstance(owner, nn.Linear) or "Linear" in kind or kind == "Conv1D":
         return _LINEAR
     return BARE
+
+
+def _has_inputs_first(experts: nn.Module) -> bool:
+    """Whether stacked experts are ``[experts, in, out]``.
+
+    Classes of transformers say so. Shapes tell it of the others: gate and up projections in one
+    tensor have twice the outputs that the down projection has inputs.
+    """
+    known = getattr(experts, "is_transposed", None)
+    if isinstance(known, bool):
+        return known
+    gate_up, down = (experts._parameters.get(name) for name in ("gate_up_proj", "down_proj"))
+    if gate_up is None or down is None or gate_up.ndim != 3 or down.ndim != 3:
+        return False
+    return bool(gate_up.shape[1] == down.shape[2] and gate_up.shape[2] == 2 * down.shape[1])
 
 
 def _blocks(owners: Mapping[str, nn.Module]) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """Layers that compute with packed weights."""
 
+from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
 from arrow_quant_v2.torch.layers.quant_layers import (
     Execution,
@@ -15,6 +16,7 @@ from arrow_quant_v2.torch.layers.quant_layers import (
 
 __all__ = [
     "Execution",
+    "PackedExperts",
     "PackedWeight",
     "QuantConv1d",
     "QuantConv2d",

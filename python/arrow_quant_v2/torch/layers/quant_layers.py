@@ -406,9 +406,11 @@ def quantized_layer(
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `name` is."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    """Put `module` where the module or parameter `name` is."""
+    path, _, leaf = name.rpartition(".")
+    parent = model.get_submodule(path)
+    parent._parameters.pop(leaf, None)
+    setattr(parent, leaf, module)
 
 
 def _computes_as(layer: Any, kind: Any) -> bool:

@@ -18,6 +18,7 @@ from arrow_quant_v2.tensors.tensor import QuantizedTensor
 from arrow_quant_v2.torch.build.float32_parts import float32_parts
 from arrow_quant_v2.torch.layers.clock import Clock
 from arrow_quant_v2.torch.layers.execution import Execution
+from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight, as_tensor
 from arrow_quant_v2.torch.layers.quant_layers import quantized_layer, replace_module
 from arrow_quant_v2.torch.layers.time_parameters import TimeParameters
@@ -112,6 +113,10 @@ def _replace(
     execution: Execution,
     clock: Clock | None,
 ) -> bool:
+    if tensor.row_dimensions > 1:
+        experts = PackedExperts.from_tensor(tensor, torch.float32 if wide else dtype)
+        replace_module(model, name, experts)
+        return True
     path, _, leaf = name.rpartition(".")
     parent = model.get_submodule(path.rpartition(".")[0])
     if leaf != "weight" or not path or isinstance(parent, nn.MultiheadAttention):

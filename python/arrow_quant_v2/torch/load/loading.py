@@ -25,6 +25,7 @@ from arrow_quant_v2.torch.build.empty_model import INDEX, empty_model, is_pipeli
 from arrow_quant_v2.torch.layers.adapters import accept_adapters
 from arrow_quant_v2.torch.layers.clock import clock_of
 from arrow_quant_v2.torch.layers.execution import Execution, execution_of
+from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
 from arrow_quant_v2.torch.layers.packed_weight import PackedWeight
 from arrow_quant_v2.torch.load.float_types import stored_dtype
 from arrow_quant_v2.torch.load.load_weights import fit
@@ -240,18 +241,37 @@ def _fitted(
         clock.watch(model)
     if not settings["as_floats"]:
         compute_by_engine(model)
+        _run_expert_by_expert(model)
         accept_adapters(model)
+        _run_expert_by_expert(model)
         _make_saveable(model, settings["execution"])
     if settings["execution"].activation == "static":
         _check_static(model, artefact.path)
     return model.requires_grad_(False)
 
 
+def _run_expert_by_expert(model: nn.Module) -> None:
+    """Let models of transformers restore only those packed experts that tokens are sent to.
+
+    Their other implementations take the weights of all experts at once.
+    """
+    choose = getattr(model, "set_experts_implementation", None)
+    if choose is not None and _has_packed_experts(model):
+        choose("eager")
+
+
+def _has_packed_experts(model: nn.Module) -> bool:
+    return any(isinstance(part, PackedExperts) for part in model.modules())
+
+
 def _make_saveable(model: nn.Module, execution: Execution) -> None:
     """Let the library of `model` save it as it is, and know what it saved in this process."""
     if not any(isinstance(module, PackedWeight) for module in model.modules()):
         return
-    if hasattr(model, "register_to_config"):
+    if _has_packed_experts(model):
+        if hasattr(model, "save_pretrained"):
+            model.save_pretrained = _refuse_saving
+    elif hasattr(model, "register_to_config"):
         from arrow_quant_v2.integrations import diffusers
 
         diffusers.make_saveable(model, execution)
@@ -259,6 +279,14 @@ def _make_saveable(model: nn.Module, execution: Execution) -> None:
         from arrow_quant_v2.integrations import transformers
 
         transformers.make_saveable(model, execution)
+
+
+def _refuse_saving(*unused: Any, **settings: Any) -> None:
+    raise ConfigurationError(
+        "save_pretrained has no form for stacked experts that are packed",
+        hint="Copy the artefact: load_quantized opens it again. A model loaded with "
+        "compute='float' can be saved.",
+    )
 
 
 def _check_static(model: nn.Module, path: Path) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from arrow_quant_v2.torch.layers.packed_experts import PackedExperts
+from arrow_quant_v2.torch.layers.quant_layers import replace_module
+
 __all__ = ["Tied", "tied_parameters"]
 
 
@@ -20,8 +23,8 @@ class Tied:
     def share(self, model: nn.Module, stored: Collection[str]) -> None:
         """Give every module of a group what the module has whose weights were stored.
 
-        A float parameter is shared; where a packed layer has come in the place of the module, its
-        fellows of the same class are replaced by that layer.
+        A float parameter and packed experts are shared; where a packed layer has come in the place
+        of the module, its fellows of the same class are replaced by that layer.
         """
         for names in self.groups:
             source = next((name for name in names if name in stored), None)
@@ -35,6 +38,8 @@ class Tied:
                 place, _, own_leaf = other.rpartition(".")
                 if leaf in module._parameters:
                     model.get_submodule(place)._parameters[own_leaf] = module._parameters[leaf]
+                elif isinstance(module._modules.get(leaf), PackedExperts):
+                    replace_module(model, other, module.get_submodule(leaf))
                 elif self.kinds[other] is self.kinds[source]:
                     model.set_submodule(place, module)
 
