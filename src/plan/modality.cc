@@ -235,8 +235,9 @@ std::optional<Modality> from_parts(const ModelDirectory& model, const std::vecto
     }
   }
   for (const Json& config : configs) {
-    if (!config.is_object() || !config.contains("_class_name")) continue;
-    classes.push_back(string_field(config, "_class_name"));
+    const std::string name = string_field(config, "_class_name");
+    if (name.empty()) continue;
+    classes.push_back(name);
     diffusers = true;
   }
   const auto video = std::ranges::find_if(classes, is_video);

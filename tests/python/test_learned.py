@@ -297,7 +297,7 @@ def test_a_module_without_gradients_keeps_the_start(tmp_path: Path) -> None:
 
 
 def test_a_module_without_judges_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no state is held out to judge by"):
+    with pytest.raises(ConfigurationError, match="no sample is held out to judge by"):
         learned_module(Denoiser(), tmp_path, held_out=False)
     assert not (tmp_path / "q").exists()
 

@@ -19,10 +19,9 @@ from arrow_quant_v2.torch import (  # noqa: E402
     QuantEmbedding,
     QuantLinear,
     WeightFormat,
-    ops,
 )
 from arrow_quant_v2.torch.layers.quant_layers import quantized_layer  # noqa: E402
-from arrow_quant_v2.torch.ops import cpu  # noqa: E402
+from arrow_quant_v2.torch.ops import cpu, library  # noqa: E402
 from arrow_quant_v2.torch.ops.decode import Packed, decode, int8_values  # noqa: E402
 
 nn = torch.nn
@@ -62,7 +61,7 @@ def test_plain_torch_decodes_what_the_engine_decodes(
     if encoding != "fp16":
         values, _ = tensor.as_int8()
         assert torch.equal(int8_values(packed), torch.from_numpy(values))
-        assert torch.equal(ops.expand_int8(*weight.arguments()), torch.from_numpy(values))
+        assert torch.equal(library.expand_int8(*weight.arguments()), torch.from_numpy(values))
 
 
 def test_a_weight_of_several_chunks_is_one_weight() -> None:
@@ -212,18 +211,18 @@ def test_a_layer_can_be_exported(activation: str) -> None:
 def test_the_operators_pass_the_checks_of_torch() -> None:
     packed, _ = pair(nn.Linear(64, 40))
     weight, x = packed.weight.arguments(), torch.randn(3, 64)
-    torch.library.opcheck(ops.dequantize.default, (*weight, torch.float32))
-    torch.library.opcheck(ops.expand_int8.default, weight)
-    torch.library.opcheck(ops.linear_weight_only.default, (x, *weight, None))
-    torch.library.opcheck(ops.linear_int8.default, (x, *weight, None, None, False))
+    torch.library.opcheck(library.dequantize.default, (*weight, torch.float32))
+    torch.library.opcheck(library.expand_int8.default, weight)
+    torch.library.opcheck(library.linear_weight_only.default, (x, *weight, None))
+    torch.library.opcheck(library.linear_int8.default, (x, *weight, None, None, False))
     ids = torch.tensor([1, 2])
-    torch.library.opcheck(ops.embedding.default, (ids, *weight, torch.float32))
+    torch.library.opcheck(library.embedding.default, (ids, *weight, torch.float32))
     for shape, layer in (((2, 6, 9, 9), nn.Conv2d(6, 8, 3)), ((2, 6, 9), nn.Conv1d(6, 8, 3))):
         conv, _ = pair(layer)
         dims = len(shape) - 2
         moves = ([1] * dims, [0] * dims, [1] * dims, 1)
         arguments = (*conv.weight.arguments(), conv.kernel_size, None, None, *moves, True)
-        torch.library.opcheck(ops.conv_int8.default, (torch.randn(shape), *arguments))
+        torch.library.opcheck(library.conv_int8.default, (torch.randn(shape), *arguments))
 
 
 def test_a_layer_that_computes_otherwise_has_no_stand_in() -> None:

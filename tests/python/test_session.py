@@ -45,7 +45,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     import arrow_quant_v2.loaded_model as loaded_model
 
     counted(session, "_load", "loads")
-    counted(pipelines, "pipeline_tape", "recordings")
+    counted(pipelines, "pipeline_tapes", "recordings")
     counted(loaded_model, "plan_model", "plans")
     return found
 
@@ -58,7 +58,7 @@ def test_a_mixed_and_learned_run_loads_records_and_plans_once(
         group_size=64,
         method="learned",
         target_bits=4.0,
-        calibration_samples=10,
+        calibration_samples=40,
         min_accuracy=0.0,
     )
     result = ArrowQuantV2().quantize_diffusion_model(dit, tmp_path / "q", config)

@@ -145,7 +145,7 @@ class SensitivityEffort:
         ``max_quality_loss``.
     """
 
-    samples: int = 4
+    samples: int = 8
     time_bins: int = 5
     searches: int = 8
 

@@ -76,7 +76,15 @@ class Settings:
 
     @classmethod
     def of_model(cls, model: nn.Module, execution: Execution) -> Self:
-        """What describes a model whose layers are packed already and compute by `execution`."""
+        """What describes a model whose layers are packed already.
+
+        Parameters
+        ----------
+        model
+            Its quantized layers are described.
+        execution
+            How they compute.
+        """
         compute = "int8" if execution.keep_int8 else "packed"
         return cls(activation=execution.activation, compute=compute, layers=describe(model))
 

@@ -115,9 +115,7 @@ class _Job:
             from arrow_quant_v2.torch.compare.running_model import RunningModel
 
             self._running = RunningModel(
-                session,
-                self._config.calibration_samples,
-                scaled_progress(self._progress, _TRIALS, _LOADING),
+                session, scaled_progress(self._progress, _TRIALS, _LOADING)
             )
         except CannotRunError as error:
             self._why_not = self._model.without_path(error.message)

@@ -54,11 +54,13 @@ def run_learned(
     progress = found.progress
     try:
         session = model.session()
+        from arrow_quant_v2.torch.record.trajectory import has_held_out
+
         samples = model.config.calibration_samples
         batches = session.recorded(
             samples, CALIBRATION.seed, scaled_progress(progress, 0, _RECORDED)
         )
-        if not any(batch.held_out is not None and batch.held_out.any() for batch in batches):
+        if not has_held_out(batches):
             raise CannotRunError(
                 "no sample is held out to judge by: "
                 f"{CALIBRATION.held_out_every} samples are the least"

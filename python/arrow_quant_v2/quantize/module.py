@@ -8,13 +8,19 @@ from typing import Any
 from torch import nn
 
 from arrow_quant_v2.caller_warnings import warn_caller
-from arrow_quant_v2.config.settings import DiffusionQuantConfig, checked_config, with_settings
+from arrow_quant_v2.config.settings import (
+    CALIBRATION,
+    DiffusionQuantConfig,
+    checked_config,
+    with_settings,
+)
+from arrow_quant_v2.errors import ConfigurationError
 from arrow_quant_v2.paths import StrPath
 from arrow_quant_v2.progress import ProgressCallback
 from arrow_quant_v2.quantize.result import QuantizationResult
 from arrow_quant_v2.quantize.run import quantize_files
 from arrow_quant_v2.torch.record.session import Session
-from arrow_quant_v2.torch.record.trajectory import as_batches
+from arrow_quant_v2.torch.record.trajectory import as_batches, has_held_out
 
 __all__ = ["quantize_learned"]
 
@@ -61,6 +67,12 @@ def quantize_learned(
         One of its subclasses; the output path is as it was before in any case.
     """
     config = with_settings(checked_config(config), method="learned")
+    given = as_batches(batches, held_out=True)
+    if not has_held_out(given):
+        raise ConfigurationError(
+            "no sample is held out to judge by",
+            hint=f"Give {CALIBRATION.held_out_every} samples or more, or say which are held out.",
+        )
     result = quantize_files(
         model_path,
         output_path,
@@ -68,7 +80,7 @@ def quantize_learned(
         overwrite=overwrite,
         progress_callback=progress_callback,
         statistics=statistics,
-        session=Session.of_network(component, module, as_batches(batches, held_out=True)),
+        session=Session.of_network(component, module, given),
     )
     for warning in result["warnings"]:
         warn_caller(warning)

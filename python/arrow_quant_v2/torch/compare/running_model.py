@@ -26,8 +26,6 @@ class RunningModel:
     ----------
     session
         The model.
-    samples
-        How many samples it may make.
 
     Raises
     ------
@@ -35,10 +33,8 @@ class RunningModel:
         The model cannot be run here.
     """
 
-    def __init__(
-        self, session: Session, samples: int, progress: ProgressCallback | None = None
-    ) -> None:
-        samples = min(samples, SENSITIVITY.samples * CALIBRATION.held_out_every)
+    def __init__(self, session: Session, progress: ProgressCallback | None = None) -> None:
+        samples = SENSITIVITY.samples * CALIBRATION.held_out_every
         session.recorded(samples, CALIBRATION.seed, progress)
         self._replays: dict[str, Replay] = {}
         for name in session.components:

@@ -131,7 +131,13 @@ class PackedWeight(nn.Module):
         return len(self.fmt.shape)
 
     def size(self, dim: int | None = None) -> Any:
-        """Shape of the weight, or its size along one dimension."""
+        """Shape of the weight, or its size along one dimension.
+
+        Parameters
+        ----------
+        dim
+            The dimension; None: all of them.
+        """
         return self.shape if dim is None else self.shape[dim]
 
     def forward(self) -> dict[str, Tensor | None]:

@@ -108,6 +108,11 @@ def as_batches(items: Iterable[Any], *, held_out: bool) -> list[Batch]:
     return batches
 
 
+def has_held_out(batches: Iterable[Batch]) -> bool:
+    """Whether any sample is set aside to judge by."""
+    return any(batch.held_out is not None and bool(batch.held_out.any()) for batch in batches)
+
+
 def is_held_out(numbers: Tensor) -> Tensor:
     """Whether samples or trajectories of these numbers are set aside."""
     return numbers % CALIBRATION.held_out_every == CALIBRATION.held_out_every - 1
