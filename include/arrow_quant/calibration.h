@@ -135,7 +135,7 @@ class ARROW_QUANT_API CalibrationStatistics {
   /// Say what errors of the outputs of layers do to the prediction: by the name of the weight, the
   /// NMSE of the prediction over that of the outputs. Raises kConfiguration unless all are finite
   /// and at least 0.
-  void set_sensitivities(std::map<std::string, double> sensitivities);
+  void set_sensitivities(const std::map<std::string, double>& sensitivities);
 
   /// Say which weights are not to be quantized, by name, and what they are to the network: what a
   /// run or the modules of the network told.

@@ -281,7 +281,7 @@ void CalibrationStatistics::set_folds(std::vector<Fold> folds) {
   state_->folds = std::move(folds);
 }
 
-void CalibrationStatistics::set_sensitivities(std::map<std::string, double> sensitivities) {
+void CalibrationStatistics::set_sensitivities(const std::map<std::string, double>& sensitivities) {
   for (const auto& [layer, value] : sensitivities) {
     if (is_sensitivity(value)) continue;
     throw Error(ErrorCode::kConfiguration, "a sensitivity is a finite number, at least 0",

@@ -342,7 +342,7 @@ struct StatisticsReader::State {
     std::optional<RowGroup> group;
     int loaded = -1;
     for (const Place& place : bins[input]) {
-      if (place.row_group != loaded) {
+      if (!group || place.row_group != loaded) {
         group.reset();  // one at a time
         group.emplace(read(place.row_group, false));
         loaded = place.row_group;
@@ -442,7 +442,7 @@ const std::vector<InputStatistics>& StatisticsReader::inputs() const noexcept {
 }
 
 InputStatistics StatisticsReader::read_facts(size_t input) const {
-  (void)inputs().at(input);
+  if (input >= inputs().size()) throw std::out_of_range("an input of calibration statistics");
   try {
     return state_->read_facts(input);
   } catch (...) {

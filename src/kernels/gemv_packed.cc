@@ -102,7 +102,8 @@ class LaneScales {
   HWY_INLINE FloatVec operator()(const uint8_t* params, size_t lane) const {
     HWY_ALIGN float q[kLanes];
     for (size_t i = 0; i < kLanes; ++i) {
-      q[i] = static_cast<float>(two_level::decode(params[(lane + i) / lanes_per_group_]).q);
+      const size_t group = (lane + i) / lanes_per_group_;
+      q[i] = static_cast<float>(two_level::decode(params[group]).q);
     }
     return hn::Load(DotFloat(), q);
   }

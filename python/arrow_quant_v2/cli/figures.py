@@ -30,9 +30,8 @@ def weights_lines(
 def quality_lines(facts: Mapping[str, Any], wanted: float | None = None) -> list[tuple[str, str]]:
     """Mean and worst of what layers are judged by; of the weights, what they must reach."""
     goal = "" if wanted is None else f", at least {wanted} wanted"
-    weights = facts["weight_cosine_similarity"]
-    text = f"{weights:.6f} (weights){goal}"
+    text = f"{facts['weight_cosine_similarity']:.6f} (weights{goal})"
     if facts["cosine_kind"] == "outputs":
-        text = f"{facts['cosine_similarity']:.6f} (layer outputs), {weights:.6f} (weights){goal}"
+        text = f"{facts['cosine_similarity']:.6f} (layer outputs), {text}"
     worst = f"{facts['min_cosine_similarity']:.6f}  {facts['worst_layer']}"
     return [("cosine", f"mean {text}"), ("worst layer", worst)]
