@@ -76,10 +76,14 @@ def print_plain(text: str) -> None:
 
 
 def warn(messages: Sequence[str]) -> None:
-    """Write warnings to stderr; further lines of one are indented."""
+    """Write warnings to stderr, in lines of the terminal's width; further lines are indented."""
     for message in messages:
-        text = printable(message, keep_newlines=True).replace("\n", "\n  ")
-        sys.stderr.write(f"warning: {text}\n")
+        lines = f"warning: {printable(message, keep_newlines=True)}".split("\n")
+        for number, line in enumerate(lines):
+            indent = "  " if number else ""
+            for part in _wrapped(line, _stdout().width - len("  ")):
+                sys.stderr.write(f"{indent}{part}\n")
+                indent = "  "
 
 
 def note(text: str) -> None:
