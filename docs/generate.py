@@ -20,6 +20,7 @@ from reference_pages.command_line import command_line_page  # noqa: E402
 from reference_pages.configuration import configuration_page, environment_table  # noqa: E402
 from reference_pages.cpp_api import cpp_page  # noqa: E402
 from reference_pages.cpp_api import undocumented as undocumented_cpp  # noqa: E402
+from reference_pages.families import families_page  # noqa: E402
 from reference_pages.markdown import between_marks  # noqa: E402
 from reference_pages.python_api import python_page  # noqa: E402
 from reference_pages.python_api import undocumented as undocumented_python  # noqa: E402
@@ -34,6 +35,7 @@ WHOLE: dict[str, Callable[[], str]] = {
     "docs/reference/command-line.md": command_line_page,
     "docs/reference/python-api.md": python_page,
     "docs/reference/cpp-api.md": cpp_page,
+    "docs/reference/families.md": families_page,
 }
 #: Parts of pages: where, the name of the mark, and what makes it.
 PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
