@@ -112,7 +112,8 @@ def test_the_plan_says_what_quantize_does(dit: Path, statistics: Path, tmp_path:
         t.name: t.bit_width for t in result.tensors
     }
     run = arrow_quant(
-        *("plan", dit, "--target-bits", "3.5", "--stats", statistics, "--group-size", "64"),
+        *("plan", dit, "--all", "--target-bits", "3.5", "--stats", statistics),
+        *("--group-size", "64"),
         *("--set", "calibration_samples=5"),
         env={"COLUMNS": "250"},
     )
